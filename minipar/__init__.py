@@ -1,0 +1,1 @@
+"""minipar: parallel training by hand, from autograd to collectives, small enough to read."""

@@ -1,0 +1,66 @@
+"""What a rank's process finds around it: cores, BLAS threads, memory allocation.
+
+Threads of BLAS are fixed when NumPy loads, so they must stand in the environment of a process
+before it starts. The launcher never overrides a variable that the user has set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+# glibc hands arrays above 128 KB back to the kernel when they are freed, and the next one is mapped
+# and zeroed again, page by page. A training step frees and allocates the same sizes each time, so
+# the heap may keep them.
+MALLOC_SETTINGS = (
+    ("MALLOC_MMAP_THRESHOLD_", str(1 << 30)),
+    ("MALLOC_TRIM_THRESHOLD_", str(1 << 34)),
+    ("MALLOC_TOP_PAD_", str(1 << 26)),
+)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: the machine's, less affinity, less a container's CPU quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        cores = os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def cpu_quota(root: str = "/sys/fs/cgroup") -> float | None:
+    """Cores that the cgroup grants (quota / period), None without a limit; cgroup v2, then v1."""
+    try:
+        v2 = Path(root, "cpu.max")
+        if v2.exists():
+            quota, period = v2.read_text().split()
+        else:
+            quota = Path(root, "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path(root, "cpu/cpu.cfs_period_us").read_text().strip()
+    except OSError:
+        return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def rank_environment(ranks_on_host: int, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for one of `ranks_on_host` processes: the caller's, plus threads and malloc.
+
+    Threads per rank = cores // ranks, at least 1. What the user has set stays.
+    """
+    env = dict(os.environ if base is None else base)
+    threads = str(max(1, usable_cores() // ranks_on_host))
+    for name in THREAD_VARIABLES:
+        env.setdefault(name, threads)
+    for name, value in MALLOC_SETTINGS:
+        env.setdefault(name, value)
+    return env

@@ -1,0 +1,59 @@
+"""Every exception that minipar raises on purpose.
+
+A message says who (rank), where (call, file:line), what was seen and what was expected, and the
+usual cause. Whoever catches `MiniparError` catches them all.
+"""
+
+from __future__ import annotations
+
+
+class MiniparError(Exception):
+    """The root of minipar's own exceptions."""
+
+
+class UsageError(MiniparError):
+    """The caller asked for something that cannot be; one sentence says what to do instead."""
+
+
+class ShapeMismatch(MiniparError, ValueError):
+    """Two arrays, or an array and a parameter, do not fit together."""
+
+
+class GraphError(MiniparError, RuntimeError):
+    """`backward` was called where there is no graph (any more)."""
+
+
+class CheckpointError(MiniparError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+class CommError(MiniparError):
+    """Communication between ranks failed; the subclasses say how."""
+
+
+class CallMismatch(CommError):
+    """Ranks made different calls, or the same call with different shapes or dtypes."""
+
+
+class PeerLost(CommError):
+    """A rank that this one waits for has ended: returned, raised, or was killed."""
+
+
+class CommTimeout(CommError):
+    """A rank waited longer than `timeout_s` for another."""
+
+
+class Deadlock(CommError):
+    """Every rank waits for another one, so none can ever go on."""
+
+
+class Interrupted(CommError):
+    """The launcher was asked to stop (Ctrl-C), and told this rank."""
+
+
+class SharedMemoryFull(CommError):
+    """The operating system has not enough shared memory for the channels between ranks."""
+
+
+class RankFailed(MiniparError):
+    """A rank raised an exception that could not be carried over to the caller as it was."""
