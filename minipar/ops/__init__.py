@@ -1,0 +1,53 @@
+"""The ops, and the operators of Tensor made of them.
+
+`Tensor` stands on a lower floor and knows no op, so this package attaches `+`, `@`, `.sum()` and
+their like to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minipar.ops.arithmetic import add, div, exp, log, mul, neg, pow, sqrt, sub
+from minipar.ops.attention import causal_attention
+from minipar.ops.dropout import dropout
+from minipar.ops.embedding import embedding
+from minipar.ops.loss import cross_entropy
+from minipar.ops.nonlinear import gelu, relu, tanh
+from minipar.ops.normalize import layer_norm, softmax
+from minipar.ops.products import linear, matmul
+from minipar.ops.reduce import mean, sum
+from minipar.ops.shape import concat, getitem, reshape, transpose
+from minipar.tensor import Tensor
+
+__all__ = [
+    "add", "causal_attention", "concat", "cross_entropy", "div", "dropout", "embedding", "exp",
+    "gelu", "getitem", "layer_norm", "linear", "log", "matmul", "mean", "mul", "neg", "pow", "relu",
+    "reshape", "softmax", "sqrt", "sub", "sum", "tanh", "transpose",
+]  # fmt: skip
+
+
+def _attach(**operators: Any) -> None:
+    for name, op in operators.items():
+        setattr(Tensor, name, op)
+
+
+_attach(
+    __add__=add,
+    __radd__=add,
+    __sub__=sub,
+    __rsub__=lambda x, y: sub(y, x),
+    __mul__=mul,
+    __rmul__=mul,
+    __truediv__=div,
+    __rtruediv__=lambda x, y: div(y, x),
+    __matmul__=matmul,
+    __pow__=pow,
+    __neg__=neg,
+    __getitem__=getitem,
+    sum=sum,
+    mean=mean,
+    reshape=reshape,
+    transpose=transpose,
+    T=property(transpose),
+)

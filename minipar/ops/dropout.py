@@ -1,0 +1,27 @@
+"""Dropout: some elements become zero, the others grow so that the mean stays."""
+
+from __future__ import annotations
+
+from minipar.array import Array, array_module, describe
+from minipar.errors import ShapeMismatch, UsageError
+from minipar.tensor import Tensor, record
+
+
+def dropout(x: Tensor, keep: Array, p: float) -> Tensor:
+    """z = x · keep / (1 - p).   keep: bool, of x's shape, False with probability p.   Keeps keep.
+
+    Where the mask comes from: `random.Draw.keep`, a pure function of the global element index.
+    """
+    if not 0 <= p < 1:
+        raise UsageError(f"dropout: p is {p}; it is the share that is dropped, 0 <= p < 1.")
+    if keep.shape != x.shape:
+        raise ShapeMismatch(f"dropout: x is {describe(x.data)}, the mask {describe(keep)}.")
+    keep = array_module(x.data).asarray(keep)
+    scale = x.dtype.type(1 / (1 - p))
+
+    def masked(values: Array) -> Array:
+        z = values * keep
+        z *= scale
+        return z
+
+    return record(masked(x.data), (x,), lambda dz, wanted: (masked(dz),))

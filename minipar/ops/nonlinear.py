@@ -1,0 +1,74 @@
+"""Functions of one element that bend the line: tanh, relu, gelu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minipar.array import Array, array_module
+from minipar.blocks import blocks
+from minipar.tensor import Tensor, record
+
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
+
+
+def tanh(x: Tensor) -> Tensor:
+    """z = tanh x.   Keeps z until backward."""
+    z = array_module(x.data).tanh(x.data)
+    return record(z, (x,), lambda dz, wanted: (dz * (1 - z * z),))
+
+
+def relu(x: Tensor) -> Tensor:
+    """z = max(x, 0).   Keeps z until backward; the slope at 0 is 0."""
+    z = array_module(x.data).maximum(x.data, 0)
+    return record(z, (x,), lambda dz, wanted: (dz * (z > 0),))
+
+
+def gelu_definition(x: Tensor) -> Tensor:
+    """z = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))   (Hendrycks & Gimpel 2016, tanh form)."""
+    u = GELU_SCALE * (x + GELU_CUBIC * x**3)
+    return 0.5 * x * (1 + tanh(u))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """`gelu_definition`, in blocks that fit the cache.   Keeps the slope dz/dx until backward.
+
+    With u as above and t = tanh u, the slope is (1 + t)/2 + x/2 · (1 - t²) · du/dx. It is computed
+    here, where t is at hand, so that backward is one multiplication.
+    """
+    xp = array_module(x.data)
+    flat = xp.ascontiguousarray(x.data).reshape(-1)
+    z, slope = xp.empty_like(flat), xp.empty_like(flat) if x.requires_grad else None
+    for part in blocks(flat.size, flat.itemsize):
+        _gelu_block(flat[part], z[part], None if slope is None else slope[part])
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        assert slope is not None
+        return (dz * slope.reshape(dz.shape),)
+
+    return record(z.reshape(x.shape), (x,), vjp)
+
+
+def _gelu_block(x: Array, z: Array, slope: Array | None) -> None:
+    """Fill z and (if it is an array) slope."""
+    xp = array_module(x)
+    square = x * x
+    t = GELU_CUBIC * square
+    t += 1
+    t *= x
+    t *= GELU_SCALE
+    xp.tanh(t, out=t)
+    if slope is not None:
+        square *= 3 * GELU_CUBIC * GELU_SCALE
+        square += GELU_SCALE  # du/dx
+        xp.multiply(t, t, out=slope)
+        xp.subtract(1, slope, out=slope)
+        slope *= square
+        slope *= x
+        slope += t
+        slope += 1
+        slope *= 0.5
+    t += 1
+    t *= 0.5
+    xp.multiply(x, t, out=z)

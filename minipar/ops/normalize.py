@@ -1,0 +1,85 @@
+"""Functions of a whole row: softmax and layer normalization.
+
+Letters: n rows, d elements a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minipar.array import Array, array_module, describe
+from minipar.blocks import blocks
+from minipar.errors import ShapeMismatch
+from minipar.tensor import Tensor, record
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """z = e^x / Σ e^x along an axis.   Keeps z until backward.
+
+    The largest x is subtracted first: that changes nothing but keeps e^x finite.
+    """
+    z = x.data - x.data.max(axis=axis, keepdims=True)
+    array_module(z).exp(z, out=z)
+    z /= z.sum(axis=axis, keepdims=True)
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        return (z * (dz - (dz * z).sum(axis=axis, keepdims=True)),)
+
+    return record(z, (x,), vjp)
+
+
+def layer_norm_definition(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """z = (x - mean) / √(variance + eps) · gain + bias over the last axis (Ba et al. 2016)."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return centred * (variance + eps) ** -0.5 * gain + bias
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """`layer_norm_definition`, in blocks of rows.   x: [..., d]   gain, bias: [d]   z: [..., d].
+
+    Keeps h = (x - mean) / std and 1/std until backward, where, with dh = dz · gain,
+    dx = (dh - mean(dh) - h · mean(dh · h)) / std, dgain = Σ dz · h, dbias = Σ dz over the rows.
+    """
+    d = x.shape[-1] if x.ndim else 0
+    if gain.shape != (d,) or bias.shape != (d,):
+        raise ShapeMismatch(
+            f"layer_norm: x is {describe(x.data)}, gain {describe(gain.data)}, bias "
+            f"{describe(bias.data)}: gain and bias must be as long as the last axis of x."
+        )
+    xp = array_module(x.data)
+    rows = xp.ascontiguousarray(x.data).reshape(-1, d)
+    z, h = xp.empty_like(rows), xp.empty_like(rows)
+    inverse_std = xp.empty((len(rows), 1), rows.dtype)
+    for part in blocks(len(rows), d * rows.itemsize):
+        xp.subtract(rows[part], rows[part].mean(axis=-1, keepdims=True), out=h[part])
+        variance = _dots(h[part], h[part]) / d
+        inverse_std[part] = 1 / xp.sqrt(variance + eps)
+        h[part] *= inverse_std[part]
+        xp.multiply(h[part], gain.data, out=z[part])
+        z[part] += bias.data
+    shape = x.shape
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dz = dz.reshape(-1, d)
+        dx = xp.empty_like(h) if wanted[0] else None
+        dgain = xp.zeros(d, h.dtype) if wanted[1] else None
+        for part in blocks(len(h), d * h.itemsize):
+            if dgain is not None:
+                dgain += (dz[part] * h[part]).sum(axis=0)
+            if dx is not None:
+                dh = dz[part] * gain.data
+                along = _dots(dh, h[part]) / d
+                dh -= dh.mean(axis=-1, keepdims=True)
+                xp.multiply(h[part], along, out=dx[part])
+                xp.subtract(dh, dx[part], out=dx[part])
+                dx[part] *= inverse_std[part]
+        dx = None if dx is None else dx.reshape(shape)
+        return dx, dgain, dz.sum(axis=0) if wanted[2] else None
+
+    return record(z.reshape(shape), (x, gain, bias), vjp)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    """The dot product of each row of a with that of b, as a column.   a, b: [n, d]   [n, 1]."""
+    return array_module(a).einsum("nd,nd->n", a, b)[:, None]

@@ -1,0 +1,69 @@
+"""Matrix products, where nearly all the arithmetic of a network is.
+
+Letters: n rows, i features in, o features out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minipar.array import Array, array_module, describe
+from minipar.errors import ShapeMismatch
+from minipar.tensor import Tensor, record, unbroadcast
+
+
+def matmul(x: Tensor, w: Tensor) -> Tensor:
+    """z = x @ w.   x: [..., n, i]   w: [..., i, o]   z: [..., n, o].
+
+    Keeps x and w until backward. The leading axes broadcast as in NumPy.
+    """
+    if x.ndim < 2 or w.ndim < 2 or x.shape[-1] != w.shape[-2]:
+        raise ShapeMismatch(
+            f"matmul: {describe(x.data)} @ {describe(w.data)}: the last axis of the first must "
+            "equal the last but one of the second, and both need two axes or more. Is a .T missing?"
+        )
+    if w.ndim == 2 and x.ndim > 2:
+        return linear(x, w)  # one product of all rows, instead of one for each batch item
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        return (
+            unbroadcast(dz @ w.data.swapaxes(-1, -2), x.shape) if wanted[0] else None,
+            unbroadcast(x.data.swapaxes(-1, -2) @ dz, w.shape) if wanted[1] else None,
+        )
+
+    return record(x.data @ w.data, (x, w), vjp)
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """z = x @ w + b.   x: [..., i]   w: [i, o]   b: [o]   z: [..., o].   Keeps x and w.
+
+    Equal to `matmul(x, w) + b`; the sum is written into the product, and all leading axes of x are
+    rows of one product.
+    """
+    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
+        raise ShapeMismatch(
+            f"linear: x is {describe(x.data)}, w is {describe(w.data)}: w must be [i, o] with i "
+            "the last axis of x. Weights lie [in, out] here, not [out, in]."
+        )
+    if b is not None and b.shape != w.shape[1:]:
+        raise ShapeMismatch(f"linear: b is {describe(b.data)}, w is {describe(w.data)}.")
+    i, o = w.shape
+    z = x.data.reshape(-1, i) @ w.data
+    if b is not None:
+        z += b.data
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        rows = dz.reshape(-1, o)
+        dx = (rows @ w.data.T).reshape(x.shape) if wanted[0] else None
+        dw = x.data.reshape(-1, i).T @ rows if wanted[1] else None
+        if b is None:
+            return dx, dw
+        return dx, dw, _column_sums(rows) if wanted[2] else None
+
+    parents = (x, w) if b is None else (x, w, b)
+    return record(z.reshape(*x.shape[:-1], o), parents, vjp)
+
+
+def _column_sums(rows: Array) -> Array:
+    """rows.sum(axis=0) as a product with ones, which BLAS does faster."""
+    return array_module(rows).ones(len(rows), rows.dtype) @ rows
