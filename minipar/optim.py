@@ -1,0 +1,211 @@
+"""Optimizers: how a gradient changes its parameter.
+
+An optimizer is made over named parameters (a model's, or the slices that a rank holds) and keeps
+arrays of the same shapes beside them. `lr` is an attribute: set it before each step.
+
+Letters: x a parameter, g its gradient, m and v running means of g and g².
+The formulas are in the docstrings; the code walks through the arrays in blocks that fit the cache
+and writes with `out=`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minipar.array import Array, array_module, describe
+from minipar.blocks import blocks
+from minipar.errors import ShapeMismatch, UsageError
+from minipar.tensor import Tensor
+
+Named = Iterable[tuple[str, Tensor]]
+
+
+class Optimizer:
+    """What all optimizers share. A subclass says which state arrays it keeps, and `_update`."""
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, named_parameters: Named, lr: float) -> None:
+        self.parameters = {name: x for name, x in named_parameters if x.requires_grad}
+        for name, x in self.parameters.items():
+            if not x.data.flags.c_contiguous:
+                raise UsageError(f"{name} is not contiguous in memory; make it so with .copy().")
+        self.lr, self.steps = lr, 0
+        self.state = {
+            name: {s: array_module(x.data).zeros_like(x.data) for s in self.slots}
+            for name, x in self.parameters.items()
+        }
+
+    def step(self) -> None:
+        """Change each parameter that has a gradient."""
+        self.steps += 1
+        for name, x in self.parameters.items():
+            if x.grad is None:
+                continue
+            arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
+            for part in blocks(x.data.size, x.data.itemsize):
+                self._update(x.ndim, *(a[part] for a in arrays))
+
+    def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
+        """Write the new x and state in place; ndim is that of the whole parameter."""
+        raise NotImplementedError
+
+    def zero_grad(self) -> None:
+        for x in self.parameters.values():
+            x.zero_grad()
+
+    def state_dict(self) -> dict[str, Array]:
+        """{"step": ..., "blocks.0.mlp.up.weight/m": ...}, copies."""
+        xp = array_module()
+        flat = {"step": xp.asarray(self.steps)}
+        for name, state in self.state.items():
+            flat |= {f"{name}/{slot}": array.copy() for slot, array in state.items()}
+        return flat
+
+    def load_state_dict(self, flat: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; nothing is changed if a name or shape is wrong."""
+        own = {f"{n}/{s}": array for n, state in self.state.items() for s, array in state.items()}
+        names = own.keys() | {"step"}
+        if names != flat.keys():
+            raise UsageError(
+                f"optimizer state: missing {sorted(names - flat.keys())}, unexpected "
+                f"{sorted(flat.keys() - names)}. It must come from the same optimizer and model."
+            )
+        for name, array in own.items():
+            if array.shape != flat[name].shape:
+                raise ShapeMismatch(
+                    f"optimizer state: {name} is {describe(array)} here, {describe(flat[name])} "
+                    "in what was loaded."
+                )
+        for name, array in own.items():
+            array[...] = array_module(array).asarray(flat[name])
+        self.steps = int(flat["step"])
+
+
+class SGD(Optimizer):
+    """m = momentum · m + g + weight_decay · x;   x -= lr · m   (m is g if momentum is 0)."""
+
+    def __init__(
+        self, named_parameters: Named, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.slots = ("m",) if momentum else ()
+        super().__init__(named_parameters, lr)
+
+    def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
+        if self.weight_decay:
+            g = g + self.weight_decay * x
+        if self.momentum:
+            (m,) = state
+            m *= self.momentum
+            m += g
+            g = m
+        x -= self.lr * g
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Kingma & Ba 2015, Loshchilov & Hutter 2019).
+
+        m = β1 · m + (1 - β1) · g
+        v = β2 · v + (1 - β2) · g²
+        x = (1 - lr · weight_decay) · x - lr · (m / (1 - β1ⁿ)) / (√(v / (1 - β2ⁿ)) + eps)
+
+    n is the number of this step. decay_vectors=False spares parameters of one dimension (biases
+    and gains) the decay, as GPT-2 and its followers do.
+    """
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        named_parameters: Named,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        decay_vectors: bool = True,
+    ) -> None:
+        super().__init__(named_parameters, lr)
+        self.betas, self.eps = betas, eps
+        self.weight_decay, self.decay_vectors = weight_decay, decay_vectors
+
+    def _decay(self, ndim: int) -> float:
+        return self.weight_decay if ndim > 1 or self.decay_vectors else 0.0
+
+    def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
+        if decay := self._decay(ndim):
+            x *= 1 - self.lr * decay
+        self._adam(x, g, *state)
+
+    def _adam(self, x: Array, g: Array, m: Array, v: Array) -> None:
+        """x - lr · m̂ / (√v̂ + eps), with the two corrections drawn into lr and eps:
+
+        lr · (m / c1) / (√(v / c2) + eps)  =  (lr · √c2 / c1) · m / (√v + eps · √c2).
+        """
+        xp = array_module(x)
+        beta1, beta2 = self.betas
+        c1, root = 1 - beta1**self.steps, math.sqrt(1 - beta2**self.steps)
+        scratch = g * (1 - beta1)
+        m *= beta1
+        m += scratch
+        xp.multiply(g, g, out=scratch)
+        scratch *= 1 - beta2
+        v *= beta2
+        v += scratch
+        xp.sqrt(v, out=scratch)
+        scratch += self.eps * root
+        xp.divide(m, scratch, out=scratch)
+        scratch *= self.lr * root / c1
+        x -= scratch
+
+
+class Adam(AdamW):
+    """Adam with weight decay as part of the gradient, g + weight_decay · x; none by default."""
+
+    def __init__(
+        self,
+        named_parameters: Named,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decay_vectors: bool = True,
+    ) -> None:
+        super().__init__(named_parameters, lr, betas, eps, weight_decay, decay_vectors)
+
+    def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
+        if decay := self._decay(ndim):
+            g = g + decay * x
+        self._adam(x, g, *state)
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Shrink all gradients by one factor so that their joint norm is at most max_norm.
+
+    Returns the norm √(Σ g²) before.
+    """
+    grads = [x.grad for x in parameters if x.grad is not None]
+    norm = math.sqrt(sum(squared_norm(g) for g in grads))
+    if norm > max_norm:
+        for g in grads:
+            g *= max_norm / norm
+    return norm
+
+
+def squared_norm(g: Array) -> float:
+    """Σ g², blocks summed in Python's float64. A sharded model adds these up over its ranks."""
+    flat = g.reshape(-1)
+    return sum(float(flat[part] @ flat[part]) for part in blocks(flat.size, flat.itemsize))
+
+
+def warmup_cosine(step: int, steps: int, peak: float, warmup: int = 0, floor: float = 0.0) -> float:
+    """The learning rate of step 0 .. steps-1: up in a line to peak, then a half cosine to floor.
+
+    The first step has peak / warmup, step `warmup - 1` has peak; from step `steps` on it is floor.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
