@@ -1,0 +1,62 @@
+"""A neural language model without attention (Bengio et al. 2003).
+
+The last `context` bytes are embedded, and their vectors, one after another, go through a plain
+network of tanh layers:
+
+    ... t h e _ c a  ->  [e(h) e(e) e(_) e(c) e(a)]  ->  tanh  ->  ...  ->  logits of the next
+
+Letters: b batch items, t positions, d features of a byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from minipar.array import Array, array_module
+from minipar.nn import Dropout, Embedding, Linear, Module
+from minipar.ops import tanh
+from minipar.random import Draw, Init
+from minipar.tensor import Tensor
+
+
+class MLP(Module):
+    """idx: integers [b, t]   ->   logits [b, t, vocab], each from the last `context` of idx.
+
+    Before the beginning of a window stand zero bytes. `block` is how much of a text it looks at
+    when it generates: the context.
+    """
+
+    def __init__(
+        self,
+        init: Init,
+        vocab: int = 256,
+        context: int = 16,
+        d: int = 32,
+        hidden: Sequence[int] = (256,),
+        dropout: float = 0.0,
+    ) -> None:
+        self.block = context
+        self.token = Embedding(init / "token", vocab, d, std=1.0)
+        sizes = [context * d, *hidden]
+        self.layers = [
+            Linear(init / "layers" / n, i, o, std=i**-0.5)
+            for n, (i, o) in enumerate(pairwise(sizes))
+        ]
+        self.dropout = Dropout(init / "dropout", dropout)
+        self.out = Linear(init / "out", sizes[-1], vocab)
+
+    def __call__(self, idx: Array, draw: Draw | None = None) -> Tensor:
+        b, t = idx.shape
+        x = self.token(windows(idx, self.block)).reshape(b, t, -1)
+        for layer in self.layers:
+            x = tanh(layer(x))
+        return self.out(self.dropout(x, draw))
+
+
+def windows(idx: Array, context: int) -> Array:
+    """For each position its last `context` tokens, itself included.   [b, t] -> [b, t, context]."""
+    xp = array_module(idx)
+    b, t = idx.shape
+    padded = xp.concatenate([xp.zeros((b, context - 1), idx.dtype), idx], axis=1)
+    return padded[:, xp.arange(t)[:, None] + xp.arange(context)]
