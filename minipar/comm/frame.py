@@ -1,0 +1,134 @@
+"""What travels in front of every array: a fixed header that says whose call it belongs to.
+
+The receiver compares it with its own call, so ranks that disagree find out at the first message
+and not at the first wrong number. A header is a C struct of fixed size with bounded strings:
+reading one allocates nothing, evaluates nothing and cannot run off its end.
+
+    magic  group  sequence  payload bytes  dimensions  shape[8]  op  dtype  signature  site
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import sys
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from minipar.errors import CommError, UsageError
+
+MAGIC = b"mp01"
+MAX_DIMS = 8
+MAX_SIGNATURE = 64
+LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s104s")
+HEADER_BYTES = LAYOUT.size
+DTYPES = frozenset(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
+    "float16 bfloat16 float32 float64 complex64 complex128".split()
+)
+OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Call(NamedTuple):
+    """One communication call of one rank: what it is, its number, and where the script made it."""
+
+    group: int
+    sequence: int
+    op: str
+    signature: str  # what all ranks must agree on, e.g. "sum float32[512]"
+    site: str  # file:line
+
+    def __str__(self) -> str:
+        return f"{self.op} #{self.sequence} at {self.site}"
+
+
+class Header(NamedTuple):
+    """A call, and the dtype and shape of the array that comes with it."""
+
+    call: Call
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * dtype_of(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@lru_cache(maxsize=64)
+def dtype_of(name: str) -> np.dtype:
+    """The NumPy dtype of that name; bfloat16 comes from ml_dtypes where that is installed."""
+    if name not in DTYPES:
+        raise CommError(
+            f"no array of dtype {name!r} can be sent; known: {', '.join(sorted(DTYPES))}"
+        )
+    if name == "bfloat16":
+        from ml_dtypes import bfloat16
+
+        return np.dtype(bfloat16)
+    return np.dtype(name)
+
+
+def header_for(call: Call, array: np.ndarray) -> Header:
+    """The header that announces `array` as part of `call`."""
+    name = array.dtype.name
+    if name not in DTYPES:
+        raise UsageError(
+            f"{call}: an array of dtype {array.dtype} cannot be sent; convert it first"
+        )
+    if array.ndim > MAX_DIMS:
+        raise UsageError(f"{call}: arrays of more than {MAX_DIMS} dimensions cannot be sent")
+    return Header(call, name, array.shape)
+
+
+def pack(header: Header) -> bytes:
+    """header as HEADER_BYTES bytes; texts that are too long are cut."""
+    call, shape = header.call, header.shape
+    return LAYOUT.pack(
+        MAGIC,
+        call.group,
+        call.sequence,
+        header.nbytes,
+        len(shape),
+        *shape,
+        *(0,) * (MAX_DIMS - len(shape)),
+        call.op.encode()[:16],
+        header.dtype.encode(),
+        call.signature.encode()[:MAX_SIGNATURE],
+        call.site.encode()[-104:],
+    )
+
+
+def unpack(raw: bytes | bytearray | memoryview) -> Header:
+    """The header in `raw`.  Raises: CommError for bytes that no minipar rank would have sent."""
+    magic, group, sequence, nbytes, ndim, *rest = LAYOUT.unpack(raw)
+    shape, (op, dtype, signature, site) = tuple(rest[:MAX_DIMS]), map(_text, rest[MAX_DIMS:])
+    if magic != MAGIC or ndim > MAX_DIMS or any(shape[ndim:]) or dtype not in DTYPES:
+        raise CommError("a message does not begin with a minipar header; it was dropped")
+    header = Header(Call(group, sequence, op, signature, site), dtype, shape[:ndim])
+    if header.nbytes != nbytes:
+        raise CommError(f"a header announces {nbytes} bytes for {header}; the message was dropped")
+    return header
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode(errors="replace")
+
+
+def call_site() -> str:
+    """file:line of the nearest caller outside minipar/comm."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_FOLDER):
+        frame = frame.f_back
+    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+@lru_cache(maxsize=1024)
+def _short(path: str) -> str:
+    inside = os.path.relpath(path) if os.path.isabs(path) else path
+    return path if inside.startswith("..") else inside

@@ -1,0 +1,169 @@
+"""The contract between the collectives and whatever carries their messages.
+
+A transport connects `size` ranks and moves arrays between pairs of them. It owes three things:
+
+1. Messages of one pair and group arrive in the order in which they were sent.
+2. Opposite sends never block each other: a rank that waits, for whatever, takes in what arrives.
+3. Every wait ends: with the message, or with an exception that says whom it waited for and why
+   nothing will come.
+
+`isend` keeps the array until the send is done; up to BUFFERED_BYTES it is done at once, because
+the transport has taken a copy. Ranks here are ranks in the world; `Group` translates.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from minipar.comm.frame import Call, Header
+
+ANY = -1  # as `src`: the first message of the group, whoever sent it
+BUFFERED_BYTES = 256 * 1024
+DEFAULT_TIMEOUT_S = 300.0
+
+
+class Transport(Protocol):
+    """What `Group` asks of a backend."""
+
+    backend: str  # its name, as --backend spells it
+    rank: int
+    size: int
+
+    def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
+        """Begin to send; `wait()` returns when `array` may be changed."""
+
+    def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
+        """Ask for the next message of call.group from src; `wait()` returns the `Message`."""
+
+    def poll(self, src: int, group: int) -> bool:
+        """Whether a message of that group from src (or ANY) has arrived and is not yet asked for."""
+
+    def progress(self) -> None:
+        """Move what can be moved now, without waiting."""
+
+    def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        """Return when ready() is true.  Raises: PeerLost, CommTimeout, Deadlock, Interrupted."""
+
+    def announce(self, call: Call) -> None:
+        """Note what this rank is doing, for the messages of ranks that come to wait for it."""
+
+    def close(self) -> None:
+        """Finish what was sent and let go of all resources."""
+
+
+class Message:
+    """An array that has arrived, or is about to; `taken` once a receive has got it."""
+
+    def __init__(self, src: int, header: Header, array: np.ndarray, *, owned: bool = True) -> None:
+        self.src, self.header, self.array = src, header, array
+        self.owned = owned  # False: the array is still the sender's, and taking it makes a copy
+        self.taken = False
+
+
+class Receive:
+    """A request for a message, posted before or after that message arrives."""
+
+    def __init__(self, src: int, group: int, out: np.ndarray | None = None) -> None:
+        self.src, self.group, self.out = src, group, out
+        self.message: Message | None = None
+
+    def accepts(self, src: int) -> bool:
+        return self.src in (ANY, src)
+
+    def fits(self, header: Header) -> bool:
+        """Whether the payload may be written straight into `out`."""
+        out = self.out
+        return (
+            out is not None
+            and out.flags.c_contiguous
+            and out.shape == header.shape
+            and out.dtype.name == header.dtype
+        )
+
+    def take(self, message: Message) -> None:
+        out = self.out
+        if out is not None and out is not message.array and out.shape == message.array.shape:
+            out[...] = message.array
+            message.array = out
+        elif not message.owned:
+            message.array = message.array.copy()
+        message.taken = True
+        self.message = message
+
+
+class Mailbox:
+    """Brings arriving messages and posted receives together, both in order, per group."""
+
+    def __init__(self) -> None:
+        self._arrived: dict[int, deque[Message]] = defaultdict(deque)
+        self._posted: dict[int, deque[Receive]] = defaultdict(deque)
+
+    def deliver(self, message: Message) -> None:
+        posted = self._posted[message.header.call.group]
+        receive = next((r for r in posted if r.accepts(message.src)), None)
+        if receive is None:
+            self._arrived[message.header.call.group].append(message)
+        else:
+            posted.remove(receive)
+            receive.take(message)
+
+    def post(self, receive: Receive) -> None:
+        arrived = self._arrived[receive.group]
+        message = next((m for m in arrived if receive.accepts(m.src)), None)
+        if message is None:
+            self._posted[receive.group].append(receive)
+        else:
+            arrived.remove(message)
+            receive.take(message)
+
+    def expected(self, src: int, group: int) -> Receive | None:
+        """The receive that the next message from src will fulfil, if one is posted already."""
+        return next((r for r in self._posted[group] if r.accepts(src)), None)
+
+    def holds(self, src: int, group: int) -> bool:
+        """Whether a message from src (or ANY) waits for a receive."""
+        return any(src in (ANY, m.src) for m in self._arrived[group])
+
+
+class Pending:
+    """A send or a receive under way."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        ready: Callable[[], bool],
+        whom: int,
+        call: Call,
+        result: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self._transport, self._ready, self._result = transport, ready, result
+        self._whom, self._call = whom, call
+
+    def done(self) -> bool:
+        """Whether `wait` would return at once."""
+        self._transport.progress()
+        return self._ready()
+
+    def wait(self) -> Any:
+        """Wait for the end; a receive returns its `Message`.  Raises: as `Transport.wait`."""
+        if not self._ready():
+            self._transport.wait(self._ready, self._whom, self._call)
+        return self._result()
+
+
+def pending_receive(
+    transport: Transport, mailbox: Mailbox, receive: Receive, call: Call
+) -> Pending:
+    """Post `receive` and return its Pending; the same for every transport."""
+    mailbox.post(receive)
+    return Pending(
+        transport,
+        ready=lambda: receive.message is not None,
+        whom=receive.src,
+        call=call,
+        result=lambda: receive.message,
+    )
