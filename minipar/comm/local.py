@@ -1,0 +1,154 @@
+"""Ranks as threads of one process that pass a baton: exactly one runs at any moment.
+
+A rank gives the baton away only inside communication: when it waits, and when it asks whether
+something is done. The next one is the first after it, in rank order, that can go on. So a run is
+the same to the event every time, a debugger stops everybody, and a deadlock is not a matter of
+time: when a rank waits and nobody can go on, it is there, and can be named.
+
+    rank 0  ===wait            ===wait      === runs, holds the baton
+    rank 1         ===wait                  each `wait` hands it to the next rank that can run
+    rank 2                ===
+
+Left out on purpose: time. Nobody waits on a clock here, so there is no timeout.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
+from minipar.comm.frame import Call, header_for
+from minipar.comm.transport import (
+    ANY,
+    BUFFERED_BYTES,
+    Mailbox,
+    Message,
+    Pending,
+    Receive,
+    pending_receive,
+)
+
+
+class LocalWorld:
+    """The baton, the mailboxes, and who waits for what."""
+
+    def __init__(self, size: int, buffer_bytes: int = BUFFERED_BYTES) -> None:
+        self.size, self.buffer_bytes = size, buffer_bytes
+        self.mail = [Mailbox() for _ in range(size)]
+        self.failure: CommError | None = None  # once set, every wait raises it
+        self._turn = [threading.Semaphore(0) for _ in range(size)]
+        self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * size
+        self._finished = [False] * size
+
+    def start(self) -> None:
+        """Give the baton to rank 0."""
+        self._turn[0].release()
+
+    def enter(self, rank: int) -> None:
+        """Wait for this rank's first turn."""
+        self._turn[rank].acquire()
+
+    def leave(self, rank: int, failed: BaseException | None = None) -> None:
+        """This rank is over; whoever still waits for it will be told why."""
+        self._finished[rank] = True
+        if failed is not None:
+            self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {failed}"))
+        self._pass_on(rank)
+
+    def stop(self, failure: CommError) -> None:
+        """Make every wait, now and later, raise; the first failure is the one that counts."""
+        self.failure = self.failure or failure
+
+    def wait(self, rank: int, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        self._waits[rank] = (ready, whom, call)
+        while self.failure is None and not ready():
+            self._switch(rank)
+        self._waits[rank] = None
+        if self.failure is not None and not ready():
+            raise _for_rank(self.failure, rank, call)
+
+    def give_others_a_turn(self, rank: int) -> None:
+        self._switch(rank)
+        if self.failure is not None:
+            raise type(self.failure)(str(self.failure))
+
+    def _switch(self, rank: int) -> None:
+        if self._pass_on(rank):
+            self._turn[rank].acquire()
+
+    def _pass_on(self, rank: int) -> bool:
+        """Hand the baton to the next rank that can run; False if it stays here."""
+        following = [(rank + i) % self.size for i in range(1, self.size + 1)]
+        chosen = next((r for r in following if self._can_run(r)), None)
+        if chosen is None and not all(self._finished):
+            self.stop(Deadlock(self._explain()))
+            chosen = next(r for r in following if not self._finished[r])
+        if chosen is None or chosen == rank:
+            return False
+        self._turn[chosen].release()
+        return True
+
+    def _can_run(self, rank: int) -> bool:
+        waiting = self._waits[rank]
+        if self._finished[rank]:
+            return False
+        return waiting is None or self.failure is not None or waiting[0]()
+
+    def _explain(self) -> str:
+        lines = []
+        for rank, waiting in enumerate(self._waits):
+            if self._finished[rank]:
+                lines.append(f"  rank {rank} has finished")
+            elif waiting is not None:
+                whom = "any rank" if waiting[1] == ANY else f"rank {waiting[1]}"
+                lines.append(f"  rank {rank} waits for {whom} in {waiting[2]}")
+        return (
+            "no rank can go on:\n" + "\n".join(lines) + "\n"
+            "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around "
+            "it),\nor two ranks both receive first."
+        )
+
+
+def _for_rank(failure: CommError, rank: int, call: Call) -> CommError:
+    if isinstance(failure, Deadlock | Interrupted):
+        return type(failure)(str(failure))
+    return type(failure)(f"{failure}; rank {rank} was in {call}")
+
+
+class LocalTransport:
+    """One rank's end of a LocalWorld."""
+
+    backend = "local"
+
+    def __init__(self, world: LocalWorld, rank: int) -> None:
+        self.rank, self.size, self._world = rank, world.size, world
+
+    def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
+        buffered = array.nbytes <= self._world.buffer_bytes
+        payload = array.copy() if buffered else array
+        message = Message(self.rank, header_for(call, array), payload, owned=buffered)
+        self._world.mail[dst].deliver(message)
+        return Pending(self, lambda: buffered or message.taken, dst, call)
+
+    def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
+        mailbox = self._world.mail[self.rank]
+        return pending_receive(self, mailbox, Receive(src, call.group, out), call)
+
+    def poll(self, src: int, group: int) -> bool:
+        self.progress()
+        return self._world.mail[self.rank].holds(src, group)
+
+    def progress(self) -> None:
+        self._world.give_others_a_turn(self.rank)
+
+    def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        self._world.wait(self.rank, ready, whom, call)
+
+    def announce(self, call: Call) -> None:
+        """Nothing to note: a deadlock report reads the waits themselves."""
+
+    def close(self) -> None:
+        """Nothing to let go of; an unfinished send stays readable for its receiver."""
