@@ -1,0 +1,186 @@
+"""Start ranks and give each its group: in a notebook, from a script, from the command line.
+
+    def work(group, x):                            # runs on every rank
+        return group.all_reduce(x)
+
+    minipar.run(work, ranks=4, args=(np.ones(3),))                      # threads, deterministic
+    minipar.run(work, ranks=4, args=(np.ones(3),), backend="process")   # one process a rank
+
+The result is the list of what the ranks returned. If one raises, its exception is raised here.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from minipar import ambient
+from minipar.errors import Interrupted, UsageError
+from minipar.comm.control import MAIN_ALIAS
+from minipar.comm.group import Group
+from minipar.comm.local import LocalTransport, LocalWorld
+from minipar.comm.output import Output
+from minipar.comm.supervisor import Failure, ProcessJob
+from minipar.comm.transport import DEFAULT_TIMEOUT_S
+
+BACKENDS = ("local", "process")
+
+
+def init() -> Group:
+    """The group of all ranks of this run: the same object at every call.
+
+    Under `minipar run -n N script.py` it has N ranks; in a script started by plain `python`, one.
+    """
+    group = ambient.world.get()
+    if group is None:
+        group = Group(LocalTransport(LocalWorld(1), 0))
+        ambient.world.set(group)
+    return group
+
+
+def run(
+    fn: Callable[..., Any],
+    ranks: int,
+    *,
+    args: Sequence[Any] = (),
+    backend: str = "local",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> list[Any]:
+    """Call fn(group, *args) on every rank; what the ranks returned, in rank order.
+
+    backend:   "local" (threads passing a baton, any function) or "process" (one process a rank;
+               fn must be importable, args and results picklable).
+    timeout_s: the longest that a rank of "process" waits for another.
+    Raises:    the first failing rank's own exception; PeerLost if a rank's process was killed;
+               Deadlock (local); UsageError.
+    """
+    check(ranks, backend)
+    if backend == "local":
+        return run_local(fn, ranks, args)
+    job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s)
+    if job.failure is not None:
+        job.failure.raise_it()
+    return job.results
+
+
+# -- processes --------------------------------------------------------------------------------
+
+
+class Finished:
+    """A job of processes that has ended."""
+
+    def __init__(self, results: list[Any], failure: Failure | None) -> None:
+        self.results, self.failure = results, failure
+
+
+def run_processes(
+    work: tuple[Any, ...],
+    ranks: int,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    plain: Iterable[int] = (),
+    log_dir: str | None = None,
+) -> Finished:
+    """Run `work` (function_work or script_work) on so many processes of this host.
+
+    plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
+    Raises: SharedMemoryFull, KeyboardInterrupt.
+    """
+    outputs = {
+        "stdout": Output(sys.stdout, ranks, plain=plain, log_dir=log_dir),
+        "stderr": Output(sys.stderr, ranks, plain=plain, log_dir=log_dir),
+    }
+    job = ProcessJob(work, ranks, timeout_s=timeout_s, outputs=outputs)
+    return Finished(job.run(), job.failure)
+
+
+def script_work(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
+    """Work for run_processes: run the script as `__main__`."""
+    return ("script", path, list(arguments))
+
+
+def function_work(fn: Callable[..., Any], args: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """Work for run_processes: call fn(group, *args).  Raises: UsageError if fn has no address."""
+    module, name = fn.__module__, fn.__qualname__
+    if "<" in name:
+        _refuse(fn, "a lambda or a function inside a function")
+    if module == "__main__":
+        path = getattr(sys.modules["__main__"], "__file__", None)
+        if path is None or not os.path.exists(path):
+            _refuse(fn, "a function of a notebook or of an interactive session")
+        module = os.path.abspath(path)
+        sys.modules[MAIN_ALIAS] = sys.modules["__main__"]  # results of its classes come back so
+    try:
+        return ("function", list(sys.path), module, name, pickle.dumps(tuple(args)))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise UsageError(f"the arguments of {name} cannot be sent to processes: {error}") from error
+
+
+def _refuse(fn: Callable[..., Any], kind: str) -> NoReturn:
+    raise UsageError(
+        f"{fn.__qualname__} is {kind}, which the processes of backend='process' cannot import: "
+        "define it at the top level of a file, or use backend='local'."
+    )
+
+
+def check(ranks: int, backend: str) -> None:
+    """Raises: UsageError if no such job can be started here."""
+    if backend not in BACKENDS:
+        raise UsageError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if ranks < 1:
+        raise UsageError(f"a job needs at least 1 rank, not {ranks}")
+    world = ambient.world.get()
+    if backend == "process" and world is not None and world.backend == "process":
+        raise UsageError(
+            "run(backend='process') was called inside a rank. If a script calls it, put the call "
+            "under `if __name__ == '__main__':`, because every rank imports the script."
+        )
+
+
+# -- threads ----------------------------------------------------------------------------------
+
+
+def run_local(fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()) -> list[Any]:
+    """`run` on the local backend; see `local` for how the ranks take turns."""
+    world = LocalWorld(ranks)
+    results: list[Any] = [None] * ranks
+    errors: list[BaseException] = []
+
+    def live(rank: int) -> None:
+        world.enter(rank)
+        group, failed = Group(LocalTransport(world, rank)), None
+        ambient.world.set(group)
+        ambient.recorder.set(None)
+        try:
+            results[rank] = fn(group, *args)
+        except BaseException as error:
+            failed = error
+            errors.append(error)
+        world.leave(rank, failed)
+
+    threads = [
+        threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(live, rank),
+            name=f"rank {rank}",
+            daemon=True,
+        )
+        for rank in range(ranks)
+    ]
+    for thread in threads:
+        thread.start()
+    world.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        world.stop(Interrupted("the job was interrupted"))
+        raise
+    if errors:
+        raise errors[0]
+    return results

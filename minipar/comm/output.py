@@ -1,0 +1,114 @@
+"""What ranks print, put together so that a person can read it.
+
+Whole lines only, each with its rank in front; a line that all ranks print is shown once. So a line
+waits a moment for the same line of the others:
+
+    rank 0 prints "step 1"   ->   [all 2] step 1          both within HOLD_S
+    rank 1 prints "step 1"
+    rank 1 prints "hello"    ->   [rank 1] hello          the others did not
+
+A line that ends in a carriage return is progress: shown in place on a terminal, else left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+HOLD_S = 0.15
+
+
+class _Line(NamedTuple):
+    text: str
+    since: float
+
+
+class Output:
+    """The lines of one stream (stdout or stderr) of all ranks."""
+
+    def __init__(
+        self,
+        stream: IO[str],
+        ranks: int,
+        *,
+        plain: Iterable[int] = (),
+        log_dir: str | None = None,
+    ) -> None:
+        """plain: ranks whose lines get no label.  log_dir: a file per rank, with its own lines."""
+        self._stream, self._ranks, self._plain = stream, ranks, frozenset(plain)
+        self._partial = [""] * ranks
+        self._held: list[deque[_Line]] = [deque() for _ in range(ranks)]
+        self._alive = set(range(ranks))
+        self._progress_shown = 0  # width of the progress text now on the terminal
+        self._logs: list[IO[str]] = []
+        if log_dir is not None:
+            Path(log_dir).mkdir(parents=True, exist_ok=True)
+            self._logs = [open(Path(log_dir, f"rank-{r}.log"), "a") for r in range(ranks)]
+
+    def feed(self, rank: int, text: str) -> None:
+        """Take in what a rank has printed: any piece of text, whole lines or not."""
+        *lines, self._partial[rank] = (self._partial[rank] + text).split("\n")
+        for line in lines:
+            self._take(rank, line.removesuffix("\r").rpartition("\r")[2])
+        shown, returned, rest = self._partial[rank].rpartition("\r")
+        if returned:
+            self._partial[rank] = rest
+            self._show_progress(rank, shown.rpartition("\r")[2])
+        self.flush()
+
+    def flush(self, everything: bool = False) -> float | None:
+        """Print what is due; seconds until the next line will be, None if nothing is held."""
+        while fronts := {r: held[0] for r, held in enumerate(self._held) if held}:
+            oldest = min(fronts.values(), key=lambda line: line.since)
+            same = [r for r, line in fronts.items() if line.text == oldest.text]
+            due_in = oldest.since + HOLD_S - time.monotonic()
+            if due_in > 0 and not everything and not self._alive.issubset(same):
+                return due_in
+            for r in same:
+                self._held[r].popleft()
+            self._print(same, oldest.text)
+        return None
+
+    def end(self, rank: int) -> None:
+        """That rank will print no more; an unfinished line of its is a line now."""
+        if self._partial[rank]:
+            self.feed(rank, "\n")
+        self._alive.discard(rank)
+        self.flush()
+
+    def close(self) -> None:
+        """Print everything that is still held, and close the log files."""
+        self.flush(everything=True)
+        self._clear_progress()
+        for log in self._logs:
+            log.close()
+
+    def _take(self, rank: int, line: str) -> None:
+        if self._logs:
+            print(line, file=self._logs[rank], flush=True)
+        self._held[rank].append(_Line(line, time.monotonic()))
+
+    def _print(self, ranks: list[int], text: str) -> None:
+        self._clear_progress()
+        print(self._label(ranks) + text, file=self._stream, flush=True)
+
+    def _label(self, ranks: list[int]) -> str:
+        if self._plain.issuperset(ranks):
+            return ""
+        if len(ranks) == self._ranks > 1:
+            return f"[all {self._ranks}] "
+        return f"[rank {','.join(map(str, ranks))}] "
+
+    def _show_progress(self, rank: int, text: str) -> None:
+        if self._stream.isatty():
+            text = self._label([rank]) + text
+            print("\r" + text.ljust(self._progress_shown), end="", file=self._stream, flush=True)
+            self._progress_shown = len(text)
+
+    def _clear_progress(self) -> None:
+        if self._progress_shown:
+            print("\r" + " " * self._progress_shown + "\r", end="", file=self._stream)
+            self._progress_shown = 0

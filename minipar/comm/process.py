@@ -1,0 +1,275 @@
+"""Ranks as processes on one host, connected by byte rings in shared memory.
+
+Every ordered pair of ranks has a ring of its own, and a message is a header and then its payload
+in that stream, cut into pieces of whatever size fits. One routine, `progress`, moves bytes both
+ways without blocking, and every wait is a loop around it. That is why two ranks that send to each
+other at once do not block each other: each takes in while it waits to get rid.
+
+    sender:    queue -> [header|payload|header|...] -> ring          (progress: push)
+    receiver:  ring -> header -> payload -> mailbox -> receive       (progress: pull)
+
+A wait spins first, since an answer often comes within microseconds, then yields its core, then
+sleeps for at most a millisecond at a time. It never sleeps until somebody wakes it, so no wake-up
+can be lost, and a dead peer is noticed: the launcher reports it through `note_*`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from minipar.errors import CommError, CommTimeout, PeerLost
+from minipar.comm.board import Segment
+from minipar.comm.byte_ring import ByteRing
+from minipar.comm.frame import HEADER_BYTES, Call, Header, dtype_of, header_for, pack, unpack
+from minipar.comm.transport import (
+    ANY,
+    BUFFERED_BYTES,
+    DEFAULT_TIMEOUT_S,
+    Mailbox,
+    Message,
+    Pending,
+    Receive,
+    pending_receive,
+)
+
+SPINS = 200  # rounds of `_move` before the core is offered to somebody else: about 100 µs
+YIELD_S = 0.002  # how long a wait yields before it sleeps
+LONGEST_SLEEP_S = 0.001
+SAY_SO_AFTER_S = 5.0
+FLUSH_S = 2.0  # how long `close` waits for others to take in what was sent to them
+
+
+class _Outgoing:
+    """A message on its way out: what of it is not yet in the ring."""
+
+    def __init__(self, header: Header, array: np.ndarray) -> None:
+        self.parts = [memoryview(pack(header)), as_bytes(array)]
+        self.done = False
+
+    def push(self, ring: ByteRing) -> bool:
+        """Write what fits; whether anything did."""
+        moved = False
+        while self.parts:
+            n = ring.write_some(self.parts[0])
+            if not n and self.parts[0]:
+                return moved
+            moved = True
+            self.parts[0] = self.parts[0][n:]
+            if not self.parts[0]:
+                del self.parts[0]
+        self.done = True
+        return True
+
+    def keep(self) -> None:
+        """Copy what is left, so that the sender's array is free."""
+        self.parts = [memoryview(bytes(part)) for part in self.parts]
+        self.done = True
+
+
+class _Incoming:
+    """The stream from one rank: the message that is being read from it."""
+
+    def __init__(self, src: int, ring: ByteRing, mailbox: Mailbox) -> None:
+        self._src, self._ring, self._mailbox = src, ring, mailbox
+        self._raw = bytearray(HEADER_BYTES)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._message: Message | None = None
+        self._left = memoryview(self._raw)
+
+    def pull(self) -> bool:
+        """Read what has come, until the ring is empty; whether anything had."""
+        moved = False
+        while n := self._ring.read_some(self._left):
+            moved = True
+            self._left = self._left[n:]
+            if not self._left and self._message is None:
+                self._expect_payload(unpack(self._raw))
+            if not self._left:
+                message, _ = self._message, self._begin()
+                assert message is not None
+                self._mailbox.deliver(message)
+        return moved
+
+    def _expect_payload(self, header: Header) -> None:
+        receive = self._mailbox.expected(self._src, header.call.group)
+        straight = receive is not None and receive.fits(header)
+        array = receive.out if straight else np.empty(header.shape, dtype_of(header.dtype))
+        self._message = Message(self._src, header, array)
+        self._left = as_bytes(array)
+
+    def readable(self) -> bool:
+        return self._ring.readable()
+
+
+class ProcessTransport:
+    """One rank's end of the rings in the shared segment."""
+
+    backend = "process"
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        segment: Segment,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self.rank, self.size, self.timeout_s = rank, size, timeout_s
+        self._mailbox, self._board = Mailbox(), segment.board()
+        others = [r for r in range(size) if r != rank]
+        self._rings = {r: segment.ring(rank, r) for r in others}
+        self._queues: dict[int, deque[_Outgoing]] = {r: deque() for r in others}
+        self._streams = {r: _Incoming(r, segment.ring(r, rank), self._mailbox) for r in others}
+        self._failure: CommError | None = None
+        self._finished: frozenset[int] = frozenset()
+
+    # -- the contract ------------------------------------------------------------------------
+
+    def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
+        header = header_for(call, array)
+        if dst == self.rank:
+            self._mailbox.deliver(Message(dst, header, array.copy()))
+            return Pending(self, lambda: True, dst, call)
+        message = _Outgoing(header, array)
+        queue = self._queues[dst]
+        queue.append(message)
+        self._push(dst)
+        if not message.done and array.nbytes <= BUFFERED_BYTES:
+            message.keep()
+        return Pending(self, lambda: message.done, dst, call)
+
+    def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
+        return pending_receive(self, self._mailbox, Receive(src, call.group, out), call)
+
+    def poll(self, src: int, group: int) -> bool:
+        self.progress()
+        return self._mailbox.holds(src, group)
+
+    def progress(self) -> None:
+        self._raise_failure(None)
+        self._move()
+
+    def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        backoff = _Backoff()
+        while not ready():
+            if self._move():
+                backoff.spins = 0
+                continue
+            self._raise_failure(call)
+            if self._finished:
+                self._raise_if_gone(whom, call)
+            waited = backoff.pause()
+            if waited > SAY_SO_AFTER_S and not backoff.said_so:
+                backoff.said_so = True
+                print(self._waiting_for(whom, call, waited), file=sys.stderr, flush=True)
+            if waited > self.timeout_s:
+                raise CommTimeout(
+                    self._waiting_for(whom, call, waited) + "\nThat is the limit (timeout_s). "
+                    "Usual causes: a rank left out a call that the others made, or computes longer."
+                )
+
+    def announce(self, call: Call) -> None:
+        self._board.write(self.rank, call)
+
+    def close(self) -> None:
+        """Wait (a little) until all that was sent is in its ring, where its receiver finds it."""
+        deadline = time.monotonic() + FLUSH_S
+        while self._failure is None and time.monotonic() < deadline:
+            if not any(queue for r, queue in self._queues.items() if r not in self._finished):
+                break
+            if not self._move():
+                time.sleep(LONGEST_SLEEP_S)
+
+    # -- what the launcher reports, from another thread ---------------------------------------
+
+    def note_failure(self, failure: CommError) -> None:
+        """From now on every wait raises this; the first one counts."""
+        self._failure = self._failure or failure
+
+    def note_finished(self, rank: int) -> None:
+        """That rank has returned: nothing more will come from it."""
+        self._finished = self._finished | {rank}
+
+    # -- moving bytes -------------------------------------------------------------------------
+
+    def _move(self) -> bool:
+        moved = False
+        for dst, queue in self._queues.items():
+            if queue:
+                moved |= self._push(dst)
+        for stream in self._streams.values():
+            if stream.readable():
+                moved |= stream.pull()
+        return moved
+
+    def _push(self, dst: int) -> bool:
+        queue, ring = self._queues[dst], self._rings[dst]
+        moved = False
+        while queue and queue[0].push(ring):
+            moved = True
+            if queue[0].parts:
+                break
+            queue.popleft()
+        return moved
+
+    # -- giving up ----------------------------------------------------------------------------
+
+    def _raise_failure(self, call: Call | None) -> None:
+        if self._failure is not None:
+            where = "" if call is None else f"; rank {self.rank} was in {call}"
+            raise type(self._failure)(f"{self._failure}{where}")
+
+    def _raise_if_gone(self, whom: int, call: Call) -> None:
+        """A rank that has returned sends nothing more once its ring is empty."""
+        awaited = self._streams.keys() if whom == ANY else {whom}
+        if not awaited <= self._finished or any(self._streams[r].readable() for r in awaited):
+            return
+        last = ", ".join(f"rank {r}: {self._board.read(r)}" for r in sorted(awaited))
+        raise PeerLost(
+            f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last}). "
+            "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
+        )
+
+    def _waiting_for(self, whom: int, call: Call, waited: float) -> str:
+        them = f"rank {whom}" if whom != ANY else "any rank"
+        last = self._board.read(whom) if whom != ANY else "unknown"
+        return (
+            f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
+            f"the last call of {them}: {last}"
+        )
+
+
+class _Backoff:
+    """Spin, then yield, then sleep: short waits stay short, long ones leave the core to others."""
+
+    def __init__(self) -> None:
+        self.spins, self.said_so = 0, False
+        self._since = time.monotonic()
+        self._yielding_since = 0.0
+
+    def pause(self) -> float:
+        """Wait a moment; how long this wait has lasted so far."""
+        self.spins += 1
+        if self.spins < SPINS:
+            return 0.0
+        now = time.monotonic()
+        if self.spins == SPINS:
+            self._yielding_since = now
+        idle = now - self._yielding_since
+        if idle < YIELD_S:
+            os.sched_yield()
+        else:
+            time.sleep(min(idle / 20, LONGEST_SLEEP_S))
+        return now - self._since
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """The array's memory (or that of a copy in C order) as bytes."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

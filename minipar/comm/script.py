@@ -1,0 +1,96 @@
+"""`minipar run`: a script on several ranks, as processes or as threads of this process."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import IO, Any
+
+from minipar import ambient
+from minipar.comm.group import Group
+from minipar.comm.launch import check, run_local, run_processes, script_work
+from minipar.comm.output import Output
+from minipar.comm.supervisor import Failure
+from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.errors import UsageError
+
+
+def run_script(
+    path: str,
+    arguments: Sequence[str],
+    ranks: int,
+    *,
+    backend: str = "process",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    log_dir: str | None = None,
+) -> int:
+    """Run the script on `ranks` ranks; the exit code of the job.  Raises: UsageError."""
+    check(ranks, backend)
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no script {path}.")
+    if backend == "local":
+        return _run_here(path, arguments, ranks, log_dir)
+    job = run_processes(script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir)
+    if job.failure is None:
+        return 0
+    show_failure(job.failure, ranks)
+    return job.failure.exit_code
+
+
+def show_failure(failure: Failure, ranks: int) -> None:
+    """Print the traceback of the rank that failed first, then one line that names it."""
+    label = f"[rank {failure.rank}] " if ranks > 1 else ""
+    for line in failure.traceback.splitlines():
+        print(label + line, file=sys.stderr)
+    print(f"minipar: {failure.summary}", file=sys.stderr)
+
+
+def _run_here(path: str, arguments: Sequence[str], ranks: int, log_dir: str | None) -> int:
+    """On the local backend: all ranks share sys.argv, sys.path, and every imported module."""
+    sys.argv[:] = [path, *arguments]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    with LabelledOutput(ranks, log_dir):
+        run_local(_script, ranks, (path,))
+    return 0
+
+
+def _script(group: Group, path: str) -> None:
+    runpy.run_path(path, run_name="__main__")
+
+
+class LabelledOutput:
+    """Inside the block, what threads of local ranks print gets their labels."""
+
+    def __init__(self, ranks: int, log_dir: str | None = None, plain: Sequence[int] = ()) -> None:
+        self._outputs = [
+            Output(stream, ranks, plain=plain, log_dir=log_dir)
+            for stream in (sys.stdout, sys.stderr)
+        ]
+
+    def __enter__(self) -> None:
+        self._before: tuple[Any, Any] = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = map(_RankStream, self._before, self._outputs)
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout, sys.stderr = self._before
+        for output in self._outputs:
+            output.close()
+
+
+class _RankStream:
+    """A text stream that knows from the ambient world which rank is writing."""
+
+    def __init__(self, stream: IO[str], output: Output) -> None:
+        self._stream, self._output = stream, output
+
+    def write(self, text: str) -> int:
+        world = ambient.world.get()
+        if world is None:
+            return self._stream.write(text)
+        self._output.feed(world.rank, text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
