@@ -1,0 +1,1 @@
+"""Ways of training on many ranks, one idea per file."""
