@@ -1,0 +1,5 @@
+"""python -m minipar is the command `minipar`."""
+
+from minipar.cli import main
+
+main()

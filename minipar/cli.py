@@ -1,0 +1,237 @@
+"""The command line: `minipar VERB ...`, or `python -m minipar VERB ...`.
+
+Each verb is a function from parsed arguments to an exit code. 0 means that what was asked for
+worked; 1 that a rank failed; 2 that the question was wrong; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from minipar.errors import MiniparError, UsageError
+
+EXAMPLES = """examples:
+  minipar train gpt --dp 2                 train a small GPT on two processes of this machine
+  minipar run -n 4 script.py               run a script of your own on four ranks
+  minipar doctor                           what this machine offers
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse, run the verb, turn minipar's own errors into one message, and exit."""
+    try:
+        arguments = _parser().parse_args(argv)
+        code = arguments.verb(arguments)
+    except MiniparError as error:
+        print(f"minipar: {error}", file=sys.stderr)
+        code = 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("minipar: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `minipar ... | head`
+        sys.stderr.close()
+        code = 1
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minipar",
+        description="Parallel training of neural networks by hand.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for add in (_add_train, _add_run, _add_doctor, _add_bench, _add_tutorials):
+        add(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, does: str, example: str, run: Any) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(verb=run)
+    return parser
+
+
+# -- train ------------------------------------------------------------------------------------
+
+TRAIN_HELP = (
+    ("dp", "N", "data-parallel replicas: ranks that share each batch"),
+    ("backend", "NAME", "process (one process a rank) or local (threads taking turns)"),
+    ("data", "PATH", "a text file, or a folder of them (default: Python's standard library)"),
+    ("steps", "N", "optimizer steps"),
+    ("batch", "N", "sequences per step, over all ranks"),
+    ("block", "N", "bytes per sequence"),
+    ("layers", "N", "layers"),
+    ("d", "N", "features"),
+    ("heads", "N", "attention heads"),
+    ("dropout", "P", "probability of dropping an activation"),
+    ("lr", "X", "largest learning rate"),
+    ("warmup", "N", "steps until the learning rate is at its largest"),
+    ("min_lr", "X", "learning rate at the end of the cosine"),
+    ("weight_decay", "X", "weight decay of AdamW, for matrices"),
+    ("clip", "X", "largest norm of the gradient"),
+    ("dtype", "NAME", "float32 or float64"),
+    ("seed", "N", "what all that is random is drawn from"),
+    ("save_every", "N", "steps between checkpoints (0: only at the end)"),
+    ("eval_every", "N", "steps between evaluations (0: only at the end)"),
+    ("eval_batches", "N", "batches of an evaluation, always the same ones"),
+    ("timeout_s", "S", "the longest that a rank waits for another"),
+)
+
+
+def _add_train(verbs: Any) -> None:
+    parser = _verb(verbs, "train", "train a model", "minipar train gpt --dp 2 --steps 300", _train)
+    from minipar.config import MODELS, Config, option_types
+
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=" or ".join(MODELS))
+    defaults, kinds = Config(), option_types()
+    for name, metavar, text in TRAIN_HELP:
+        default = getattr(defaults, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=kinds[name],
+            metavar=metavar,
+            default=argparse.SUPPRESS,
+            help=text if default is None else f"{text} ({default})",
+        )
+    parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/MODEL-N)")
+    parser.add_argument("--resume", metavar="RUN", help="go on from the last checkpoint of RUN")
+    parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from minipar import training_job
+
+    given = {
+        n: v for n, v in vars(arguments).items() if n in dict.fromkeys(h[0] for h in TRAIN_HELP)
+    }
+    if arguments.model is not None:
+        given["model"] = arguments.model
+    elif arguments.resume is None:
+        raise UsageError("say what to train: minipar train gpt (or mlp), or --resume RUN.")
+    job = training_job.prepare(given, out=arguments.out, resume=arguments.resume)
+    return training_job.execute(job, as_json=arguments.json, log_dir=arguments.log_dir)
+
+
+# -- run --------------------------------------------------------------------------------------
+
+
+def _add_run(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "run",
+        "run a script on N ranks; it gets its group from minipar.init()",
+        "minipar run -n 4 tutorials/02_all_reduce.py",
+        _run,
+    )
+    parser.add_argument("-n", "--ranks", type=int, default=2, metavar="N", help="ranks (2)")
+    parser.add_argument(
+        "--backend", default="process", metavar="NAME", help="process or local (process)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, metavar="S", help="longest wait for a rank (300)"
+    )
+    parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
+    parser.add_argument("script", help="a Python file")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the script")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from minipar.comm import script
+
+    return script.run_script(
+        arguments.script,
+        arguments.arguments,
+        arguments.ranks,
+        backend=arguments.backend,
+        timeout_s=arguments.timeout,
+        log_dir=arguments.log_dir,
+    )
+
+
+# -- doctor, bench, tutorials -----------------------------------------------------------------
+
+
+def _add_doctor(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "doctor",
+        "say what this machine offers, and what is missing",
+        "minipar doctor",
+        _doctor,
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from minipar import doctor
+
+    findings = doctor.examine()
+    print(
+        json.dumps(doctor.as_dict(findings), indent=1) if arguments.json else doctor.table(findings)
+    )
+    return 0
+
+
+def _add_bench(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "bench",
+        "measure, beside torch if it is installed",
+        "minipar bench train --model gpt-256 --threads 1",
+        _bench,
+    )
+    parser.add_argument("what", choices=["train"], help="train: one training step of each engine")
+    parser.add_argument("--model", default="gpt-256", help="gpt-256, gpt-128 or mlp (gpt-256)")
+    parser.add_argument("--threads", type=int, default=1, help="BLAS threads (1)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    parser.add_argument("--against", default="torch", help="torch, or nothing ('')")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from minipar.bench.train import bench_train, table
+
+    engines = ("minipar", *filter(None, arguments.against.split(",")))
+    rows = bench_train(arguments.model, engines, arguments.threads, arguments.rounds)
+    print("\n".join(map(json.dumps, rows)) if arguments.json else table(rows))
+    return 0
+
+
+def _add_tutorials(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "tutorials",
+        "list the tutorials, or copy them",
+        "minipar tutorials copy my_folder",
+        _tutorials,
+    )
+    parser.add_argument("action", nargs="?", choices=["list", "copy"], default="list")
+    parser.add_argument("folder", nargs="?", help="where to copy them")
+
+
+def _tutorials(arguments: argparse.Namespace) -> int:
+    from minipar import tutorial_files
+
+    if arguments.action == "list":
+        print(tutorial_files.listing())
+        return 0
+    if arguments.folder is None:
+        raise UsageError("say where to copy the tutorials: minipar tutorials copy FOLDER.")
+    print("\n".join(map(str, tutorial_files.copy(arguments.folder))))
+    return 0

@@ -1,0 +1,134 @@
+"""`minipar doctor`: what this machine offers, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+import numpy as np
+
+from minipar.comm.board import create_segment, segment_bytes
+from minipar.comm.byte_ring import ORDERED_STORES
+from minipar.comm.environment import THREAD_VARIABLES, cpu_quota, usable_cores
+from minipar.errors import SharedMemoryFull
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    what: str
+    found: str
+    ok: bool
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that minipar depends on."""
+    return [
+        _python(),
+        _cores(),
+        _blas(),
+        _threads(),
+        _shared_memory(),
+        _processor(),
+        _mpi(),
+        _gpu(),
+    ]
+
+
+def as_dict(findings: list[Finding]) -> dict[str, dict[str, object]]:
+    return {f.what: {"found": f.found, "ok": f.ok, "advice": f.advice} for f in findings}
+
+
+def table(findings: list[Finding]) -> str:
+    """The findings, with what to do below those that need something."""
+    lines = []
+    for f in findings:
+        lines.append(f"{'ok ' if f.ok else '-- '} {f.what:15s} {f.found}")
+        if f.advice:
+            lines.append(f"{'':19s} {f.advice}")
+    return "\n".join(lines)
+
+
+def _python() -> Finding:
+    found = f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.platform()}"
+    return Finding("software", found, sys.version_info >= (3, 10))
+
+
+def _cores() -> Finding:
+    machine, usable, quota = os.cpu_count() or 1, usable_cores(), cpu_quota()
+    found = f"{usable} usable of {machine}"
+    found += f" (the container grants {quota:g})" if quota is not None else ""
+    advice = "Ranks will take turns on one core." if usable == 1 else ""
+    return Finding("cores", found, usable > 1, advice)
+
+
+def _blas() -> Finding:
+    try:
+        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        name = f"{built.get('name')} {built.get('version', '')}".strip()
+    except (KeyError, TypeError):
+        name = "unknown"
+    slow = name in ("unknown", "none", "auto")
+    return Finding("BLAS", name, not slow, "Matrix products may be slow." if slow else "")
+
+
+def _threads() -> Finding:
+    fixed = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    found = ", ".join(fixed) or "set per rank: cores // ranks"
+    advice = "Your setting wins over cores // ranks." if fixed else ""
+    return Finding("BLAS threads", found, True, advice)
+
+
+def _shared_memory() -> Finding:
+    need = segment_bytes(4)
+    try:
+        os.close(create_segment(4))
+    except SharedMemoryFull as error:
+        return Finding("shared memory", "not enough for 4 ranks", False, str(error))
+    return Finding("shared memory", f"4 ranks get the {need / 2**20:.0f} MB they need", True)
+
+
+def _processor() -> Finding:
+    advice = (
+        ""
+        if ORDERED_STORES
+        else "The process backend was never run on such a processor; "
+        "the local backend does not depend on it."
+    )
+    return Finding("processor", platform.machine(), ORDERED_STORES, advice)
+
+
+def _mpi() -> Finding:
+    return _package("MPI", "mpi4py", "Only for clusters: pip install 'minipar[mpi]'")
+
+
+def _gpu() -> Finding:
+    for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
+        found = _package("GPU", name, "")
+        if found.ok:
+            return _device(found)
+    return Finding(
+        "GPU", "CuPy is not installed", False, "Only with a GPU: pip install 'minipar[cuda]'"
+    )
+
+
+def _device(package: Finding) -> Finding:
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    except Exception as error:  # CuPy without a driver raises what its parts raise
+        return Finding("GPU", f"{package.found}, no usable device", False, str(error))
+    return Finding("GPU", f"{package.found}, {count} × {name}", True)
+
+
+def _package(what: str, name: str, advice: str) -> Finding:
+    try:
+        return Finding(what, f"{name} {version(name)}", True)
+    except PackageNotFoundError:
+        return Finding(what, f"{name} is not installed", False, advice)

@@ -1,0 +1,65 @@
+"""The folder of one training run.
+
+runs/gpt-1/config.json          what was trained: see `config.Config`
+           metrics.jsonl        a JSON object per step, and one per evaluation
+           loss.png             the two as curves
+           first_steps/         weights after the first steps, to compare with one rank's
+           checkpoints/step-001500/
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from minipar.config import Config
+from minipar.errors import UsageError
+from minipar.parallel import checkpoint
+
+
+class RunFolder:
+    """Names and reads what is in the folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.figure = self.path / "loss.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.first_steps = self.path / "first_steps"
+
+    @classmethod
+    def create(cls, config: Config, out: str | None) -> RunFolder:
+        """A new folder: `out`, or the first free runs/MODEL-N.  Raises: UsageError."""
+        if out is None:
+            path = next(
+                p for n in count(1) if not (p := Path("runs", f"{config.model}-{n}")).exists()
+            )
+        else:
+            path = Path(out)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"{path} is not empty: choose another --out, or go on with --resume {path}."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        config.save(path / "config.json")
+        return cls(path)
+
+    def config(self) -> Config:
+        return Config.load(self.path / "config.json")
+
+    def latest_checkpoint(self) -> Path | None:
+        return checkpoint.latest(self.checkpoints)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All that was recorded so far; a last line that a crash cut off is left out."""
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was recorded after that step: it will be done, and recorded, again."""
+        kept = [json.dumps(m) + "\n" for m in self.metrics() if m["step"] <= step]
+        self.metrics_file.write_text("".join(kept))

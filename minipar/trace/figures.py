@@ -1,0 +1,54 @@
+"""Figures of a run, drawn with matplotlib, which is imported only here and only when drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # distinct for the colour-blind, too
+
+
+def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Training and validation loss over steps.
+
+    metrics: records with "step" and "loss" or "val_loss", as in metrics.jsonl.
+    """
+    from matplotlib.figure import Figure
+
+    train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
+    val = [(m["step"], m["val_loss"]) for m in metrics if "val_loss" in m]
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    if train:
+        steps, losses = np.array(train).T
+        axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, _smooth(losses), color=BLUE, linewidth=1.8, label="training (mean of 50)")
+    if val:
+        steps, losses = np.array(val).T
+        axes.plot(steps, losses, "o-", color=ORANGE, linewidth=1.8, label="validation")
+        axes.annotate(
+            f"{losses[-1]:.3f}",
+            (steps[-1], losses[-1]),
+            xytext=(0, 9),
+            textcoords="offset points",
+            color=ORANGE,
+            ha="right",
+            fontweight="bold",
+        )
+    axes.set(xlabel="step", ylabel="loss (nats per byte)", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    if train or val:
+        axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def _smooth(values: np.ndarray, width: int = 50) -> np.ndarray:
+    """The mean of the last `width` values (fewer at the beginning)."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - width)
+    return (sums[ends] - sums[starts]) / (ends - starts)

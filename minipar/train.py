@@ -1,0 +1,206 @@
+"""Training: one loop, the same on one rank and on many.
+
+    batch -> loss -> backward -> mean gradient over ranks -> clip -> optimizer step
+
+A step is a pure function of the weights, the optimizer state and (seed, step): the data order,
+the dropout masks and the learning rate all follow from these. So a run that is resumed, or runs
+on another number of ranks, goes through the same numbers, up to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+from typing import IO, Any
+
+import numpy as np
+
+from minipar.comm.group import Group
+from minipar.config import Config, build_model
+from minipar.data import Sampler, TextWindows, load_text
+from minipar.errors import CheckpointError, UsageError
+from minipar.models import generate
+from minipar.ops import cross_entropy
+from minipar.optim import AdamW, clip_grad_norm, warmup_cosine
+from minipar.parallel import checkpoint
+from minipar.parallel.data import DataParallel
+from minipar.random import Draw
+from minipar.run_folder import RunFolder
+from minipar.tensor import no_grad
+
+FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
+SHOWN_LOSS = 100  # the training loss that is reported is the mean over so many last steps
+SAMPLE_BYTES = 240
+
+
+class Trainer:
+    """One rank's part of a training run."""
+
+    def __init__(self, group: Group, config: Config) -> None:
+        self.group, self.config, self.step = group, config, 0
+        train, val = load_text(config.data)
+        self.train, self.val = TextWindows(train, config.block), TextWindows(val, config.block)
+        self.sampler = Sampler(len(self.train), config.batch, config.seed)
+        self.val_sampler = Sampler(len(self.val), min(config.batch, len(self.val)), config.seed)
+        self.model = build_model(config)
+        self.parallel = DataParallel(self.model, group)
+        self.optimizer = AdamW(
+            self.model.named_parameters(), weight_decay=config.weight_decay, decay_vectors=False
+        )
+
+    def train_step(self) -> dict[str, Any]:
+        """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
+        c, rank, ranks = self.config, self.group.rank, self.group.size
+        x, y = self.train.batch(self.sampler.indices(self.step, rank, ranks))
+        draw = Draw(c.seed, self.step, self.sampler.rows(rank, ranks))
+        loss = cross_entropy(self.model(x, draw), y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.parallel.sync_gradients()
+        norm = clip_grad_norm(self.model.parameters(), c.clip)
+        self.optimizer.lr = warmup_cosine(self.step, c.steps, c.lr, c.warmup, c.min_lr)
+        self.optimizer.step()
+        self.step += 1
+        mean = float(self.group.all_reduce(loss.data.astype(np.float64), op="mean"))
+        if not math.isfinite(mean):
+            raise UsageError(
+                f"the loss is {mean} after step {self.step}: try a smaller --lr, or resume from an "
+                "earlier checkpoint."
+            )
+        return {"step": self.step, "loss": mean, "lr": self.optimizer.lr, "grad_norm": norm}
+
+    def evaluate(self) -> float:
+        """Mean loss over the first eval_batches batches of the validation text, always the same."""
+        rank, ranks = self.group.rank, self.group.size
+        batches = min(self.config.eval_batches, self.val_sampler.steps_per_epoch)
+        total = np.zeros(1)
+        with no_grad():
+            for n in range(batches):
+                x, y = self.val.batch(self.val_sampler.indices(n, rank, ranks))
+                total += cross_entropy(self.model(x), y).item()
+        return float(self.group.all_reduce(total, op="mean")[0]) / batches
+
+    # -- checkpoints --------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, Any]:
+        """Copies of the weights, named as in a checkpoint."""
+        return {f"model/{name}": array for name, array in self.model.state_dict().items()}
+
+    def save(self, run: RunFolder) -> None:
+        """Write weights and optimizer state as a checkpoint; rank 0 does, for all are equal."""
+        if self.group.rank == 0:
+            state = self.optimizer.state_dict()
+            arrays = self.weights() | {f"optimizer/{name}": a for name, a in state.items()}
+            checkpoint.save_step(run.checkpoints, self.step, arrays, {"step": self.step})
+
+    def restore(self, run: RunFolder) -> None:
+        """Go to where the last checkpoint was written.  Raises: CheckpointError."""
+        folder = run.latest_checkpoint()
+        if folder is None:
+            raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
+        arrays, meta = checkpoint.load(folder)
+        self.model.load_state_dict(_part(arrays, "model/"))
+        self.optimizer.load_state_dict(_part(arrays, "optimizer/"))
+        self.step = meta["step"]
+
+
+def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+# -- what a rank runs (process: in its own process) -------------------------------------------
+
+
+def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[str, Any]:
+    """Train to config.steps in the run folder `path`; the numbers that `minipar train` reports."""
+    run, trainer = RunFolder(path), Trainer(group, config)
+    if resume:
+        trainer.restore(run)
+        if group.rank == 0:
+            run.forget_after(trainer.step)
+    begun, first = time.perf_counter(), trainer.step
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(run.metrics_file, "a")) if group.rank == 0 else None
+        report = Report(config, log, first)
+        val_loss = trainer.evaluate() if trainer.step >= config.steps else math.nan
+        while trainer.step < config.steps:
+            report.step(trainer.train_step())
+            done = trainer.step
+            if done == min(FIRST_STEPS, config.steps) and group.rank == 0:
+                checkpoint.save(run.first_steps, trainer.weights(), {"step": done})
+            if _due(done, config.eval_every, config.steps):
+                val_loss = trainer.evaluate()
+                report.evaluation(done, val_loss)
+            if _due(done, config.save_every, config.steps):
+                trainer.save(run)
+    seconds = time.perf_counter() - begun
+    trained = trainer.step - first
+    result = {"val_loss": val_loss, "train_seconds": seconds, "steps": trainer.step}
+    result["tokens_per_s"] = trained * config.batch * config.block / seconds if trained else 0.0
+    if group.rank == 0:
+        losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]
+        result["train_loss"] = float(np.mean(losses))
+        prompt = trainer.val.text[: config.block].tobytes()
+        result["sample"] = generate(trainer.model, prompt, SAMPLE_BYTES, config.seed, 0.7)
+    return result
+
+
+def _due(done: int, every: int, steps: int) -> bool:
+    return done == steps or (every > 0 and done % every == 0)
+
+
+def first_steps_on_one_rank(group: Group, config: Config) -> dict[str, Any]:
+    """The weights after the first steps; config.dp is 1 here."""
+    trainer = Trainer(group, config)
+    while trainer.step < min(FIRST_STEPS, config.steps):
+        trainer.train_step()
+    return trainer.weights()
+
+
+def alone(config: Config) -> Config:
+    """The same training on one rank."""
+    return replace(config, dp=1)
+
+
+class Report:
+    """Writes metrics.jsonl and the progress line, on rank 0; on the others it does nothing."""
+
+    def __init__(self, config: Config, log: IO[str] | None, first: int) -> None:
+        self._config, self._log, self._first = config, log, first
+        self._begun = self._shown = time.perf_counter()
+        self._val = ""
+
+    def step(self, metrics: dict[str, Any]) -> None:
+        if self._log is None:
+            return
+        now = time.perf_counter()
+        done, rate = metrics["step"], (metrics["step"] - self._first) / (now - self._begun)
+        tokens_per_s = rate * self._config.batch * self._config.block
+        self._write({**metrics, "tokens_per_s": round(tokens_per_s, 1)})
+        lasting = done % 100 == 0 or done == self._config.steps
+        if lasting or now - self._shown > 0.2:
+            self._shown = now
+            left = (self._config.steps - done) / rate
+            text = (
+                f"step {done:5d}/{self._config.steps}   loss {metrics['loss']:.3f}{self._val}   "
+                f"{tokens_per_s / 1000:.1f}k tokens/s   {_clock(left)} left"
+            )
+            print(text, end="\n" if lasting else "\r", file=sys.stderr, flush=True)
+
+    def evaluation(self, done: int, val_loss: float) -> None:
+        self._val = f"   val {val_loss:.3f}"
+        if self._log is not None:
+            self._write({"step": done, "val_loss": val_loss})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        assert self._log is not None
+        self._log.write(json.dumps(record) + "\n")
+        self._log.flush()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
