@@ -68,7 +68,7 @@ def _cores() -> Finding:
 
 def _blas() -> Finding:
     try:
-        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         name = f"{built.get('name')} {built.get('version', '')}".strip()
     except (KeyError, TypeError):
         name = "unknown"

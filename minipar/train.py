@@ -139,7 +139,7 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
                 trainer.save(run)
     seconds = time.perf_counter() - begun
     trained = trainer.step - first
-    result = {"val_loss": val_loss, "train_seconds": seconds, "steps": trainer.step}
+    result: dict[str, Any] = {"val_loss": val_loss, "train_seconds": seconds, "steps": trainer.step}
     result["tokens_per_s"] = trained * config.batch * config.block / seconds if trained else 0.0
     if group.rank == 0:
         losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]

@@ -19,7 +19,7 @@ from minipar.comm.launch import check, function_work, run_local, run_processes
 from minipar.comm.script import LabelledOutput, show_failure
 from minipar.config import Config
 from minipar.config import check as check_config
-from minipar.data import TextWindows, load_text
+from minipar.data import load_text
 from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
 from minipar.run_folder import RunFolder
@@ -59,10 +59,9 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     for part, text in zip(("training", "validation"), load_text(config.data), strict=True):
         if len(text) <= config.block:
             raise UsageError(
-                f"the {part} text has {len(text)} bytes, and one sequence needs {config.block + 1}: "
-                "pass a longer text (--data), or a smaller --block."
+                f"the {part} text has {len(text)} bytes, and one sequence needs "
+                f"{config.block + 1}: pass a longer text (--data), or a smaller --block."
             )
-        TextWindows(text, config.block)
     if resume is None:
         return Job(config, RunFolder.create(config, out), resume=False)
     run = RunFolder(resume)
@@ -109,7 +108,7 @@ def difference_to_one_rank(config: Config, run: RunFolder) -> float | None:
     run folder has none (a run that was begun by hand)."""
     if not run.first_steps.exists():
         return None
-    mine, meta = checkpoint.load(run.first_steps)
+    mine = checkpoint.load(run.first_steps)[0]
     one = replace(alone(config), steps=config.steps)
     theirs = _on_ranks(first_steps_on_one_rank, one, (), None)[0]
     return max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)

@@ -17,9 +17,9 @@ import os
 import sys
 import tempfile
 
-from minipar.errors import SharedMemoryFull
 from minipar.comm.byte_ring import COUNTER_BYTES, ByteRing
 from minipar.comm.frame import Call
+from minipar.errors import SharedMemoryFull
 
 NOTICE_BYTES = 256
 MANY_RANKS = 8  # above this the rings shrink, since there are p(p-1) of them

@@ -26,8 +26,23 @@ MAX_SIGNATURE = 64
 LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s104s")
 HEADER_BYTES = LAYOUT.size
 DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-    "float16 bfloat16 float32 float64 complex64 complex128".split()
+    [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
 )
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 

@@ -1,7 +1,7 @@
 """A group of ranks and its calls: what a training script talks to.
 
-A `Group` numbers each call, writes down where it was made, and hands it as a `Link` to the algorithm
-in `collectives`. What is not index arithmetic happens here: shapes, averages, `out=`.
+A `Group` numbers each call, writes down where it was made, and hands it as a `Link` to the
+algorithm in `collectives`. What is not index arithmetic happens here: shapes, averages, `out=`.
 
 Every rank of the group must make the same collective calls in the same order, with arrays of the
 same shape and dtype. Ranks are counted within the group.
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from minipar.array import Array, array_module, describe
-from minipar.errors import UsageError
 from minipar.comm import collectives
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
 from minipar.comm.link import Link, as_array
 from minipar.comm.transport import ANY, Pending, Transport
+from minipar.errors import UsageError
 
 OPS = ("sum", "mean")
 

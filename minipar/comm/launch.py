@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from minipar import ambient
-from minipar.errors import Interrupted, UsageError
 from minipar.comm.control import MAIN_ALIAS
 from minipar.comm.group import Group
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
 from minipar.comm.supervisor import Failure, ProcessJob
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.errors import Interrupted, UsageError
 
 BACKENDS = ("local", "process")
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from minipar import ambient
 from minipar.array import Array, describe, is_array
-from minipar.errors import CallMismatch, UsageError
-from minipar.events import Event
 from minipar.comm.frame import Call
 from minipar.comm.transport import ANY, Message, Pending, Transport
+from minipar.errors import CallMismatch, UsageError
+from minipar.events import Event
 
 
 class Link:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 from minipar.comm.frame import Call, header_for
 from minipar.comm.transport import (
     ANY,
@@ -30,6 +29,7 @@ from minipar.comm.transport import (
     Receive,
     pending_receive,
 )
+from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 
 
 class LocalWorld:

@@ -46,7 +46,8 @@ class Output:
         self._logs: list[IO[str]] = []
         if log_dir is not None:
             Path(log_dir).mkdir(parents=True, exist_ok=True)
-            self._logs = [open(Path(log_dir, f"rank-{r}.log"), "a") for r in range(ranks)]
+            paths = [Path(log_dir, f"rank-{r}.log") for r in range(ranks)]
+            self._logs = [path.open("a") for path in paths]
 
     def feed(self, rank: int, text: str) -> None:
         """Take in what a rank has printed: any piece of text, whole lines or not."""

@@ -23,7 +23,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minipar.errors import CommError, CommTimeout, PeerLost
 from minipar.comm.board import Segment
 from minipar.comm.byte_ring import ByteRing
 from minipar.comm.frame import HEADER_BYTES, Call, Header, dtype_of, header_for, pack, unpack
@@ -37,6 +36,7 @@ from minipar.comm.transport import (
     Receive,
     pending_receive,
 )
+from minipar.errors import CommError, CommTimeout, PeerLost
 
 SPINS = 200  # rounds of `_move` before the core is offered to somebody else: about 100 µs
 YIELD_S = 0.002  # how long a wait yields before it sleeps
@@ -92,16 +92,17 @@ class _Incoming:
             self._left = self._left[n:]
             if not self._left and self._message is None:
                 self._expect_payload(unpack(self._raw))
-            if not self._left:
-                message, _ = self._message, self._begin()
-                assert message is not None
+            if not self._left and self._message is not None:
+                message = self._message
+                self._begin()
                 self._mailbox.deliver(message)
         return moved
 
     def _expect_payload(self, header: Header) -> None:
         receive = self._mailbox.expected(self._src, header.call.group)
-        straight = receive is not None and receive.fits(header)
-        array = receive.out if straight else np.empty(header.shape, dtype_of(header.dtype))
+        array = None if receive is None else receive.place_for(header)
+        if array is None:
+            array = np.empty(header.shape, dtype_of(header.dtype))
         self._message = Message(self._src, header, array)
         self._left = as_bytes(array)
 

@@ -26,11 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from minipar.errors import PeerLost, RankFailed
 from minipar.comm.board import Segment, create_segment
 from minipar.comm.control import receive_message, send_message
 from minipar.comm.environment import rank_environment
 from minipar.comm.output import Output
+from minipar.errors import PeerLost, RankFailed
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them

@@ -40,7 +40,7 @@ class Transport(Protocol):
         """Ask for the next message of call.group from src; `wait()` returns the `Message`."""
 
     def poll(self, src: int, group: int) -> bool:
-        """Whether a message of that group from src (or ANY) has arrived and is not yet asked for."""
+        """Whether a message of that group from src (or ANY) is there, not yet asked for."""
 
     def progress(self) -> None:
         """Move what can be moved now, without waiting."""
@@ -74,25 +74,27 @@ class Receive:
     def accepts(self, src: int) -> bool:
         return self.src in (ANY, src)
 
-    def fits(self, header: Header) -> bool:
-        """Whether the payload may be written straight into `out`."""
+    def place_for(self, header: Header) -> np.ndarray | None:
+        """`out`, if that payload can be written straight into it."""
         out = self.out
-        return (
-            out is not None
-            and out.flags.c_contiguous
-            and out.shape == header.shape
-            and out.dtype.name == header.dtype
-        )
+        if out is None or not out.flags.c_contiguous:
+            return None
+        return out if (out.dtype.name, out.shape) == (header.dtype, header.shape) else None
 
     def take(self, message: Message) -> None:
         out = self.out
-        if out is not None and out is not message.array and out.shape == message.array.shape:
-            out[...] = message.array
-            message.array = out
+        if out is not None and _alike(out, message.array):
+            if out is not message.array:
+                out[...] = message.array
+                message.array = out
         elif not message.owned:
             message.array = message.array.copy()
         message.taken = True
         self.message = message
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
 class Mailbox:

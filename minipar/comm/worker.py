@@ -22,11 +22,11 @@ from types import TracebackType
 from typing import Any
 
 from minipar import ambient
-from minipar.errors import Interrupted, MiniparError, PeerLost
 from minipar.comm.board import Segment
 from minipar.comm.control import MAIN_ALIAS, receive_message, send_message
 from minipar.comm.group import Group
 from minipar.comm.process import ProcessTransport
+from minipar.errors import Interrupted, MiniparError, PeerLost
 
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -65,7 +65,8 @@ def _listen(sock: socket.socket, transport: ProcessTransport) -> None:
 def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
     """Do the work and report it; the exit code."""
     try:
-        result = _run_script(*work[1:]) if work[0] == "script" else _call(group, *work[1:])
+        kind, *what = work
+        result = _run_script(*what) if kind == "script" else _call(group, *what)
         group.close()
         _flush()
         send_message(sock, "result", result)
@@ -99,7 +100,7 @@ def _load_main(path: str) -> str:
     return MAIN_ALIAS
 
 
-def _run_script(path: str, arguments: list[str]) -> None:
+def _run_script(path: str, arguments: list[str]) -> Any:
     sys.argv[:] = [path, *arguments]
     sys.path[0] = os.path.dirname(os.path.abspath(path))
     runpy.run_path(path, run_name="__main__")

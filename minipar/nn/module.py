@@ -8,7 +8,7 @@ set, also through lists and tuples, so a parameter's name is the path that reach
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from minipar.array import Array, array_module, describe
@@ -18,6 +18,8 @@ from minipar.tensor import Tensor
 
 class Module:
     """Base of layers and models. A subclass sets attributes in __init__ and defines __call__."""
+
+    __call__: Callable[..., Any]
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) of each parameter; a shared one once, under its first name.
