@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.comm.launch import check, function_work, run_local, run_processes
-from minipar.comm.script import LabelledOutput, show_failure
+from minipar.comm.failure import Failure
+from minipar.comm.launch import check, function_work, run_processes, run_threads
+from minipar.comm.script import LabelledOutput
 from minipar.config import Config
 from minipar.config import check as check_config
 from minipar.data import load_text
@@ -26,7 +28,8 @@ from minipar.run_folder import RunFolder
 from minipar.trace.figures import draw_loss
 from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, train_rank
 
-SAME = {"float32": 1e-4, "float64": 1e-10}  # how far weights may be apart after FIRST_STEPS
+# How far weights may be apart after FIRST_STEPS.
+SAME = MappingProxyType({"float32": 1e-4, "float64": 1e-10})
 
 
 class Job(NamedTuple):
@@ -118,18 +121,21 @@ def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None)
     """fn(group, config, *args) on config.dp ranks.  Raises: RanksFailed, KeyboardInterrupt."""
     if config.backend == "local":
         with LabelledOutput(config.dp, log_dir, plain=(0,)):
-            return run_local(fn, config.dp, (config, *args))
-    done = run_processes(
-        function_work(fn, (config, *args)),
-        config.dp,
-        timeout_s=config.timeout_s,
-        plain=(0,),
-        log_dir=log_dir,
-    )
-    if done.failure is not None:
-        show_failure(done.failure, config.dp)
-        raise RanksFailed(done.failure.exit_code)
-    return done.results
+            results, failed = run_threads(fn, config.dp, (config, *args))
+        failure = None if failed is None else Failure.of(*failed)
+    else:
+        done = run_processes(
+            function_work(fn, (config, *args)),
+            config.dp,
+            timeout_s=config.timeout_s,
+            plain=(0,),
+            log_dir=log_dir,
+        )
+        results, failure = done.results, done.failure
+    if failure is not None:
+        failure.show(config.dp)
+        raise RanksFailed(failure.exit_code)
+    return results
 
 
 def _how_to_go_on(run: RunFolder) -> str:

@@ -25,25 +25,7 @@ MAX_DIMS = 8
 MAX_SIGNATURE = 64
 LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s104s")
 HEADER_BYTES = LAYOUT.size
-DTYPES = frozenset(
-    [
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-    ]
-)
+DTYPES = frozenset(np.dtype(code).name for code in "?bhiqBHIQefdFD") | {"bfloat16"}
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -55,6 +37,11 @@ class Call(NamedTuple):
     op: str
     signature: str  # what all ranks must agree on, e.g. "sum float32[512]"
     site: str  # file:line
+
+    @property
+    def lane(self) -> tuple[int, bool]:
+        """Messages are matched within a lane: a group's collectives, or its sends and receives."""
+        return self.group, self.op in ("send", "recv")
 
     def __str__(self) -> str:
         return f"{self.op} #{self.sequence} at {self.site}"

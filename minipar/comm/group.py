@@ -85,7 +85,8 @@ class Group:
     def poll(self, src: int = ANY) -> bool:
         """Whether an array from src (any rank, if not given) is there for `recv` to take."""
         self._check_peer("poll", src, also=ANY)
-        return self._transport.poll(src if src == ANY else self._ranks[src], self._ident)
+        call = Call(self._ident, 0, "recv", "", "")
+        return self._transport.poll(src if src == ANY else self._ranks[src], call)
 
     # -- all together -------------------------------------------------------------------------
 

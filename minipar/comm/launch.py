@@ -21,10 +21,11 @@ from typing import Any, NoReturn
 
 from minipar import ambient
 from minipar.comm.control import MAIN_ALIAS
+from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
-from minipar.comm.supervisor import Failure, ProcessJob
+from minipar.comm.supervisor import ProcessJob
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 
@@ -61,7 +62,10 @@ def run(
     """
     check(ranks, backend)
     if backend == "local":
-        return run_local(fn, ranks, args)
+        results, failed = run_threads(fn, ranks, args)
+        if failed is not None:
+            raise failed[1]
+        return results
     job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s)
     if job.failure is not None:
         job.failure.raise_it()
@@ -145,11 +149,16 @@ def check(ranks: int, backend: str) -> None:
 # -- threads ----------------------------------------------------------------------------------
 
 
-def run_local(fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()) -> list[Any]:
-    """`run` on the local backend; see `local` for how the ranks take turns."""
+def run_threads(
+    fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()
+) -> tuple[list[Any], tuple[int, BaseException] | None]:
+    """`run` on the local backend: the results, and the first rank that failed with its exception.
+
+    Raises: KeyboardInterrupt.
+    """
     world = LocalWorld(ranks)
     results: list[Any] = [None] * ranks
-    errors: list[BaseException] = []
+    failures: list[tuple[int, BaseException]] = []
 
     def live(rank: int) -> None:
         world.enter(rank)
@@ -159,8 +168,9 @@ def run_local(fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()) -> l
         try:
             results[rank] = fn(group, *args)
         except BaseException as error:
-            failed = error
-            errors.append(error)
+            if not left_cleanly(error):
+                failed = error
+                failures.append((rank, error))
         world.leave(rank, failed)
 
     threads = [
@@ -181,6 +191,4 @@ def run_local(fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()) -> l
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
-    if errors:
-        raise errors[0]
-    return results
+    return results, failures[0] if failures else None

@@ -104,7 +104,8 @@ class LocalWorld:
                 lines.append(f"  rank {rank} has finished")
             elif waiting is not None:
                 whom = "any rank" if waiting[1] == ANY else f"rank {waiting[1]}"
-                lines.append(f"  rank {rank} waits for {whom} in {waiting[2]}")
+                unasked = self.mail[rank].unasked(waiting[1])
+                lines.append(f"  rank {rank} waits for {whom} in {waiting[2]}{unasked}")
         return (
             "no rank can go on:\n" + "\n".join(lines) + "\n"
             "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around "
@@ -135,11 +136,11 @@ class LocalTransport:
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         mailbox = self._world.mail[self.rank]
-        return pending_receive(self, mailbox, Receive(src, call.group, out), call)
+        return pending_receive(self, mailbox, Receive(src, call, out), call)
 
-    def poll(self, src: int, group: int) -> bool:
+    def poll(self, src: int, call: Call) -> bool:
         self.progress()
-        return self._world.mail[self.rank].holds(src, group)
+        return self._world.mail[self.rank].holds(src, call)
 
     def progress(self) -> None:
         self._world.give_others_a_turn(self.rank)

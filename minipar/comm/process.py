@@ -38,7 +38,7 @@ from minipar.comm.transport import (
 )
 from minipar.errors import CommError, CommTimeout, PeerLost
 
-SPINS = 200  # rounds of `_move` before the core is offered to somebody else: about 100 µs
+SPINS = 20  # rounds of `_move` before the core is offered to somebody else: some 10 µs
 YIELD_S = 0.002  # how long a wait yields before it sleeps
 LONGEST_SLEEP_S = 0.001
 SAY_SO_AFTER_S = 5.0
@@ -99,7 +99,7 @@ class _Incoming:
         return moved
 
     def _expect_payload(self, header: Header) -> None:
-        receive = self._mailbox.expected(self._src, header.call.group)
+        receive = self._mailbox.expected(self._src, header.call)
         array = None if receive is None else receive.place_for(header)
         if array is None:
             array = np.empty(header.shape, dtype_of(header.dtype))
@@ -147,11 +147,11 @@ class ProcessTransport:
         return Pending(self, lambda: message.done, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
-        return pending_receive(self, self._mailbox, Receive(src, call.group, out), call)
+        return pending_receive(self, self._mailbox, Receive(src, call, out), call)
 
-    def poll(self, src: int, group: int) -> bool:
+    def poll(self, src: int, call: Call) -> bool:
         self.progress()
-        return self._mailbox.holds(src, group)
+        return self._mailbox.holds(src, call)
 
     def progress(self) -> None:
         self._raise_failure(None)
@@ -234,7 +234,8 @@ class ProcessTransport:
             return
         last = ", ".join(f"rank {r}: {self._board.read(r)}" for r in sorted(awaited))
         raise PeerLost(
-            f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last}). "
+            f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last})"
+            f"{self._mailbox.unasked(whom)}. "
             "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
         )
 
@@ -243,7 +244,7 @@ class ProcessTransport:
         last = self._board.read(whom) if whom != ANY else "unknown"
         return (
             f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
-            f"the last call of {them}: {last}"
+            f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
         )
 
 

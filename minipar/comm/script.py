@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from minipar import ambient
+from minipar.comm.failure import Failure
 from minipar.comm.group import Group
-from minipar.comm.launch import check, run_local, run_processes, script_work
+from minipar.comm.launch import check, run_processes, run_threads, script_work
 from minipar.comm.output import Output
-from minipar.comm.supervisor import Failure
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import UsageError
 
@@ -35,16 +35,8 @@ def run_script(
     job = run_processes(script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir)
     if job.failure is None:
         return 0
-    show_failure(job.failure, ranks)
+    job.failure.show(ranks)
     return job.failure.exit_code
-
-
-def show_failure(failure: Failure, ranks: int) -> None:
-    """Print the traceback of the rank that failed first, then one line that names it."""
-    label = f"[rank {failure.rank}] " if ranks > 1 else ""
-    for line in failure.traceback.splitlines():
-        print(label + line, file=sys.stderr)
-    print(f"minipar: {failure.summary}", file=sys.stderr)
 
 
 def _run_here(path: str, arguments: Sequence[str], ranks: int, log_dir: str | None) -> int:
@@ -52,8 +44,12 @@ def _run_here(path: str, arguments: Sequence[str], ranks: int, log_dir: str | No
     sys.argv[:] = [path, *arguments]
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     with LabelledOutput(ranks, log_dir):
-        run_local(_script, ranks, (path,))
-    return 0
+        _, failed = run_threads(_script, ranks, (path,))
+    if failed is None:
+        return 0
+    failure = Failure.of(*failed)
+    failure.show(ranks)
+    return failure.exit_code
 
 
 def _script(group: Group, path: str) -> None:

@@ -11,7 +11,6 @@ GRACE_S is terminated, then killed. Nothing has a name in the file system, so no
 from __future__ import annotations
 
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -24,42 +23,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from minipar.comm.board import Segment, create_segment
 from minipar.comm.control import receive_message, send_message
 from minipar.comm.environment import rank_environment
+from minipar.comm.failure import Failure
 from minipar.comm.output import Output
-from minipar.errors import PeerLost, RankFailed
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
 POLL_S = 0.05
-
-
-class RankTraceback(Exception):
-    """The cause of a re-raised exception: the traceback in the rank's own process, as text."""
-
-    def __str__(self) -> str:
-        return "\n\n" + str(self.args[0])
-
-
-@dataclass
-class Failure:
-    """How a rank failed."""
-
-    rank: int
-    summary: str  # one line, e.g. "rank 1 raised ValueError: ..."
-    traceback: str = ""
-    exception: bytes = b""  # pickled in the rank; empty if it cannot be
-    exit_code: int = 1
-
-    def raise_it(self) -> NoReturn:
-        """Raise the rank's own exception, or one that describes how the rank ended."""
-        if self.exception:
-            raise pickle.loads(self.exception) from RankTraceback(self.traceback)
-        kind = RankFailed if self.traceback else PeerLost
-        raise kind(f"{self.summary}\n{self.traceback}".rstrip())
 
 
 @dataclass
@@ -186,8 +160,7 @@ class ProcessJob:
             rank.ended, rank.result = True, message[1]
             self._broadcast("finished", rank.number)
         elif message[0] == "error":
-            summary, traceback, exception, code = message[1:]
-            self._failed(Failure(rank.number, summary, traceback, exception, code), rank)
+            self._failed(message[1], rank)
 
     def _forward(self, rank: _Rank, stream: Any) -> bool:
         """Pass on what the stream has; False at its end."""
@@ -207,7 +180,7 @@ class ProcessJob:
             how = _describe_exit(rank.process.returncode)
             last = self._board.read(rank.number)
             text = f"rank {rank.number} {how}; its last call was {last}"
-            self._failed(Failure(rank.number, text, exit_code=1), rank)
+            self._failed(Failure(rank.number, text), rank)
 
     # -- failing ------------------------------------------------------------------------------
 

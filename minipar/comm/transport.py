@@ -2,7 +2,7 @@
 
 A transport connects `size` ranks and moves arrays between pairs of them. It owes three things:
 
-1. Messages of one pair and group arrive in the order in which they were sent.
+1. Messages of one pair and lane (see `Call.lane`) arrive in the order in which they were sent.
 2. Opposite sends never block each other: a rank that waits, for whatever, takes in what arrives.
 3. Every wait ends: with the message, or with an exception that says whom it waited for and why
    nothing will come.
@@ -23,6 +23,7 @@ from minipar.comm.frame import Call, Header
 
 ANY = -1  # as `src`: the first message of the group, whoever sent it
 BUFFERED_BYTES = 256 * 1024
+Lane = tuple[int, bool]
 DEFAULT_TIMEOUT_S = 300.0
 
 
@@ -37,10 +38,10 @@ class Transport(Protocol):
         """Begin to send; `wait()` returns when `array` may be changed."""
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
-        """Ask for the next message of call.group from src; `wait()` returns the `Message`."""
+        """Ask for the next message in the call's lane from src; `wait()` returns the `Message`."""
 
-    def poll(self, src: int, group: int) -> bool:
-        """Whether a message of that group from src (or ANY) is there, not yet asked for."""
+    def poll(self, src: int, call: Call) -> bool:
+        """Whether a message in the call's lane from src (or ANY) is there, not yet asked for."""
 
     def progress(self) -> None:
         """Move what can be moved now, without waiting."""
@@ -67,8 +68,8 @@ class Message:
 class Receive:
     """A request for a message, posted before or after that message arrives."""
 
-    def __init__(self, src: int, group: int, out: np.ndarray | None = None) -> None:
-        self.src, self.group, self.out = src, group, out
+    def __init__(self, src: int, call: Call, out: np.ndarray | None = None) -> None:
+        self.src, self.lane, self.out = src, call.lane, out
         self.message: Message | None = None
 
     def accepts(self, src: int) -> bool:
@@ -98,37 +99,47 @@ def _alike(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 class Mailbox:
-    """Brings arriving messages and posted receives together, both in order, per group."""
+    """Brings arriving messages and posted receives together, both in order, lane by lane."""
 
     def __init__(self) -> None:
-        self._arrived: dict[int, deque[Message]] = defaultdict(deque)
-        self._posted: dict[int, deque[Receive]] = defaultdict(deque)
+        self._arrived: dict[Lane, deque[Message]] = defaultdict(deque)
+        self._posted: dict[Lane, deque[Receive]] = defaultdict(deque)
 
     def deliver(self, message: Message) -> None:
-        posted = self._posted[message.header.call.group]
+        lane = message.header.call.lane
+        posted = self._posted[lane]
         receive = next((r for r in posted if r.accepts(message.src)), None)
         if receive is None:
-            self._arrived[message.header.call.group].append(message)
+            self._arrived[lane].append(message)
         else:
             posted.remove(receive)
             receive.take(message)
 
     def post(self, receive: Receive) -> None:
-        arrived = self._arrived[receive.group]
+        arrived = self._arrived[receive.lane]
         message = next((m for m in arrived if receive.accepts(m.src)), None)
         if message is None:
-            self._posted[receive.group].append(receive)
+            self._posted[receive.lane].append(receive)
         else:
             arrived.remove(message)
             receive.take(message)
 
-    def expected(self, src: int, group: int) -> Receive | None:
+    def expected(self, src: int, call: Call) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""
-        return next((r for r in self._posted[group] if r.accepts(src)), None)
+        return next((r for r in self._posted[call.lane] if r.accepts(src)), None)
 
-    def holds(self, src: int, group: int) -> bool:
-        """Whether a message from src (or ANY) waits for a receive."""
-        return any(src in (ANY, m.src) for m in self._arrived[group])
+    def holds(self, src: int, call: Call) -> bool:
+        """Whether a message from src (or ANY) waits for a receive in the call's lane."""
+        return any(src in (ANY, m.src) for m in self._arrived[call.lane])
+
+    def unasked(self, src: int) -> str:
+        """What has come from src (or ANY) and nobody asked for, as error messages say it."""
+        left = [m for lane in self._arrived.values() for m in lane if src in (ANY, m.src)]
+        if not left:
+            return ""
+        first = left[0]
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        return f"; not asked for so far: rank {first.src}'s {first.header.call}{more}"
 
 
 class Pending:

@@ -15,20 +15,17 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
-from types import TracebackType
 from typing import Any
 
 from minipar import ambient
 from minipar.comm.board import Segment
 from minipar.comm.control import MAIN_ALIAS, receive_message, send_message
+from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.process import ProcessTransport
-from minipar.errors import Interrupted, MiniparError, PeerLost
-
-OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+from minipar.errors import Interrupted, PeerLost
 
 
 def main() -> None:
@@ -67,17 +64,28 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
     try:
         kind, *what = work
         result = _run_script(*what) if kind == "script" else _call(group, *what)
-        group.close()
-        _flush()
-        send_message(sock, "result", result)
-        return 0
+        return _return(sock, group, result)
     except Interrupted:
         return 130
-    except SystemExit as leaving:
-        return _exit(sock, group, leaving)
     except BaseException as error:
-        _report(sock, group.rank, error)
-        return 1
+        if left_cleanly(error):
+            return _return(sock, group, None)
+        return _fail(sock, Failure.of(group.rank, error), error)
+
+
+def _return(sock: socket.socket, group: Group, result: Any) -> int:
+    group.close()
+    _flush()
+    send_message(sock, "result", result)
+    return 0
+
+
+def _fail(sock: socket.socket, failure: Failure, error: BaseException) -> int:
+    if isinstance(error, PeerLost):  # not this rank's own doing: one line, not a traceback
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    _flush()
+    send_message(sock, "error", failure)
+    return failure.exit_code
 
 
 def _call(group: Group, path: list[str], module: str, name: str, args: bytes) -> Any:
@@ -104,49 +112,6 @@ def _run_script(path: str, arguments: list[str]) -> Any:
     sys.argv[:] = [path, *arguments]
     sys.path[0] = os.path.dirname(os.path.abspath(path))
     runpy.run_path(path, run_name="__main__")
-
-
-def _exit(sock: socket.socket, group: Group, leaving: SystemExit) -> int:
-    """A rank that calls sys.exit: 0 is a return, anything else a failure."""
-    if leaving.code in (None, 0):
-        group.close()
-        _flush()
-        send_message(sock, "result", None)
-        return 0
-    code = leaving.code if isinstance(leaving.code, int) else 1
-    text = f"rank {group.rank} called sys.exit({leaving.code!r})"
-    _flush()
-    send_message(sock, "error", text, "", b"", code)
-    return code
-
-
-def _report(sock: socket.socket, rank: int, error: BaseException) -> None:
-    """Send the exception and its traceback, without the frames of the launching."""
-    own = _user_part(error.__traceback__)
-    text = "".join(traceback.format_exception(type(error), error, own)).rstrip()
-    said = str(error).splitlines()[0] if str(error) else ""
-    summary = said if isinstance(error, MiniparError) else ""
-    summary = summary or f"rank {rank} raised {type(error).__name__}: {said}".rstrip(": ")
-    if isinstance(error, PeerLost):  # not this rank's own doing: one line, not a traceback
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    _flush()
-    try:
-        exception = pickle.dumps(error.with_traceback(None))
-        pickle.loads(exception)
-    except Exception:  # whatever a foreign class may raise: the text has what can be carried over
-        exception = b""
-    send_message(sock, "error", summary, text, exception, 1)
-
-
-def _user_part(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is neither ours nor runpy's."""
-    first = tb
-    while tb is not None:
-        name = tb.tb_frame.f_code.co_filename
-        if not (name.startswith(OWN_FOLDER) or "runpy" in name):
-            return tb
-        tb = tb.tb_next
-    return first
 
 
 def _flush() -> None:

@@ -1,0 +1,87 @@
+"""How a rank failed, in a form that travels from the rank to the launcher and to the user."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn
+
+from minipar.errors import MiniparError, PeerLost, RankFailed
+
+OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class RankTraceback(Exception):
+    """The cause of a re-raised exception: the traceback in the rank's own process, as text."""
+
+    def __str__(self) -> str:
+        return "\n\n" + str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first failing rank of a job, and all that is known about it."""
+
+    rank: int
+    summary: str  # one line, e.g. "rank 1 raised ValueError: ..."
+    traceback: str = ""
+    exception: bytes = b""  # pickled in the rank; empty if that cannot be
+    exit_code: int = 1
+
+    @classmethod
+    def of(cls, rank: int, error: BaseException) -> Failure:
+        """From the exception that ended the rank."""
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else 1
+            return cls(rank, f"rank {rank} called sys.exit({error.code!r})", exit_code=code)
+        trace = _users_part(error.__traceback__)
+        text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+        said = str(error).partition("\n")[0]
+        summary = f"rank {rank} raised {type(error).__name__}: {said}".removesuffix(": ")
+        if isinstance(error, MiniparError) and said:  # these name their rank themselves
+            summary = said
+        return cls(rank, summary, text, _pickled(error))
+
+    def raise_it(self) -> NoReturn:
+        """Raise the rank's own exception, or one that describes how the rank ended."""
+        if self.exception:
+            raise pickle.loads(self.exception) from RankTraceback(self.traceback)
+        kind = RankFailed if self.traceback else PeerLost
+        raise kind(f"{self.summary}\n{self.traceback}".rstrip())
+
+    def show(self, ranks: int) -> None:
+        """Print the rank's traceback and, as the last line, who failed."""
+        label = f"[rank {self.rank}] " if ranks > 1 else ""
+        for line in self.traceback.splitlines():
+            print(label + line, file=sys.stderr)
+        print(f"minipar: {self.summary}", file=sys.stderr)
+
+
+def left_cleanly(error: BaseException) -> bool:
+    """Whether that is a sys.exit() which means success."""
+    return isinstance(error, SystemExit) and error.code in (None, 0)
+
+
+def _pickled(error: BaseException) -> bytes:
+    """The exception as bytes that can be read back, or none."""
+    try:
+        raw = pickle.dumps(error.with_traceback(None))
+        pickle.loads(raw)
+    except Exception:  # whatever a foreign class may raise: the text has what can be carried over
+        return b""
+    return raw
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that belongs neither to this folder nor to runpy."""
+    first = trace
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not (name.startswith(OWN_FOLDER) or "runpy" in name):
+            return trace
+        trace = trace.tb_next
+    return first
