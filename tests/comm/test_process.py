@@ -1,0 +1,165 @@
+"""Real processes: how they fail, how soon, and that nothing is left of them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minipar
+from minipar.errors import CallMismatch, CommTimeout, PeerLost, RankFailed
+from tests.comm import ranks
+
+FAILED_IN_S = 5 * 2.0  # promised: 2 s
+
+
+def run(fn, p, *args, timeout_s=30.0):
+    return minipar.run(fn, p, args=args, backend="process", timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "says"),
+    [
+        ("raise", ValueError, "rank 1 has had enough"),
+        ("kill", PeerLost, r"rank 1 was killed by signal 9 \(SIGKILL\); its last call was barrier"),
+        ("_exit", PeerLost, "rank 1 ended with exit code 3 and without a word"),
+        ("exit", PeerLost, r"rank 1 called sys.exit\(7\)"),
+        ("return", PeerLost, "for a rank that has returned .*rank 1: barrier #0 at"),
+        ("odd", RankFailed, "rank 1 raised OddError: odd"),
+        ("shape", CallMismatch, r"float32\[3\]"),
+        ("dtype", CallMismatch, r"float64\[2\]"),
+        ("op", CallMismatch, r"mean float32\[2\]"),
+        ("other", CallMismatch, r"barrier #1"),
+        ("send", PeerLost, r"not asked for so far: rank 1's send #0"),
+    ],
+)
+def test_a_failing_rank_ends_the_job_soon_and_is_named(how, error, says, capfd):
+    begun = time.monotonic()
+    with pytest.raises(error, match=says):
+        run(ranks.fail, 3, how)
+    assert time.monotonic() - begun < FAILED_IN_S
+    lines = [line for line in capfd.readouterr().err.splitlines() if "PeerLost: " in line]
+    named = [re.match(r"\[rank (\d)\]", line) for line in lines]
+    if how in ("raise", "kill", "_exit", "exit", "odd"):  # both others say why they stop
+        assert sorted(match[1] for match in named) == ["0", "2"]
+        assert all("rank 1" in line and "all_reduce #1 at" in line for line in lines)
+
+
+def test_the_cause_is_the_ranks_own_traceback():
+    with pytest.raises(ValueError) as caught:
+        run(ranks.fail, 2, "raise")
+    assert "ranks.py" in str(caught.value.__cause__)
+    assert 'raise ValueError("rank 1 has had enough")' in str(caught.value.__cause__)
+    assert "worker.py" not in str(caught.value.__cause__)
+
+
+def test_a_wait_ends_after_timeout_s_and_names_the_peer():
+    with pytest.raises(CommTimeout, match=r"rank 0 has waited .* for rank 1 in barrier #0"):
+        run(ranks.late, 2, 20.0, timeout_s=0.5)
+
+
+def test_large_results_and_results_that_cannot_be_sent():
+    n = 1 << 20
+    for rank, x in enumerate(run(ranks.rank_and_big_result, 2, n)):
+        assert x.shape == (n,) and (x == rank).all()
+    with pytest.raises((TypeError, AttributeError, RankFailed), match=r"unpicklable|pickle"):
+        run(ranks.unpicklable, 2)
+
+
+# -- nothing is left --------------------------------------------------------------------------
+
+
+def launch(fn, p, folder):
+    code = (
+        f"import minipar; from tests.comm import ranks; "
+        f"minipar.run(ranks.{fn}, {p}, args=({str(folder)!r},), backend='process')"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def pids(folder, p):
+    """The processes of the ranks, once they all run."""
+    for rank in range(p):
+        path = Path(folder, str(rank))
+        eventually(lambda path=path: path.exists() and path.read_text())
+    return [int(Path(folder, str(rank)).read_text()) for rank in range(p)]
+
+
+def eventually(condition, deadline_s=10.0):
+    until = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def segments():
+    return sorted(os.listdir("/dev/shm"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and /dev/shm")
+@pytest.mark.parametrize("fn", ["busy", "waiting"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_the_launcher_is_stopped(tmp_path, fn, number):
+    before = segments()
+    launcher = launch(fn, 3, tmp_path)
+    children = pids(tmp_path, 3)
+    assert all(map(alive, children))
+    launcher.send_signal(number)
+    launcher.communicate(timeout=FAILED_IN_S)
+    eventually(lambda: not any(map(alive, children)))
+    assert launcher.returncode != 0
+    assert segments() == before
+
+
+def test_a_busy_rank_is_ended_when_another_is_killed(tmp_path):
+    launcher = launch("busy", 3, tmp_path)
+    children = pids(tmp_path, 3)
+    os.kill(children[1], signal.SIGSEGV)
+    _, err = launcher.communicate(timeout=FAILED_IN_S)
+    assert "rank 1 was killed by signal 11 (SIGSEGV)" in err.splitlines()[-1]
+    assert not any(map(alive, children))
+
+
+def test_ranks_ignore_ctrl_c_of_the_terminal(tmp_path):
+    """It goes to all processes at once; only the launcher acts on it."""
+    launcher = launch("busy", 2, tmp_path)
+    children = pids(tmp_path, 2)
+    for pid in children:
+        os.kill(pid, signal.SIGINT)
+    time.sleep(0.1)  # what must not happen has no event to wait for
+    assert all(map(alive, children)) and launcher.poll() is None
+    launcher.send_signal(signal.SIGINT)
+    _, err = launcher.communicate(timeout=FAILED_IN_S)
+    assert "KeyboardInterrupt" in err
+    assert not any(map(alive, children))
+
+
+@pytest.mark.slow
+def test_many_jobs_leave_no_descriptor_or_segment():
+    before, descriptors = segments(), len(os.listdir("/proc/self/fd"))
+    for i in range(20):
+        assert len(run(ranks.conformance, 2)) == 2
+        with pytest.raises(ValueError):
+            run(ranks.fail, 2, "raise")
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 1, i
+    assert segments() == before
+
+
+@pytest.mark.slow
+def test_a_long_mix_of_sizes_is_right():
+    results = run(ranks.soak, 3, 400)
+    assert all(np.array_equal(result, results[0]) for result in results)

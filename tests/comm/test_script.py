@@ -1,0 +1,114 @@
+"""`minipar run`: scripts on ranks, their output, their arguments, their failures."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+BOTH = pytest.mark.parametrize("backend", ["process", "local"])
+
+HELLO = """
+import sys, minipar, numpy as np
+world = minipar.init()
+print("argument", sys.argv[1])
+print("rank", world.rank, "of", world.size)
+print("sum", world.all_reduce(np.ones(1))[0], file=sys.stderr)
+assert __name__ == "__main__"
+"""
+
+FAILS = """
+import minipar
+world = minipar.init()
+
+def inner():
+    if world.rank == 1:
+        raise RuntimeError("the reason")
+    world.barrier()
+
+inner()
+"""
+
+
+def minipar_run(tmp_path, source, *options, arguments=()):
+    (tmp_path / "script.py").write_text(source)
+    command = [sys.executable, "-m", "minipar", "run", *options, "script.py", *arguments]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+
+@BOTH
+def test_every_rank_runs_the_script(tmp_path, backend):
+    done = minipar_run(tmp_path, HELLO, "-n", "3", "--backend", backend, arguments=["x y"])
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "[all 3] argument x y",
+        "[rank 0] rank 0 of 3",
+        "[rank 1] rank 1 of 3",
+        "[rank 2] rank 2 of 3",
+    ]
+    assert done.stderr == "[all 3] sum 3.0\n"
+
+
+@BOTH
+def test_a_failing_rank_is_named_and_its_traceback_is_last(tmp_path, backend):
+    begun = time.monotonic()
+    done = minipar_run(tmp_path, FAILS, "-n", "3", "--backend", backend)
+    assert time.monotonic() - begun < 5 * 2
+    assert done.returncode == 1
+    *_, error, summary = done.stderr.splitlines()
+    assert error == "[rank 1] RuntimeError: the reason"
+    assert summary == "minipar: rank 1 raised RuntimeError: the reason"
+    trace = [line for line in done.stderr.splitlines() if line.startswith("[rank 1]")]
+    assert trace[0] == "[rank 1] Traceback (most recent call last):"
+    assert "script.py" in trace[1] and not any("minipar/comm" in line for line in trace)
+
+
+@BOTH
+@pytest.mark.parametrize(("code", "status"), [("0", 0), ("3", 3), ("None", 0), ("'why'", 1)])
+def test_exit_codes_of_scripts(tmp_path, backend, code, status):
+    done = minipar_run(tmp_path, f"import sys; sys.exit({code})", "--backend", backend)
+    assert done.returncode == status, done.stderr
+    if code == "'why'":
+        assert "why" in done.stderr
+
+
+@BOTH
+def test_a_file_of_output_for_each_rank(tmp_path, backend):
+    done = minipar_run(
+        tmp_path, HELLO, "-n", "2", "--log-dir", "logs", "--backend", backend, arguments=["a"]
+    )
+    assert done.returncode == 0
+    for rank in range(2):
+        lines = (tmp_path / f"logs/rank-{rank}.log").read_text().splitlines()
+        assert sorted(lines) == ["argument a", f"rank {rank} of 2", "sum 2.0"]
+
+
+def test_a_script_finds_the_modules_beside_it(tmp_path):
+    (tmp_path / "beside.py").write_text("value = 42")
+    done = minipar_run(tmp_path, "import beside; print(beside.value)", "-n", "2")
+    assert done.stdout == "[all 2] 42\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-n", "0", "script.py"], "at least 1 rank"),
+        (["--backend", "smoke", "script.py"], "there is no backend 'smoke'"),
+        (["nothing.py"], "there is no script nothing.py"),
+    ],
+)
+def test_wrong_use_is_one_sentence(tmp_path, options, says):
+    (tmp_path / "script.py").write_text("")
+    command = [sys.executable, "-m", "minipar", "run", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_first_barrier_is_reached_soon(tmp_path):
+    """Promised: 0.6 s from the command to the first barrier of two ranks."""
+    source = "import minipar, time; minipar.init().barrier(); print(time.time())"
+    begun = time.time()
+    done = minipar_run(tmp_path, source, "-n", "2")
+    reached = max(float(line.split()[-1]) for line in done.stdout.splitlines())
+    assert reached - begun < 5 * 0.6
