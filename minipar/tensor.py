@@ -196,7 +196,8 @@ def _seed(z: Tensor, dz: Any) -> Array:
                 ". Reduce it first (.sum(), .mean(), a loss), or pass dz of the same shape."
             )
         return array_module(z.data).ones_like(z.data)
-    dz = dz.data if isinstance(dz, Tensor) else array_module(z.data).asarray(dz, dtype=z.dtype)
+    dz = dz.data if isinstance(dz, Tensor) else dz
+    dz = array_module(z.data).asarray(dz, dtype=z.dtype)
     if dz.shape != z.shape:
         raise ShapeMismatch(
             f"backward(dz): dz is {describe(dz)}, the tensor is {describe(z.data)}. "

@@ -1,0 +1,1 @@
+"""Measurements beside peers, interleaved, so that what counts is the ratio."""
