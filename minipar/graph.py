@@ -134,7 +134,8 @@ class _Sums:
         if before is None:
             self.total[key] = g
         elif key in self.fresh:
-            before += g  # in place
+            before += g  # in place, unless it is a 0-d sum, which NumPy makes a scalar
+            self.total[key] = before
             return
         elif fresh:
             g += before
@@ -194,7 +195,7 @@ def _deliver(node: Node, dz: Array, wanted: tuple[bool, ...], sums: _Sums) -> No
         if p is None or not want:
             continue
         if g is None or g.shape != p.shape:
-            name = node.vjp.__qualname__.split(".")[0]
+            name = getattr(node.vjp, "__qualname__", "?").split(".<locals>.")[-2:][0]
             got = "nothing" if g is None else describe(g)
             raise ShapeMismatch(
                 f"backward of {name}: a parent is {p.dtype}{list(p.shape)}, its gradient is {got}. "
@@ -213,7 +214,7 @@ def _finish(leaf: Leaf, g: Array, fresh: bool) -> None:
     if leaf.grad is not None:
         leaf.grad += g
     elif fresh:
-        leaf.grad = g
+        leaf.grad = array_module(g).asarray(g)
     else:
         leaf.grad = array_module(g).array(g, order="C")
     for listener in leaf.listeners:

@@ -1,0 +1,135 @@
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from minipar.errors import GraphError, ShapeMismatch
+from minipar.ops import gelu, linear, matmul, relu
+from minipar.tensor import Tensor, record
+
+
+def network():
+    """Two layers with a tied weight behind a transpose, and an input that wants a gradient."""
+    rng = np.random.default_rng(0)
+    x, w, v, b = (
+        Tensor(rng.normal(size=s), requires_grad=True) for s in [(5, 4), (4, 3), (3, 3), (3,)]
+    )
+    h = gelu(linear(x, w, b))
+    z = matmul(matmul(h, v) + h, w.T)  # w again, behind an intermediate node
+    return {"x": x, "w": w, "v": v, "b": b}, z
+
+
+def gradients(leaves):
+    return {name: None if leaf.grad is None else leaf.grad.copy() for name, leaf in leaves.items()}
+
+
+@pytest.mark.parametrize("late", ["x", "w", "v", "b", "wv", "wvb", "xwvb", ""])
+def test_deferred_gradients_come_later_and_are_the_same(late):
+    leaves, z = network()
+    dz = np.random.default_rng(1).normal(size=z.shape)
+    z.backward(dz)
+    whole = gradients(leaves)
+
+    leaves, z = network()
+    rest = z.backward(dz, defer=[leaves[n] for n in late])
+    half = gradients(leaves)
+    for name in leaves:
+        if name in late:
+            assert half[name] is None
+        else:
+            np.testing.assert_allclose(half[name], whole[name], rtol=1e-12)
+    rest()
+    for name, found in gradients(leaves).items():
+        np.testing.assert_allclose(found, whole[name], rtol=1e-12)
+
+
+def test_deferring_weights_computes_input_gradients_only():
+    calls = []
+    x, w = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+
+    def vjp(dz, wanted):
+        calls.append(wanted)
+        return tuple(dz * 2 if want else None for want in wanted)
+
+    z = record(x.data, (x, w), vjp)
+    rest = z.backward(np.ones(2), defer=[w])
+    assert calls == [(True, False)] and w.grad is None
+    rest()
+    assert calls == [(True, False), (False, True)] and (w.grad == 2).all()
+
+
+def test_the_deferred_half_can_be_done_once():
+    leaves, z = network()
+    rest = z.backward(np.ones(z.shape), defer=[leaves["w"]])
+    rest()
+    with pytest.raises(GraphError, match="already"):
+        rest()
+
+
+def test_a_graph_with_a_pending_half_is_used_up():
+    leaves, z = network()
+    z.backward(np.ones(z.shape), defer=[leaves["w"]])
+    with pytest.raises(GraphError, match="before"):
+        z.backward(np.ones(z.shape))
+
+
+def test_values_that_no_vjp_keeps_are_freed_in_the_forward_pass():
+    x = Tensor(np.ones(3), requires_grad=True)
+    y = x + 1.0
+    z = y.reshape(3, 1) + 1.0
+    dropped = weakref.ref(y)
+    del y
+    gc.collect()
+    assert dropped() is None
+    z.sum().backward()
+    assert (x.grad == 1).all()
+
+
+def test_activations_are_freed_as_backward_passes():
+    class Kept:
+        pass
+
+    alive, order = [], []
+
+    def stage(x, n):
+        kept = Kept()
+        alive.append(weakref.ref(kept))
+
+        def vjp(dz, wanted, kept=kept):
+            order.append((n, [r() is not None for r in alive]))
+            return (dz * 1,)
+
+        return record(x.data * 1, (x,), vjp)
+
+    z = stage(stage(Tensor(np.ones(1), requires_grad=True), 0), 1)
+    z.backward(np.ones(1))  # z is still held here, and holds nothing
+    assert order == [(1, [True, True]), (0, [True, False])]
+    assert [r() for r in alive] == [None, None]
+
+
+def test_a_vjp_of_the_wrong_shape_is_named():
+    def double(x):
+        return record(x.data, (x,), lambda dz, wanted: (np.ones(7),))
+
+    with pytest.raises(ShapeMismatch, match=r"backward of double.*\[2\].*\[7\]"):
+        double(Tensor(np.ones(2), requires_grad=True)).sum().backward()
+
+
+def test_a_vjp_that_forgets_a_gradient_is_named():
+    z = record(np.ones(2), (Tensor(np.ones(2), requires_grad=True),), lambda dz, wanted: (None,))
+    with pytest.raises(ShapeMismatch, match="nothing"):
+        z.backward(np.ones(2))
+
+
+def test_leaves_become_final_as_soon_as_their_last_consumer_is_done():
+    # Data parallel overlaps with backward only if the last layer's gradients come first.
+    weights = [Tensor(np.eye(3), requires_grad=True) for _ in range(4)]
+    order = []
+    for n, w in enumerate(weights):
+        w.when_final(lambda _, n=n: order.append(n))
+    x = Tensor(np.ones((2, 3)))
+    for w in weights:
+        x = x + relu(x @ w)
+    x.sum().backward()
+    assert order == [3, 2, 1, 0]
