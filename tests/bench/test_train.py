@@ -1,0 +1,39 @@
+import importlib.util
+
+import pytest
+
+from minipar.bench import train
+from minipar.errors import UsageError
+
+
+def test_rows_have_times_memory_and_settings():
+    (row,) = train.bench_train("gpt-128", engines=["minipar"], rounds=1, steps=1)
+    assert (row["engine"], row["model"], row["ranks"], row["threads"]) == (
+        "minipar",
+        "gpt-128",
+        1,
+        1,
+    )
+    assert 0 < row["step_ms"] < 60_000 and 20 < row["peak_mb"] < 10_000
+    assert row["ratio"] is None and row["note"] is None
+
+
+def test_without_torch_its_row_has_a_note(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    mine, torch = train.bench_train("gpt-128", rounds=1, steps=1)
+    assert mine["step_ms"] > 0 and torch["step_ms"] is None
+    assert torch["note"] == "torch is not installed"
+
+
+def test_unknown_names_are_answered_with_the_known():
+    with pytest.raises(UsageError, match="gpt-256, gpt-128, mlp"):
+        train.bench_train("gpt-9")
+    with pytest.raises(UsageError, match="minipar, torch"):
+        train.bench_train("mlp", engines=["jax"])
+
+
+def test_a_worker_that_dies_is_named():
+    dead = train._start("minipar", "no-such-model", 1)
+    with pytest.raises(UsageError, match="minipar process ended early"):
+        train._ask("minipar", dead, 1)
+    dead.communicate()
