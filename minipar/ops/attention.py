@@ -1,15 +1,16 @@
 """Causal self-attention of all heads, from the packed q, k, v to the mixed values.
 
-    scores = q kᵀ / √c     each position t looks back at the positions 0..t
-    p      = softmax(scores)
-    z      = p v
+    s = q kᵀ / √c        each position looks back, at itself and what was before
+    e = exp(s - max s)
+    z = e v / Σ e        max and Σ over the keys that a query sees
 
 Letters: b batch items, t positions, h heads, c channels a head. `qkv` is [b, t, 3, h, c], as one
 matrix product for q, k and v leaves it. The products run on strided views of it, one batch item
-(and as many heads as fit the cache) at a time: nothing is transposed in memory, and each block of
-scores is made, normalized and used while it is in the cache.
-Left out on purpose: dropout of p, and recomputing p in backward (FlashAttention), which would save
-its b·h·t·t numbers.
+(and as many heads as fit the cache) at a time, so each block of scores is made and used while it is
+in the cache. It lies [key, query], because NumPy takes the maximum and the sum down the columns
+several times faster than along the rows, and it is never divided by its sum: the much smaller z is.
+Left out on purpose: dropout of the weights, and recomputing e in backward (FlashAttention), which
+would save its b·h·t·t numbers.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ SCORE_BYTES = 1 << 19
 def causal_attention(qkv: Tensor) -> Tensor:
     """z = softmax(q kᵀ / √c, over earlier positions) v.   qkv: [b, t, 3, h, c]   z: [b, t, h, c].
 
-    Keeps qkv, z and p [b, h, t, t] until backward. With dp = dz vᵀ:
-    ds = p · (dp - Σ dz·z) / √c,   dq = ds k,   dk = dsᵀ q,   dv = pᵀ dz.
+    Keeps qkv, z and e [b, h, key, query] until backward. With g = dz / (Σ e) and p = e / Σ e:
+    dp = dz vᵀ,   ds = p · (dp - Σ dz·z) / √c = e · (g vᵀ - Σ g·z) / √c,
+    dq = ds k,   dk = dsᵀ q,   dv = pᵀ dz = eᵀ g.
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ShapeMismatch(
@@ -37,34 +39,36 @@ def causal_attention(qkv: Tensor) -> Tensor:
         )
     xp = array_module(qkv.data)
     b, t, _, h, c = qkv.shape
-    scale = qkv.dtype.type(c**-0.5)
-    future = xp.triu(xp.full((t, t), -xp.inf, qkv.dtype), 1)
-    p = xp.empty((b, h, t, t), qkv.dtype)
+    scale = c**-0.5
+    future = xp.tril(xp.full((t, t), -xp.inf, qkv.dtype), -1)  # keys after the query
+    e = xp.empty((b, h, t, t), qkv.dtype)
+    total = xp.empty((b, h, 1, t), qkv.dtype)
     z = xp.empty((b, t, h, c), qkv.dtype)
     for item, heads in _parts(b, t, h, qkv.dtype.itemsize):
         q, k, v = _heads_first(qkv.data, item, heads)
-        s = p[item, heads]
-        xp.matmul(q * scale, k.swapaxes(1, 2), out=s)
+        s, mixed = e[item, heads], z[item, :, heads].swapaxes(0, 1)
+        xp.matmul(k, xp.multiply(q.swapaxes(1, 2), scale, order="C"), out=s)
         s += future
-        s -= s.max(axis=-1, keepdims=True)
+        s -= s.max(axis=1, keepdims=True)
         xp.exp(s, out=s)
-        s /= s.sum(axis=-1, keepdims=True)
-        xp.matmul(s, v, out=z[item, :, heads].swapaxes(0, 1))
+        s.sum(axis=1, keepdims=True, out=total[item, heads])
+        xp.matmul(s.swapaxes(1, 2), v, out=mixed)
+        mixed /= total[item, heads].swapaxes(1, 2)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         dqkv = xp.empty(qkv.shape, qkv.dtype)
-        along = xp.einsum("bthc,bthc->bht", dz, z)[..., None]  # Σ dz·z, which is Σ dp·p
         for item, heads in _parts(b, t, h, qkv.dtype.itemsize):
             q, k, v = _heads_first(qkv.data, item, heads)
             dq, dk, dv = _heads_first(dqkv, item, heads)
-            s, dzi = p[item, heads], dz[item, :, heads].swapaxes(0, 1)
-            xp.matmul(s.swapaxes(1, 2), dzi, out=dv)
-            ds = dzi @ v.swapaxes(1, 2)
-            ds -= along[item, heads]
-            ds *= s
-            ds *= scale
-            xp.matmul(ds, k, out=dq)
-            xp.matmul(ds.swapaxes(1, 2), q, out=dk)
+            g = dz[item, :, heads].swapaxes(0, 1) / total[item, heads].swapaxes(1, 2)
+            xp.matmul(e[item, heads], g, out=dv)
+            g *= scale
+            along = xp.einsum("htc,htc->ht", g, z[item, :, heads].swapaxes(0, 1))
+            ds = v @ g.swapaxes(1, 2).copy()  # the copy is small, and BLAS faster with it
+            ds -= along[:, None]
+            ds *= e[item, heads]
+            xp.matmul(ds.swapaxes(1, 2), k, out=dq)
+            xp.matmul(ds, q, out=dk)
         return (dqkv,)
 
     return record(z, (qkv,), vjp)
