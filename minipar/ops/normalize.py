@@ -51,9 +51,10 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tens
     rows = xp.ascontiguousarray(x.data).reshape(-1, d)
     z, h = xp.empty_like(rows), xp.empty_like(rows)
     inverse_std = xp.empty((len(rows), 1), rows.dtype)
+    average = xp.full((d, 1), 1 / d, rows.dtype)  # rows @ average: their means, by BLAS
     for part in blocks(len(rows), d * rows.itemsize):
-        xp.subtract(rows[part], rows[part].mean(axis=-1, keepdims=True), out=h[part])
-        variance = _dots(h[part], h[part]) / d
+        xp.subtract(rows[part], rows[part] @ average, out=h[part])
+        variance = (h[part] * h[part]) @ average
         inverse_std[part] = 1 / xp.sqrt(variance + eps)
         h[part] *= inverse_std[part]
         xp.multiply(h[part], gain.data, out=z[part])
@@ -64,22 +65,18 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tens
         dz = dz.reshape(-1, d)
         dx = xp.empty_like(h) if wanted[0] else None
         dgain = xp.zeros(d, h.dtype) if wanted[1] else None
+        weights = gain.data[:, None] / d  # dz @ weights: the row means of dh
         for part in blocks(len(h), d * h.itemsize):
+            product = dz[part] * h[part]
             if dgain is not None:
-                dgain += (dz[part] * h[part]).sum(axis=0)
+                dgain += product.sum(axis=0)
             if dx is not None:
-                dh = dz[part] * gain.data
-                along = _dots(dh, h[part]) / d
-                dh -= dh.mean(axis=-1, keepdims=True)
-                xp.multiply(h[part], along, out=dx[part])
-                xp.subtract(dh, dx[part], out=dx[part])
+                xp.multiply(h[part], product @ weights, out=product)
+                product += dz[part] @ weights
+                xp.multiply(dz[part], gain.data, out=dx[part])
+                dx[part] -= product
                 dx[part] *= inverse_std[part]
         dx = None if dx is None else dx.reshape(shape)
         return dx, dgain, dz.sum(axis=0) if wanted[2] else None
 
     return record(z.reshape(shape), (x, gain, bias), vjp)
-
-
-def _dots(a: Array, b: Array) -> Array:
-    """The dot product of each row of a with that of b, as a column.   a, b: [n, d]   [n, 1]."""
-    return array_module(a).einsum("nd,nd->n", a, b)[:, None]
