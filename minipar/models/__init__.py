@@ -6,4 +6,4 @@ from minipar.models.generate import generate
 from minipar.models.gpt import GPT
 from minipar.models.mlp import MLP
 
-__all__ = ["GPT", "MLP", "generate"]
+__all__ = ("GPT", "MLP", "generate")

@@ -20,11 +20,11 @@ from minipar.ops.reduce import mean, sum
 from minipar.ops.shape import concat, getitem, reshape, transpose
 from minipar.tensor import Tensor
 
-__all__ = [
+__all__ = (
     "add", "causal_attention", "concat", "cross_entropy", "div", "dropout", "embedding", "exp",
     "gelu", "getitem", "layer_norm", "linear", "log", "matmul", "mean", "mul", "neg", "pow", "relu",
     "reshape", "softmax", "sqrt", "sub", "sum", "tanh", "transpose",
-]  # fmt: skip
+)  # fmt: skip
 
 
 def _attach(**operators: Any) -> None:

@@ -47,7 +47,7 @@ def causal_attention(qkv: Tensor) -> Tensor:
     for item, heads in _parts(b, t, h, qkv.dtype.itemsize):
         q, k, v = _heads_first(qkv.data, item, heads)
         s, mixed = e[item, heads], z[item, :, heads].swapaxes(0, 1)
-        xp.matmul(k, xp.multiply(q.swapaxes(1, 2), scale, order="C"), out=s)
+        xp.matmul(k, (q * scale).swapaxes(1, 2).copy(), out=s)  # a small copy; BLAS likes it
         s += future
         s -= s.max(axis=1, keepdims=True)
         xp.exp(s, out=s)
@@ -64,7 +64,7 @@ def causal_attention(qkv: Tensor) -> Tensor:
             xp.matmul(e[item, heads], g, out=dv)
             g *= scale
             along = xp.einsum("htc,htc->ht", g, z[item, :, heads].swapaxes(0, 1))
-            ds = v @ g.swapaxes(1, 2).copy()  # the copy is small, and BLAS faster with it
+            ds = v @ g.swapaxes(1, 2).copy()
             ds -= along[:, None]
             ds *= e[item, heads]
             xp.matmul(ds.swapaxes(1, 2), k, out=dq)
