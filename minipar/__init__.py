@@ -1,7 +1,21 @@
-"""minipar: parallel training by hand, from autograd to collectives, small enough to read."""
+"""minipar: parallel training by hand, from autograd to collectives, small enough to read.
 
+    import minipar
+
+    def work(group):                                  # runs on every rank
+        return group.all_reduce(np.full(3, group.rank))
+
+    minipar.run(work, ranks=4)                        # four ranks in this process
+
+The public names are those below; everything else is imported from its own module:
+`minipar.ops`, `minipar.nn`, `minipar.optim`, `minipar.models`, `minipar.parallel`, ...
+"""
+
+from minipar import ops  # gives Tensor its operators
 from minipar.comm.group import Group
 from minipar.comm.launch import init, run
 from minipar.comm.transport import ANY
+from minipar.random import Draw, Init
+from minipar.tensor import Tensor, no_grad, record
 
-__all__ = ["ANY", "Group", "init", "run"]
+__all__ = ("ANY", "Draw", "Group", "Init", "Tensor", "init", "no_grad", "ops", "record", "run")

@@ -60,8 +60,6 @@ class Config:
 
 
 def _gpt(c: Config, init: Init) -> Module:
-    if c.d % c.heads:
-        raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
     return GPT(init, 256, c.block, c.layers, c.d, c.heads, c.dropout)
 
 
@@ -91,6 +89,8 @@ def check(config: Config) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
     if not 0 <= c.dropout < 1:
         raise UsageError(f"--dropout must be at least 0 and below 1, not {c.dropout}.")
+    if c.model == "gpt" and c.d % c.heads:
+        raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
     if c.batch % c.dp:
         less, more = c.batch // c.dp * c.dp, (c.batch // c.dp + 1) * c.dp
         raise UsageError(

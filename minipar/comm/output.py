@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
-HOLD_S = 0.15
+HOLD_S = 0.4
 
 
 class _Line(NamedTuple):
@@ -37,7 +37,7 @@ class Output:
         plain: Iterable[int] = (),
         log_dir: str | None = None,
     ) -> None:
-        """plain: ranks whose lines get no label.  log_dir: a file per rank, with its own lines."""
+        """plain: ranks whose lines get no label and wait for nobody.  log_dir: a file per rank, with its own lines."""
         self._stream, self._ranks, self._plain = stream, ranks, frozenset(plain)
         self._partial = [""] * ranks
         self._held: list[deque[_Line]] = [deque() for _ in range(ranks)]
@@ -63,14 +63,16 @@ class Output:
     def flush(self, everything: bool = False) -> float | None:
         """Print what is due; seconds until the next line will be, None if nothing is held."""
         while fronts := {r: held[0] for r, held in enumerate(self._held) if held}:
-            oldest = min(fronts.values(), key=lambda line: line.since)
-            same = [r for r, line in fronts.items() if line.text == oldest.text]
-            due_in = oldest.since + HOLD_S - time.monotonic()
-            if due_in > 0 and not everything and not self._alive.issubset(same):
+            first = min(fronts, key=lambda r: fronts[r].since)
+            line = fronts[first]
+            same = [r for r, front in fronts.items() if front.text == line.text]
+            complete = first in self._plain or self._alive.issubset(same)
+            due_in = line.since + HOLD_S - time.monotonic()
+            if due_in > 0 and not everything and not complete:
                 return due_in
             for r in same:
                 self._held[r].popleft()
-            self._print(same, oldest.text)
+            self._print(same, line.text)
         return None
 
     def end(self, rank: int) -> None:

@@ -116,7 +116,6 @@ class ProcessJob:
                 self._step()
         except KeyboardInterrupt:
             self._broadcast("interrupt")
-            self._finish()
             raise
         finally:
             self._finish()

@@ -1,0 +1,59 @@
+"""Configs: saved, loaded, refused, turned into models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minipar.config import MODELS, Config, build_model, check, option_types
+from minipar.errors import CheckpointError, UsageError
+
+TINY = Config(layers=1, d=8, heads=2, block=8)
+
+
+def test_round_trip(tmp_path):
+    config = replace(TINY, data="x", lr=0.1)
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"no_such_option": 1}'])
+def test_what_is_no_config(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        Config.load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "gtp"}, "there is no model 'gtp'; there are gpt, mlp"),
+        ({"batch": 16, "dp": 3}, "cannot be divided among 3 ranks: use --batch 15 or 18"),
+        ({"batch": 2, "dp": 4}, "use --batch 4"),
+        ({"dtype": "float16"}, "float32 or float64"),
+        ({"dp": 0}, "--dp must be at least 1"),
+        ({"eval_batches": 0}, "--eval-batches must be at least 1"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"heads": 3}, "--d 8 cannot be divided among 3 heads"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(change, says):
+    with pytest.raises(UsageError, match=says):
+        check(replace(TINY, **change))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_models_are_built_from_the_seed(name, dtype):
+    config = replace(TINY, model=name, dtype=dtype)
+    one, same = build_model(config).state_dict(), build_model(config).state_dict()
+    other = build_model(replace(config, seed=1)).state_dict()
+    assert all(x.dtype == dtype for x in one.values())
+    assert all((one[n] == same[n]).all() for n in one)
+    assert not all((one[n] == other[n]).all() for n in one)
+    assert build_model(config)(np.zeros((2, 8), int)).shape == (2, 8, 256)
+
+
+def test_option_types():
+    kinds = option_types()
+    assert (kinds["steps"], kinds["lr"], kinds["data"], kinds["dtype"]) == (int, float, str, str)

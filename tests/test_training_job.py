@@ -1,0 +1,118 @@
+"""`minipar train` as a user meets it: one command, its folder, its report, its refusals."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    *("--layers=1", "--d=16", "--heads=2", "--block=16", "--batch=8", "--steps=30"),
+    *("--eval-batches=2", "--eval-every=10", "--save-every=10"),
+]
+
+
+def command(*options):
+    return [sys.executable, "-m", "minipar", "train", *options]
+
+
+def train(folder, *options):
+    return subprocess.run(
+        command(*options), cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("backend", ["process", "local"])
+def test_everything_that_a_run_leaves(tmp_path, backend):
+    done = train(tmp_path, "gpt", "--dp", "2", "--json", "--backend", backend, *TINY)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    summary = json.loads(line)
+    assert (summary["model"], summary["ranks"], summary["steps"]) == ("gpt", 2, 30)
+    assert summary["backend"] == backend
+    assert 0 <= summary["max_difference_to_one_rank"] < 1e-4
+    assert summary["tokens_per_s"] > 0 and summary["seconds"] > 0
+    run = tmp_path / summary["run_dir"]
+    metrics = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics if "loss" in m] == list(range(1, 31))
+    evaluations = [(m["step"], m["val_loss"]) for m in metrics if "val_loss" in m]
+    assert [step for step, _ in evaluations] == [10, 20, 30]
+    assert evaluations[-1][1] == summary["val_loss"]
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "checkpoints/step-000030/manifest.json").exists()
+    assert json.loads((run / "config.json").read_text())["dp"] == 2
+
+
+def test_the_report_for_people(tmp_path):
+    done = train(tmp_path, "mlp", "--dp", "1", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "the same as one rank: after 20 steps no weight differs by more than" in done.stdout
+    assert "validation loss" in done.stdout and "runs/mlp-1" in done.stdout
+    assert "step    30/30" in done.stderr and "[rank" not in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
+    whole = train(tmp_path, "gpt", "--dp", "2", *TINY, "--steps", "300", "--json")
+    options = ["gpt", "--dp", "2", *TINY, "--steps", "300", "--out", "stopped"]
+    job = subprocess.Popen(
+        command(*options), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("stopped/checkpoints/step-*/manifest.json")):
+        assert time.monotonic() < until and job.poll() is None
+        time.sleep(0.01)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=15)
+    assert job.returncode == 130
+    last = err.splitlines()[-1]
+    assert "the last checkpoint is that of step" in last
+    words = last.rpartition("Go on with: minipar train ")[2].split()
+    resumed = train(tmp_path, *words, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    both = [json.loads(done.stdout) for done in (whole, resumed)]
+    assert both[0]["val_loss"] == both[1]["val_loss"]
+    assert both[0]["train_loss"] == both[1]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["gpt", "--dp", "3"], "a batch of 16 cannot be divided among 3 ranks: use --batch 15 or"),
+        (["gtp"], "there is no model 'gtp'; there are gpt, mlp"),
+        ([], "say what to train: minipar train gpt"),
+        (["gpt", "--data", "nowhere.txt"], "nowhere.txt does not exist"),
+        (["gpt", "--data", "binary"], "binary is not text"),
+        (["gpt", "--data", "short.txt"], "pass a longer text (--data), or a smaller --block"),
+        (["gpt", "--backend", "cloud"], "there is no backend 'cloud'"),
+        (["gpt", "--out", "full"], "full is not empty"),
+        (["gpt", "--heads", "3"], "--d 128 cannot be divided among 3 heads"),
+        (["--resume", "nowhere"], "nowhere/config.json is not the config.json of a run"),
+        (["--resume", "full", "--out", "x"], "leave out --out"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
+    (tmp_path / "binary").write_bytes(b"\0\1\2" * 1000)
+    (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("")
+    done = train(tmp_path, *options)
+    assert done.returncode in (1, 2)
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not Path(tmp_path, "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_main_job_reaches_its_loss(tmp_path):
+    """The README's first command: under 2 minutes on 2 free cores, under 1.8 nats per byte."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        command("gpt", "--dp", "2", "--json"), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["val_loss"] < 1.8
+    assert summary["max_difference_to_one_rank"] < 1e-4
+    assert time.monotonic() - begun < 5 * 120

@@ -1,0 +1,19 @@
+"""The loss figure: that the curves are the numbers."""
+
+import numpy as np
+
+from minipar.trace.figures import _smooth, draw_loss
+
+
+def test_a_figure_of_a_run(tmp_path):
+    metrics = [{"step": n, "loss": 5 / n} for n in range(1, 60)] + [{"step": 59, "val_loss": 0.2}]
+    draw_loss(metrics, tmp_path / "loss.png", "title")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    draw_loss([], tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").exists()
+
+
+def test_smoothing_is_the_mean_of_what_came_last():
+    values = np.random.default_rng(0).normal(size=20)
+    plain = [values[max(0, n - 3) : n + 1].mean() for n in range(20)]
+    assert np.allclose(_smooth(values, 4), plain)
