@@ -124,12 +124,18 @@ def test_a_vjp_that_forgets_a_gradient_is_named():
 
 def test_leaves_become_final_as_soon_as_their_last_consumer_is_done():
     # Data parallel overlaps with backward only if the last layer's gradients come first.
-    weights = [Tensor(np.eye(3), requires_grad=True) for _ in range(4)]
     order = []
-    for n, w in enumerate(weights):
-        w.when_final(lambda _, n=n: order.append(n))
-    x = Tensor(np.ones((2, 3)))
-    for w in weights:
-        x = x + relu(x @ w)
+
+    def layer(x, w, n):
+        def vjp(dz, wanted):
+            order.append(f"layer {n}")
+            return dz @ w.data.T, x.data.T @ dz
+
+        w.when_final(lambda _: order.append(f"weight {n}"))
+        return x + relu(record(x.data @ w.data, (x, w), vjp))
+
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    for n in range(3):
+        x = layer(x, Tensor(np.eye(3), requires_grad=True), n)
     x.sum().backward()
-    assert order == [3, 2, 1, 0]
+    assert order == ["layer 2", "weight 2", "layer 1", "weight 1", "layer 0", "weight 0"]

@@ -77,6 +77,12 @@ def test_no_two_gradients_share_memory():
     assert not np.shares_memory(c.grad, dz)
 
 
+def test_a_vjp_that_passes_dz_on_does_not_give_it_away():
+    x, dz = leaf(3), np.ones(3, np.float32)
+    record(x.data, (x,), lambda dz, wanted: (dz,)).backward(dz)
+    assert not np.shares_memory(x.grad, dz)
+
+
 def test_one_array_returned_for_two_parents_is_copied():
     a, b = leaf(3), leaf(3)
 

@@ -14,9 +14,11 @@ def test_the_peer_is_the_same_model_and_trains_the_same(work):
     from minipar.bench.torch_peer import TorchSteps, load_minipar
 
     mine, peer = MiniparSteps(work), TorchSteps(work, threads=1)
+    for x in mine.model.parameters():
+        x.data *= 5  # away from where every gelu looks the same
     load_minipar(peer.model, mine.model.state_dict())
     x, _ = tokens(work, 0)
     theirs = peer.model(torch.from_numpy(x.copy())).detach().numpy()
-    np.testing.assert_allclose(mine.model(x).data, theirs, atol=1e-5)
+    np.testing.assert_allclose(mine.model(x).data, theirs, atol=1e-4)
     losses = [(mine.step(n), peer.step(n)) for n in range(5)]
     np.testing.assert_allclose(*zip(*losses), rtol=1e-4)

@@ -1,8 +1,10 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
 from minipar.errors import ShapeMismatch
-from minipar.models import GPT
+from minipar.models import GPT, MLP
 from minipar.ops import cross_entropy
 from minipar.optim import AdamW
 from minipar.random import Draw, Init
@@ -52,6 +54,31 @@ def test_the_model_is_the_one_of_the_paper():
     expected = plain_gpt(model.state_dict(), IDX, heads=3)
     np.testing.assert_allclose(model(IDX).data, expected, rtol=1e-9, atol=1e-9)
     assert model(IDX[:, :3]).shape == (4, 3, 20)
+
+
+class Spy(Init):
+    """Notes the full name of everything that is drawn from it."""
+
+    drawn: ClassVar[list[str]] = []
+
+    def normal(self, parameter, shape, std):
+        self.drawn.append(self.name(parameter))
+        return super().normal(parameter, shape, std)
+
+    def zeros(self, parameter, shape):
+        self.drawn.append(self.name(parameter))
+        return super().zeros(parameter, shape)
+
+    def ones(self, parameter, shape):
+        self.drawn.append(self.name(parameter))
+        return super().ones(parameter, shape)
+
+
+@pytest.mark.parametrize("model", [lambda init: GPT(init, **SIZES), MLP])
+def test_every_parameter_is_drawn_under_its_own_name(model):
+    Spy.drawn.clear()
+    names = [name for name, _ in model(Spy()).named_parameters()]
+    assert sorted(names) == sorted(Spy.drawn)
 
 
 def test_init_paths_are_attribute_paths():
