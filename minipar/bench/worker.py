@@ -9,7 +9,7 @@ hand: `bench_train` starts one worker for each engine and asks them in turn.
 from __future__ import annotations
 
 import json
-import resource
+import math
 import sys
 import time
 from typing import Any
@@ -28,7 +28,11 @@ def engine(name: str, model: str, threads: int) -> Any:
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever had, in MB."""
+    """The most memory that this process ever had, in MB; nan where there is no way to ask."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

@@ -45,6 +45,7 @@ _attach(
     __pow__=pow,
     __neg__=neg,
     __getitem__=getitem,
+    __iter__=lambda x: (getitem(x, n) for n in range(len(x))),
     sum=sum,
     mean=mean,
     reshape=reshape,

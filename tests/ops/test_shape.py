@@ -49,6 +49,12 @@ def test_getitem_indexes_as_numpy_does_and_adds_up_repetitions(index):
     gradcheck(lambda x: x[index], X)
 
 
+def test_a_tensor_can_be_unpacked_along_its_first_axis():
+    a, b = Tensor(X)
+    assert (a.data == X[0]).all() and (b.data == X[1]).all()
+    gradcheck(lambda x: [row * 2 for row in x][1], X)
+
+
 def test_getitem_takes_integer_tensors():
     assert (Tensor(X)[Tensor([1, 1])].data == X[[1, 1]]).all()
 
