@@ -56,22 +56,29 @@ def causal_attention(qkv: Tensor) -> Tensor:
         mixed /= total[item, heads].swapaxes(1, 2)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        dqkv = xp.empty(qkv.shape, qkv.dtype)
-        for item, heads in _parts(b, t, h, qkv.dtype.itemsize):
-            q, k, v = _heads_first(qkv.data, item, heads)
-            dq, dk, dv = _heads_first(dqkv, item, heads)
-            g = dz[item, :, heads].swapaxes(0, 1) / total[item, heads].swapaxes(1, 2)
-            xp.matmul(e[item, heads], g, out=dv)
-            g *= scale
-            along = xp.einsum("htc,htc->ht", g, z[item, :, heads].swapaxes(0, 1))
-            ds = v @ g.swapaxes(1, 2).copy()
-            ds -= along[:, None]
-            ds *= e[item, heads]
-            xp.matmul(ds.swapaxes(1, 2), k, out=dq)
-            xp.matmul(ds, q, out=dk)
-        return (dqkv,)
+        return (_gradient(qkv.data, e, total, z, dz),)
 
     return record(z, (qkv,), vjp)
+
+
+def _gradient(qkv: Array, e: Array, total: Array, z: Array, dz: Array) -> Array:
+    """dqkv, part by part as in forward; total is Σ e [b, h, 1, query]."""
+    xp = array_module(qkv)
+    b, t, _, h, c = qkv.shape
+    dqkv = xp.empty(qkv.shape, qkv.dtype)
+    for item, heads in _parts(b, t, h, qkv.dtype.itemsize):
+        q, k, v = _heads_first(qkv, item, heads)
+        dq, dk, dv = _heads_first(dqkv, item, heads)
+        g = dz[item, :, heads].swapaxes(0, 1) / total[item, heads].swapaxes(1, 2)
+        xp.matmul(e[item, heads], g, out=dv)
+        g *= c**-0.5
+        along = xp.einsum("htc,htc->ht", g, z[item, :, heads].swapaxes(0, 1))
+        ds = v @ g.swapaxes(1, 2).copy()
+        ds -= along[:, None]
+        ds *= e[item, heads]
+        xp.matmul(ds.swapaxes(1, 2), k, out=dq)
+        xp.matmul(ds, q, out=dk)
+    return dqkv
 
 
 def _parts(b: int, t: int, h: int, itemsize: int) -> Iterator[tuple[int, slice]]:
