@@ -12,7 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipar.bench.workloads import WORKLOADS
@@ -44,14 +44,7 @@ def bench_train(
         rows["torch"]["note"] = "torch is not installed"
     workers = {e: _start(e, model, threads) for e in engines if not (missing and e == "torch")}
     try:
-        times: dict[str, list[float]] = {e: [] for e in workers}
-        for e, worker in workers.items():
-            _ask(e, worker, 2)  # warm up
-        for _ in range(rounds):
-            for e, worker in workers.items():
-                answer = _ask(e, worker, steps)
-                times[e] += answer["step_ms"]
-                rows[e]["peak_mb"] = answer["peak_mb"]
+        times = _time_in_turn(workers, rows, rounds, steps)
     finally:
         for worker in workers.values():
             worker.communicate()  # the end of its input ends it
@@ -60,6 +53,24 @@ def bench_train(
         if "torch" in workers:
             rows[e]["ratio"] = rows[e]["step_ms"] / statistics.median(times["torch"])
     return list(rows.values())
+
+
+def _time_in_turn(
+    workers: Mapping[str, subprocess.Popen[str]],
+    rows: Mapping[str, dict[str, Any]],
+    rounds: int,
+    steps: int,
+) -> dict[str, list[float]]:
+    """The milliseconds of all steps, by engine; peak_mb goes into the rows."""
+    times: dict[str, list[float]] = {e: [] for e in workers}
+    for e, worker in workers.items():
+        _ask(e, worker, 2)  # warm up
+    for _ in range(rounds):
+        for e, worker in workers.items():
+            answer = _ask(e, worker, steps)
+            times[e] += answer["step_ms"]
+            rows[e]["peak_mb"] = answer["peak_mb"]
+    return times
 
 
 def _row(engine: str, model: str, threads: int) -> dict[str, Any]:
