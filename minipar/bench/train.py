@@ -93,3 +93,16 @@ def _ask(engine: str, worker: subprocess.Popen[str], steps: int) -> dict[str, An
     if not line:
         raise UsageError(f"bench train: the {engine} process ended early; its error is above.")
     return json.loads(line)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows for people; milliseconds are those of this machine now, the ratio travels better."""
+    lines = [f"{'engine':10s}{'model':10s}{'threads':>8s}{'ms/step':>10s}{'× torch':>9s}{'MB':>7s}"]
+    for row in rows:
+        start = f"{row['engine']:10s}{row['model']:10s}{row['threads']:8d}"
+        if row["note"]:
+            lines.append(f"{start}  {row['note']}")
+            continue
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        lines.append(f"{start}{row['step_ms']:10.1f}{ratio:>9s}{row['peak_mb']:7.0f}")
+    return "\n".join(lines)

@@ -37,3 +37,13 @@ def test_a_worker_that_dies_is_named():
     with pytest.raises(UsageError, match="minipar process ended early"):
         train._ask("minipar", dead, 1)
     dead.communicate()
+
+
+def test_the_table_has_a_line_per_engine():
+    rows = [train._row(engine, "mlp", 2) for engine in train.ENGINES]
+    rows[0] |= {"step_ms": 12.34, "peak_mb": 56.7, "ratio": 0.891}
+    rows[1] |= {"note": "torch is not installed"}
+    head, mine, torch = train.table(rows).splitlines()
+    assert head.split() == ["engine", "model", "threads", "ms/step", "×", "torch", "MB"]
+    assert mine.split() == ["minipar", "mlp", "2", "12.3", "0.89", "57"]
+    assert torch.split(maxsplit=3) == ["torch", "mlp", "2", "torch is not installed"]
