@@ -166,7 +166,7 @@ class ProcessJob:
         name = "stdout" if stream is rank.streams[0] else "stderr"
         while raw := _read(stream):
             self._outputs[name].feed(rank.number, raw.decode(errors="replace"))
-        return raw is None
+        return raw is not None
 
     def _exited(self, rank: _Rank) -> None:
         rank.exited = True

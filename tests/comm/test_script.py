@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -120,3 +121,28 @@ def test_first_barrier_is_reached_soon(tmp_path):
     done = minipar_run(tmp_path, source, "-n", "2")
     reached = max(float(line.split()[-1]) for line in done.stdout.splitlines())
     assert reached - begun < 5 * 0.6
+
+
+def test_output_is_passed_on_while_the_job_runs(tmp_path):
+    """The script goes on only once the test has seen its lines, one after another."""
+    source = """
+import os, sys, time, minipar
+world = minipar.init()
+for i in range(3):
+    if world.rank == 0:
+        print("line", i, file=[sys.stdout, sys.stderr][i % 2])
+    while not os.path.exists(f"seen-{i}"):
+        time.sleep(0.005)
+"""
+    (tmp_path / "script.py").write_text(source)
+    command = [sys.executable, "-m", "minipar", "run", "script.py"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as job:
+        deadline = threading.Timer(60, job.kill)
+        deadline.start()
+        for i in range(3):
+            assert [job.stdout, job.stderr][i % 2].readline() == f"[rank 0] line {i}\n"
+            (tmp_path / f"seen-{i}").touch()
+        assert job.wait() == 0
+        deadline.cancel()
