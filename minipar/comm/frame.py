@@ -76,9 +76,15 @@ def dtype_of(name: str) -> np.dtype:
     return np.dtype(name)
 
 
+@lru_cache(maxsize=64)
+def name_of(dtype: np.dtype) -> str:
+    """dtype.name, which NumPy puts together anew, and slowly, each time it is asked for."""
+    return dtype.name
+
+
 def header_for(call: Call, array: np.ndarray) -> Header:
     """The header that announces `array` as part of `call`."""
-    name = array.dtype.name
+    name = name_of(array.dtype)
     if name not in DTYPES:
         raise UsageError(
             f"{call}: an array of dtype {array.dtype} cannot be sent; convert it first"

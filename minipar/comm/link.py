@@ -82,7 +82,7 @@ class Link:
 def as_array(op: str, x: object) -> Array:
     """x, or the array of a number or list.  Raises: UsageError for anything else."""
     if is_array(x):
-        return x
+        return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     if isinstance(x, np.generic | int | float | bool | list | tuple):
         return np.asarray(x)
     raise UsageError(f"{op} takes arrays, not {type(x).__name__}; pass a Tensor's .data")

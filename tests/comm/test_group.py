@@ -47,6 +47,14 @@ def test_numbers_and_lists_are_arrays_too():
     assert run(lambda g: g.all_reduce([1, 2]).tolist(), 3) == [[3, 6]] * 3
 
 
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">i8"])
+def test_arrays_in_the_byte_order_of_another_machine(dtype):
+    for total in run(lambda g: g.all_reduce(np.arange(3, dtype=dtype)), 2):
+        assert total.tolist() == [0, 2, 4]
+    swapped = run(lambda g: g.sendrecv(np.arange(3, dtype=dtype), 1 - g.rank, 1 - g.rank), 2)
+    assert [x.tolist() for x in swapped] == [[0, 1, 2]] * 2
+
+
 def test_rank_and_size_and_how_it_prints():
     assert run(lambda g: (g.rank, g.size, g.backend, repr(g)), 2)[1] == (
         1,
