@@ -1,0 +1,319 @@
+"""Make the figures of docs/, and the blocks of its pages that are printed by the code.
+
+    python docs/make.py             writes all figures and all blocks
+    python docs/make.py --check     writes nothing; fails if a block is not what it would write
+
+A block stands between two markers, and says what makes it:
+
+    <!-- made by docs/make.py: cost_table -->
+    ...
+    <!-- end -->
+
+Words after the name are arguments: `example deadlock local` calls example("deadlock", "local").
+Figures are not compared: their pixels depend on the version of matplotlib.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import minipar
+from minipar import Group, cost
+from minipar.config import Config
+from minipar.events import recording
+from minipar.models import MLP
+from minipar.ops import cross_entropy
+from minipar.parallel import checkpoint
+from minipar.random import Init
+from minipar.trace.graph_figure import draw_graph
+from minipar.trace.ring import draw_ring, ring_snapshots, ring_text
+from minipar.train import FIRST_STEPS, Trainer
+
+DOCS = Path(__file__).resolve().parent
+FIGURES = DOCS / "figures"
+MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
+MB = 2**20
+
+
+# -- blocks -----------------------------------------------------------------------------------
+
+
+def cost_table() -> str:
+    """The ring all-reduce in messages, bytes and predicted time."""
+    alpha, beta, gamma = 5e-6, 1 / 10e9, 1 / 20e9
+    rows = [
+        "| ranks | array | messages | sent by each rank | added | predicted |",
+        "|" + "---:|" * 6,
+    ]
+    for p in (2, 4, 8):
+        for n in (1024, MB, 100 * MB):
+            c = cost.ring_all_reduce(p, n)
+            seconds = c.seconds(alpha, beta, gamma)
+            rows.append(
+                f"| {p} | {_size(n)} | {c.messages} | {_size(c.sent)} | {_size(c.added)} "
+                f"| {_time(seconds)} |"
+            )
+    return "\n".join(rows)
+
+
+def naive_against_ring() -> str:
+    """Bytes that were really sent: all through rank 0, and round the ring."""
+    n = 840 * 8  # float64; 840 can be divided by 2 to 8
+    head = (
+        "| ranks | busiest rank, through rank 0 | busiest rank, ring | all ranks together, each |"
+    )
+    rows = [head, "|" + "---:|" * 4]
+    for p in (2, 4, 8):
+        naive, ring = (_bytes_sent(p, n // 8, call) for call in (_through_root, _by_ring))
+        assert sum(naive) == sum(ring)
+        rows.append(f"| {p} | {max(naive) / n:g} n | {max(ring) / n:g} n | {sum(ring) / n:g} n |")
+    return "\n".join(rows)
+
+
+def ring_steps(ranks: str) -> str:
+    """The states of the ring as text."""
+    return _fenced(ring_text(ring_snapshots(int(ranks))))
+
+
+def example(name: str, backend: str, *options: str) -> str:
+    """The source of docs/examples/NAME.py, and what `minipar run` on 2 ranks says to it.
+
+    Of what it says only the summary at the end, unless the first option is `whole`.
+    """
+    whole, options = options[:1] == ("whole",), tuple(o for o in options if o != "whole")
+    source = (DOCS / "examples" / f"{name}.py").read_text()
+    command = ["run", "-n", "2", "--backend", backend, *options, f"{name}.py"]
+    said = _said(command, whole)
+    shown = " ".join(["$ minipar", *command])
+    return f"{_fenced(source.rstrip(), 'python')}\n\n{_fenced(shown + chr(10) + said)}"
+
+
+def memory_refused() -> str:
+    """What a launcher says that gets too little shared memory (here: a limit of 1 MB)."""
+    command = ["run", "-n", "4", "failure.py"]
+    return _fenced(f"$ ulimit -f 1024; minipar {' '.join(command)}\n{_said(command, limit=MB)}")
+
+
+def manifest() -> str:
+    """A checkpoint with one array."""
+    with tempfile.TemporaryDirectory() as folder:
+        step = Path(folder, "step-000500")
+        checkpoint.save(step, {"model/out.bias": np.arange(4, dtype=np.float32)}, {"step": 500})
+        content = json.loads((step / "manifest.json").read_text())
+    text = json.dumps(content, indent=1)
+    text = re.sub(r"\[\s+(\d+)\s+\]", r"[\1]", text)
+    text = re.sub(r'("sha256": ".{8})[^"]*', r"\1...", text)
+    return _fenced(text, "json")
+
+
+BLOCKS: dict[str, Callable[..., str]] = {
+    f.__name__: f
+    for f in (
+        cost_table,
+        naive_against_ring,
+        ring_steps,
+        example,
+        memory_refused,
+        manifest,
+    )
+}
+
+
+def _bytes_sent(p: int, n: int, call: Callable[[Group, Any], Any]) -> list[int]:
+    def work(group: Group) -> int:
+        with recording() as log:
+            call(group, np.ones(n))
+        return sum(event.nbytes for event in log)
+
+    return minipar.run(work, p)
+
+
+def _by_ring(group: Group, x: Any) -> None:
+    group.all_reduce(x)
+
+
+def _through_root(group: Group, x: Any) -> None:
+    if group.rank:
+        group.send(x, 0)
+        group.recv(0)
+        return
+    for other in range(1, group.size):
+        x = x + group.recv(other)
+    for other in range(1, group.size):
+        group.send(x, other)
+
+
+def _said(command: list[str], whole: bool = False, limit: int | None = None) -> str:
+    """What the command says on stderr: all, or from "minipar: " on.  limit: bytes of a file."""
+
+    def set_limit() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "minipar", *command],
+        cwd=DOCS / "examples",
+        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=set_limit,
+    )
+    start = 0 if whole else max(0, done.stderr.rfind("\nminipar: ") + 1)
+    return done.stderr[start:].rstrip()
+
+
+def _fenced(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _size(n: float) -> str:
+    for unit, factor in (("MB", MB), ("KB", 1024)):
+        if n >= factor:
+            return f"{n / factor:.4g} {unit}"
+    return f"{n:g} B"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
+
+
+# -- figures ----------------------------------------------------------------------------------
+
+
+def ring(path: Path) -> None:
+    draw_ring(ring_snapshots(4)).savefig(path)
+
+
+def graph(path: Path) -> None:
+    """The graph of a small language model; the embedding of bytes is its first op."""
+    model = MLP(Init(0), vocab=256, context=4, d=8, hidden=(32,))
+    tokens = np.arange(16).reshape(2, 8)
+    loss = cross_entropy(model(tokens), tokens)
+    names: dict[str, Any] = {
+        "token": model.token.weight,
+        "w1": model.layers[0].weight,
+        "b1": model.layers[0].bias,
+        "w2": model.out.weight,
+        "b2": model.out.bias,
+    }
+    draw_graph(loss, **names).savefig(path)
+
+
+def busiest(path: Path) -> None:
+    """What the busiest rank sends, over the number of ranks."""
+    figure, axes = _axes()
+    ranks = np.arange(2, 33)
+    axes.plot(ranks, ranks - 1, "--", color=ORANGE, linewidth=2, label="all through rank 0")
+    sent = [cost.ring_all_reduce(int(p), 1).sent for p in ranks]
+    axes.plot(ranks, sent, color=BLUE, linewidth=2, label="ring")
+    axes.set(xlabel="ranks", ylabel="arrays sent by the busiest rank", ylim=(0, 32))
+    axes.annotate("below 2, for any number of ranks", (19, 3), color=BLUE)
+    axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def rounding(path: Path) -> None:
+    """The largest difference between the weights of two ranks' training and one rank's."""
+    figure, axes = _axes()
+    for dtype, colour in (("float32", ORANGE), ("float64", BLUE)):
+        one, two = (_weights_over_steps(dp, dtype) for dp in (1, 2))
+        apart = {s: {n: np.abs(one[s][n] - two[s][n]).max() for n in one[s]} for s in one}
+        largest = [max(by_name.values()) for by_name in apart.values()]
+        axes.semilogy(list(one), largest, color=colour, linewidth=2, label=dtype)
+        others = [max(d for n, d in by.items() if "qkv.bias" not in n) for by in apart.values()]
+        axes.semilogy(list(one), others, ":", color=colour, label=f"{dtype}, without qkv.bias")
+    axes.axvline(FIRST_STEPS, color="#999999", linewidth=1)
+    axes.annotate(
+        f"compared: {FIRST_STEPS} steps", (FIRST_STEPS, 1e-18), xytext=(5, 0),
+        textcoords="offset points", color="#555555",
+    )  # fmt: skip
+    axes.set(xlabel="step", ylabel="largest difference of a weight", xlim=(0, 150), ylim=(4e-19, 1))
+    axes.set_title("Two ranks against one: rounding, amplified by training")
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path)
+
+
+MADE: dict[str, Callable[[Path], None]] = {
+    "ring.png": ring,
+    "graph.png": graph,
+    "busiest.png": busiest,
+    "rounding.png": rounding,
+}
+
+
+def _axes() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    return figure, axes
+
+
+def _weights_over_steps(dp: int, dtype: str) -> dict[int, dict[str, np.ndarray]]:
+    """step -> the weights after it, of a tiny GPT that is trained on dp ranks."""
+    steps = 150
+    config = Config(
+        dp=dp, dtype=dtype, steps=steps, batch=8, block=32, layers=1, d=32, heads=2, warmup=10
+    )
+
+    def work(group: Group) -> dict[int, dict[str, np.ndarray]]:
+        trainer, kept = Trainer(group, config), {}
+        for step in range(1, steps + 1):
+            trainer.train_step()
+            if step <= FIRST_STEPS or step % 2 == 0:
+                kept[step] = trainer.weights()
+        return kept
+
+    return minipar.run(work, dp)[0]
+
+
+# -- pages ------------------------------------------------------------------------------------
+
+
+def regenerated(page: str) -> str:
+    """The page with every block made anew."""
+
+    def block(match: re.Match[str]) -> str:
+        name, *arguments = match[2].split()
+        return f"{match[1]}{BLOCKS[name](*arguments)}\n{match[3]}"
+
+    return MARKED.sub(block, page)
+
+
+def main() -> int:
+    check = sys.argv[1:] == ["--check"]
+    drifted = []
+    for path in sorted(DOCS.glob("*.md")):
+        page = path.read_text(encoding="utf-8")
+        new = regenerated(page)
+        if new != page:
+            drifted.append(path.name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if check:
+        for name in drifted:
+            print(f"docs/{name} is not what docs/make.py would write; run it.", file=sys.stderr)
+        return 1 if drifted else 0
+    FIGURES.mkdir(exist_ok=True)
+    for name, draw in MADE.items():
+        draw(FIGURES / name)
+    print(f"{len(MADE)} figures; changed pages: {', '.join(drifted) or 'none'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
