@@ -44,7 +44,8 @@ from minipar.train import FIRST_STEPS, Trainer
 DOCS = Path(__file__).resolve().parent
 FIGURES = DOCS / "figures"
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
+OWN_FRAMES = re.compile(r'(\[rank \d\])   File "/.*\n(?:\[rank \d\]   (?:File "/|  ).*\n)*')
+BLUE, ORANGE = "#0072B2", "#D55E00"
 MB = 2**20
 
 
@@ -89,14 +90,11 @@ def ring_steps(ranks: str) -> str:
 
 
 def example(name: str, backend: str, *options: str) -> str:
-    """The source of docs/examples/NAME.py, and what `minipar run` on 2 ranks says to it.
-
-    Of what it says only the summary at the end, unless the first option is `whole`.
-    """
-    whole, options = options[:1] == ("whole",), tuple(o for o in options if o != "whole")
+    """The source of docs/examples/NAME.py, and what `minipar run` on 2 ranks says to it, without
+    what a traceback has from inside minipar."""
     source = (DOCS / "examples" / f"{name}.py").read_text()
     command = ["run", "-n", "2", "--backend", backend, *options, f"{name}.py"]
-    said = _said(command, whole)
+    said = _said(command)
     shown = " ".join(["$ minipar", *command])
     return f"{_fenced(source.rstrip(), 'python')}\n\n{_fenced(shown + chr(10) + said)}"
 
@@ -156,8 +154,8 @@ def _through_root(group: Group, x: Any) -> None:
         group.send(x, other)
 
 
-def _said(command: list[str], whole: bool = False, limit: int | None = None) -> str:
-    """What the command says on stderr: all, or from "minipar: " on.  limit: bytes of a file."""
+def _said(command: list[str], limit: int | None = None) -> str:
+    """What the command says on stderr.  limit: the most bytes that a file may have."""
 
     def set_limit() -> None:
         if limit is not None:
@@ -172,8 +170,7 @@ def _said(command: list[str], whole: bool = False, limit: int | None = None) -> 
         timeout=60,
         preexec_fn=set_limit,
     )
-    start = 0 if whole else max(0, done.stderr.rfind("\nminipar: ") + 1)
-    return done.stderr[start:].rstrip()
+    return OWN_FRAMES.sub(r"\1  ...\n", done.stderr).rstrip()
 
 
 def _fenced(text: str, language: str = "text") -> str:

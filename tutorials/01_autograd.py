@@ -19,12 +19,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from minipar import Init, Tensor, no_grad, record
 from minipar.array import Array
 from minipar.nn import Linear, Module
 from minipar.ops import cross_entropy, tanh
 from minipar.optim import AdamW
-from minipar.random import Init, normal
-from minipar.tensor import Tensor, no_grad, record
+from minipar.random import normal
 from minipar.testing.gradcheck import GradientMismatch, gradcheck
 from minipar.trace.graph_figure import draw_graph
 from minipar.trace.show import show

@@ -1,0 +1,72 @@
+"""The pages say what the code does, and point to what is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings make."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_generated_blocks_are_what_the_code_prints() -> None:
+    """Also the answers of minipar to the scripts in docs/examples."""
+    done = subprocess.run(
+        [sys.executable, "docs/make.py", "--check"],
+        cwd=REPOSITORY,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_and_images_exist(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        assert path.exists(), target
+        assert path.is_relative_to(REPOSITORY), target
+        if anchor:
+            assert anchor in headings(path), target
+
+
+def test_every_tutorial_page_and_figure_is_mentioned() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    expected = [*(REPOSITORY / "tutorials").glob("*.py"), *(REPOSITORY / "docs").glob("*.md")]
+    expected += [*(REPOSITORY / "docs").glob("figures/*.png")]
+    for path in expected:
+        if path.name != "index.md":
+            assert path.name in text, f"{path.name} is mentioned nowhere"
+
+
+def test_the_picture_of_the_floors_is_the_table_of_the_test() -> None:
+    spec = importlib.util.spec_from_file_location("floors", REPOSITORY / "tests/test_floors.py")
+    assert spec is not None and spec.loader is not None
+    floors = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(floors)
+    page = (REPOSITORY / "docs/floors.md").read_text(encoding="utf-8")
+    drawn: dict[str, int] = {}
+    number = -1
+    for line in page.split("```text\n")[1].split("```")[0].splitlines():
+        if start := re.match(r" ?(\d+)  ", line):
+            number = int(start[1])
+        for name in re.findall(r"[a-z_]+(?:/[a-z_]*)?", line):
+            drawn[name.strip("/").replace("/", ".")] = number
+    assert {name: drawn.get(name) for name in floors.FLOORS} == floors.FLOORS
