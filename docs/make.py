@@ -90,13 +90,15 @@ def ring_steps(ranks: str) -> str:
 
 
 def example(name: str, backend: str, *options: str) -> str:
-    """The source of docs/examples/NAME.py, and what `minipar run` on 2 ranks says to it, without
-    what a traceback has from inside minipar."""
-    source = (DOCS / "examples" / f"{name}.py").read_text()
+    """The source of docs/examples/NAME.py, and the answer to it."""
+    source = (DOCS / "examples" / f"{name}.py").read_text().rstrip()
+    return f"{_fenced(source, 'python')}\n\n{answer(name, backend, *options)}"
+
+
+def answer(name: str, backend: str, *options: str) -> str:
+    """What `minipar run` on 2 ranks says to docs/examples/NAME.py."""
     command = ["run", "-n", "2", "--backend", backend, *options, f"{name}.py"]
-    said = _said(command)
-    shown = " ".join(["$ minipar", *command])
-    return f"{_fenced(source.rstrip(), 'python')}\n\n{_fenced(shown + chr(10) + said)}"
+    return _fenced(f"$ minipar {' '.join(command)}\n{_said(command)}")
 
 
 def memory_refused() -> str:
@@ -124,6 +126,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         naive_against_ring,
         ring_steps,
         example,
+        answer,
         memory_refused,
         manifest,
     )
@@ -155,7 +158,10 @@ def _through_root(group: Group, x: Any) -> None:
 
 
 def _said(command: list[str], limit: int | None = None) -> str:
-    """What the command says on stderr.  limit: the most bytes that a file may have."""
+    """What the command says on stderr, less what a traceback has from inside minipar.
+
+    limit: the most bytes that a file may have.
+    """
 
     def set_limit() -> None:
         if limit is not None:
