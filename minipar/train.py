@@ -153,12 +153,11 @@ def _due(done: int, every: int, steps: int) -> bool:
     return done == steps or (every > 0 and done % every == 0)
 
 
-def first_steps_on_one_rank(group: Group, config: Config) -> dict[str, Any]:
-    """The weights after the first steps; config.dp is 1 here."""
+def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any], list[float]]:
+    """The weights after the first steps, and the gradient norms on the way; config.dp is 1."""
     trainer = Trainer(group, config)
-    while trainer.step < min(FIRST_STEPS, config.steps):
-        trainer.train_step()
-    return trainer.weights()
+    norms = [trainer.train_step()["grad_norm"] for _ in range(min(FIRST_STEPS, config.steps))]
+    return trainer.weights(), norms
 
 
 def alone(config: Config) -> Config:

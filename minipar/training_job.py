@@ -81,7 +81,7 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
     try:
         ranks = _on_ranks(train_rank, config, (str(run.path), job.resume), log_dir)
         result = ranks[0]
-        difference = difference_to_one_rank(config, run)
+        weight, norm = differences_to_one_rank(config, run)
     except RanksFailed as failed:
         return failed.exit_code
     except KeyboardInterrupt:
@@ -96,7 +96,8 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
         "backend": config.backend,
         **result,
         "seconds": time.monotonic() - begun,
-        "max_difference_to_one_rank": difference,
+        "max_difference_to_one_rank": weight,
+        "max_grad_norm_difference_to_one_rank": norm,
         "run_dir": str(run.path),
     }
     if as_json:
@@ -106,15 +107,18 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
     return 0
 
 
-def difference_to_one_rank(config: Config, run: RunFolder) -> float | None:
-    """The largest difference of any weight after the first steps to one rank's; None if the
-    run folder has none (a run that was begun by hand)."""
-    if not run.first_steps.exists():
-        return None
+def differences_to_one_rank(config: Config, run: RunFolder) -> tuple[float, float]:
+    """The largest differences to one rank over the first steps: of a weight after them, and of a
+    gradient norm on the way (relative).
+
+    Weights alone would not show gradients that are too large by a factor (a sum in place of a mean,
+    say): clipping and Adam take the factor out again.
+    """
     mine = checkpoint.load(run.first_steps)[0]
-    one = replace(alone(config), steps=config.steps)
-    theirs = _on_ranks(first_steps_on_one_rank, one, (), None)[0]
-    return max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+    theirs, norms_of_one = _on_ranks(first_steps_on_one_rank, alone(config), (), None)[0]
+    norms = [m["grad_norm"] for m in run.metrics() if "grad_norm" in m][: len(norms_of_one)]
+    weight = max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+    return weight, float(np.abs(np.divide(norms, norms_of_one) - 1).max())
 
 
 def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None) -> list[Any]:
@@ -165,15 +169,14 @@ the model goes on:
 
 
 def _verdict(summary: Mapping[str, Any], config: Config) -> str:
-    difference, steps = summary["max_difference_to_one_rank"], min(FIRST_STEPS, config.steps)
-    if difference is None:
-        return "(no comparison with one rank)"
-    same = (
-        "the same as one rank" if difference <= SAME[config.dtype] else "NOT the same as one rank"
-    )
+    weight = summary["max_difference_to_one_rank"]
+    norm = summary["max_grad_norm_difference_to_one_rank"]
+    same = "" if max(weight, norm) <= SAME[config.dtype] else "NOT "
+    ranks = "1 rank  " if config.dp == 1 else f"{config.dp} ranks "
     return (
-        f"{config.dp} ranks     {same}: after {steps} steps no weight differs by more than "
-        f"{difference:.1e}"
+        f"{ranks}         {same}the same as one rank: after {min(FIRST_STEPS, config.steps)} steps "
+        f"no weight differs by more than {weight:.1e}"
+        f"\n                 (and on the way no gradient norm by more than {norm:.1e} of itself)"
     )
 
 

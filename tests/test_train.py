@@ -9,7 +9,7 @@ import minipar
 from minipar.config import Config
 from minipar.errors import CheckpointError, UsageError
 from minipar.run_folder import RunFolder
-from minipar.train import FIRST_STEPS, Trainer, first_steps_on_one_rank, train_rank
+from minipar.train import FIRST_STEPS, Trainer, train_rank
 
 TINY = Config(
     layers=2, d=16, heads=2, block=16, batch=8, steps=24, warmup=100, eval_every=0, save_every=0,
@@ -102,12 +102,6 @@ def test_a_resumed_run_may_have_another_number_of_ranks(tmp_path):
 def test_resuming_without_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         run_in(tmp_path / "new", TINY, resume=True)
-
-
-def test_the_first_steps_do_not_depend_on_how_many_follow(tmp_path):
-    long = minipar.run(first_steps_on_one_rank, 1, args=(TINY,))[0]
-    again = minipar.run(first_steps_on_one_rank, 1, args=(TINY,))[0]
-    assert all((long[n] == again[n]).all() for n in long)
 
 
 def test_a_loss_that_is_not_a_number_stops_with_advice():

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from minipar import training_job
+from minipar.parallel.data import DataParallel
+
 TINY = [
     *("--layers=1", "--d=16", "--heads=2", "--block=16", "--batch=8", "--steps=30"),
     *("--eval-batches=2", "--eval-every=10", "--save-every=10"),
@@ -102,6 +105,32 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     assert done.returncode in (1, 2)
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
     assert not Path(tmp_path, "runs").exists()
+
+
+def summed(parallel):
+    for x in parallel.model.parameters():
+        parallel.group.all_reduce(x.grad, out=x.grad)
+
+
+def forgotten(parallel):
+    """No synchronisation at all."""
+
+
+def late(parallel):
+    """One weight is left out."""
+    for x in parallel.model.parameters()[1:]:
+        parallel.group.all_reduce(x.grad, op="mean", out=x.grad)
+
+
+@pytest.mark.parametrize("mistake", [None, summed, forgotten, late])
+def test_the_comparison_with_one_rank_sees_mistakes(tmp_path, monkeypatch, capsys, mistake):
+    if mistake is not None:
+        monkeypatch.setattr(DataParallel, "sync_gradients", mistake)
+    given = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 20}
+    given |= {"dp": 2, "backend": "local", "eval_batches": 1}
+    job = training_job.prepare(given, out=str(tmp_path / "run"), resume=None)
+    assert training_job.execute(job, as_json=False) == 0
+    assert ("NOT the same as one rank" in capsys.readouterr().out) == (mistake is not None)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import pickle
 import sys
 import traceback
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NoReturn
 
 from minipar.errors import MiniparError, PeerLost, RankFailed
@@ -38,8 +37,7 @@ class Failure:
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else 1
             return cls(rank, f"rank {rank} called sys.exit({error.code!r})", exit_code=code)
-        trace = _users_part(error.__traceback__)
-        text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+        text = _users_traceback(error)
         said = str(error).partition("\n")[0]
         summary = f"rank {rank} raised {type(error).__name__}: {said}".removesuffix(": ")
         if isinstance(error, MiniparError) and said:  # these name their rank themselves
@@ -76,12 +74,20 @@ def _pickled(error: BaseException) -> bytes:
     return raw
 
 
-def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that belongs neither to this folder nor to runpy."""
-    first = trace
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if not (name.startswith(OWN_FOLDER) or "runpy" in name):
-            return trace
-        trace = trace.tb_next
-    return first
+def _users_traceback(error: BaseException) -> str:
+    """The traceback as text, without the frames that launched the rank and, if the error was
+    raised by a communication call on purpose, without those inside that call.
+    """
+    told = traceback.TracebackException.from_exception(error)
+    frames = list(told.stack)
+    while frames and _is_ours(frames[0]):
+        del frames[0]
+    while frames and isinstance(error, MiniparError) and _is_ours(frames[-1]):
+        del frames[-1]
+    if frames:
+        told.stack = traceback.StackSummary.from_list(frames)
+    return "".join(told.format()).rstrip()
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(OWN_FOLDER) or "runpy" in frame.filename

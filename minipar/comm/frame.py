@@ -138,5 +138,7 @@ def call_site() -> str:
 
 @lru_cache(maxsize=1024)
 def _short(path: str) -> str:
+    if "ipykernel_" in path:
+        return "notebook cell"
     inside = os.path.relpath(path) if os.path.isabs(path) else path
     return path if inside.startswith("..") else inside

@@ -7,6 +7,8 @@ and both sides are named.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minipar import ambient
@@ -67,8 +69,10 @@ class Link:
             seen, expected = str(message.header), describe(out)
         elif mine[:4] == theirs[:4]:  # all but the site, which may differ
             return message.array
+        elif mine[:3] == theirs[:3]:
+            seen, expected = theirs.signature, mine.signature
         else:
-            seen = f"{theirs.op} #{theirs.sequence} {theirs.signature or message.header}"
+            seen = f"{theirs.op} #{theirs.sequence} {theirs.signature}".rstrip()
             expected = f"{mine.op} #{mine.sequence} {mine.signature}".rstrip()
         raise CallMismatch(
             f"rank {self.rank}/{self.size}, {mine.op} #{mine.sequence}: "
@@ -79,7 +83,7 @@ class Link:
         )
 
 
-def as_array(op: str, x: object) -> Array:
+def as_array(op: str, x: Any) -> Array:
     """x, or the array of a number or list.  Raises: UsageError for anything else."""
     if is_array(x):
         return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))

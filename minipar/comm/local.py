@@ -98,16 +98,18 @@ class LocalWorld:
         return waiting is None or self.failure is not None or waiting[0]()
 
     def _explain(self) -> str:
-        lines = []
+        short, lines = [], []
         for rank, waiting in enumerate(self._waits):
-            if self._finished[rank]:
+            if waiting is None or self._finished[rank]:
+                short.append(f"rank {rank} has finished")
                 lines.append(f"  rank {rank} has finished")
-            elif waiting is not None:
-                whom = "any rank" if waiting[1] == ANY else f"rank {waiting[1]}"
-                unasked = self.mail[rank].unasked(waiting[1])
-                lines.append(f"  rank {rank} waits for {whom} in {waiting[2]}{unasked}")
+            else:
+                _, whom, call = waiting
+                who = "any rank" if whom == ANY else f"rank {whom}"
+                short.append(f"rank {rank} waits for {who}")
+                lines.append(f"  {short[-1]} in {call}{self.mail[rank].unasked(whom)}")
         return (
-            "no rank can go on:\n" + "\n".join(lines) + "\n"
+            f"no rank can go on: {', '.join(short)}.\n" + "\n".join(lines) + "\n"
             "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around "
             "it),\nor two ranks both receive first."
         )

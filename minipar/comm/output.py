@@ -37,7 +37,7 @@ class Output:
         plain: Iterable[int] = (),
         log_dir: str | None = None,
     ) -> None:
-        """plain: ranks whose lines get no label and wait for nobody.  log_dir: for a file a rank."""
+        """plain: ranks whose lines get no label and wait for nobody.  log_dir: a file for each."""
         self._stream, self._ranks, self._plain = stream, ranks, frozenset(plain)
         self._partial = [""] * ranks
         self._held: list[deque[_Line]] = [deque() for _ in range(ranks)]

@@ -189,6 +189,8 @@ class ProcessJob:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
             self._broadcast("lost", rank.number, failure.summary)
+        elif self._signals_sent == 0:  # not one that was terminated from here
+            self._outputs["stderr"].feed(rank.number, f"{failure.summary}\n")
 
     def _broadcast(self, *message: Any) -> None:
         for rank in self._ranks:

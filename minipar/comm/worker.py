@@ -70,7 +70,10 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
     except BaseException as error:
         if left_cleanly(error):
             return _return(sock, group, None)
-        return _fail(sock, Failure.of(group.rank, error), error)
+        failure = Failure.of(group.rank, error)
+        _flush()
+        send_message(sock, "error", failure)
+        return failure.exit_code
 
 
 def _return(sock: socket.socket, group: Group, result: Any) -> int:
@@ -78,14 +81,6 @@ def _return(sock: socket.socket, group: Group, result: Any) -> int:
     _flush()
     send_message(sock, "result", result)
     return 0
-
-
-def _fail(sock: socket.socket, failure: Failure, error: BaseException) -> int:
-    if isinstance(error, PeerLost):  # not this rank's own doing: one line, not a traceback
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    _flush()
-    send_message(sock, "error", failure)
-    return failure.exit_code
 
 
 def _call(group: Group, path: list[str], module: str, name: str, args: bytes) -> Any:
