@@ -235,7 +235,7 @@ class ProcessTransport:
         last = ", ".join(f"rank {r}: {self._board.read(r)}" for r in sorted(awaited))
         raise PeerLost(
             f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last})"
-            f"{self._mailbox.unasked(whom)}. "
+            f"{self._mailbox.unasked(whom)}.\n"
             "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
         )
 
