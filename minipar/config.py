@@ -43,7 +43,7 @@ class Config:
     dtype: str = "float32"
     seed: int = 0
     save_every: int = 250
-    eval_every: int = 500
+    eval_every: int = 250
     eval_batches: int = 100
     timeout_s: float = 300.0
 

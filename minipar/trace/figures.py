@@ -47,8 +47,9 @@ def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, title: str = "") ->
 
 
 def _smooth(values: np.ndarray, width: int = 50) -> np.ndarray:
-    """The mean of the last `width` values (fewer at the beginning)."""
+    """The mean of the `width` values around each (at the ends, of those that there are)."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
+    place = np.arange(len(values))
+    starts = np.maximum(0, place - width // 2)
+    ends = np.minimum(len(values), place + width - width // 2)
     return (sums[ends] - sums[starts]) / (ends - starts)

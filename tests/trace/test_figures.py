@@ -13,7 +13,8 @@ def test_a_figure_of_a_run(tmp_path):
     assert (tmp_path / "empty.png").exists()
 
 
-def test_smoothing_is_the_mean_of_what_came_last():
+def test_smoothing_is_the_mean_of_what_is_around():
     values = np.random.default_rng(0).normal(size=20)
-    plain = [values[max(0, n - 3) : n + 1].mean() for n in range(20)]
-    assert np.allclose(_smooth(values, 4), plain)
+    for width, before, after in ((4, 2, 1), (5, 2, 2)):
+        plain = [values[max(0, n - before) : n + after + 1].mean() for n in range(20)]
+        assert np.allclose(_smooth(values, width), plain)
