@@ -44,7 +44,7 @@ from minipar.train import FIRST_STEPS, Trainer
 DOCS = Path(__file__).resolve().parent
 FIGURES = DOCS / "figures"
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-OWN_FRAMES = re.compile(r'(\[rank \d\])   File "/.*\n(?:\[rank \d\]   (?:File "/|  ).*\n)*')
+MARKS = re.compile(r"^\[rank \d\] +[~^]+\n", re.MULTILINE)  # under a source line, since Python 3.11
 BLUE, ORANGE = "#0072B2", "#D55E00"
 MB = 2**20
 
@@ -176,7 +176,7 @@ def _said(command: list[str], limit: int | None = None) -> str:
         timeout=60,
         preexec_fn=set_limit,
     )
-    return OWN_FRAMES.sub(r"\1  ...\n", done.stderr).rstrip()
+    return MARKS.sub("", done.stderr).rstrip()
 
 
 def _fenced(text: str, language: str = "text") -> str:
