@@ -158,7 +158,7 @@ def _through_root(group: Group, x: Any) -> None:
 
 
 def _said(command: list[str], limit: int | None = None) -> str:
-    """What the command says on stderr, less what a traceback has from inside minipar.
+    """What the command says on stderr, less the marks that newer tracebacks have.
 
     limit: the most bytes that a file may have.
     """
