@@ -11,6 +11,7 @@ import pytest
 
 from minipar import training_job
 from minipar.parallel.data import DataParallel
+from tests.jobs import started
 
 TINY = [
     *("--layers=1", "--d=16", "--heads=2", "--block=16", "--batch=8", "--steps=30"),
@@ -60,15 +61,13 @@ def test_the_report_for_people(tmp_path):
 def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
     whole = train(tmp_path, "gpt", "--dp", "2", *TINY, "--steps", "300", "--json")
     options = ["gpt", "--dp", "2", *TINY, "--steps", "300", "--out", "stopped"]
-    job = subprocess.Popen(
-        command(*options), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob("stopped/checkpoints/step-*/manifest.json")):
-        assert time.monotonic() < until and job.poll() is None
-        time.sleep(0.01)
-    job.send_signal(signal.SIGINT)
-    _, err = job.communicate(timeout=15)
+    with started(command(*options), cwd=tmp_path) as job:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("stopped/checkpoints/step-*/manifest.json")):
+            assert time.monotonic() < until and job.poll() is None
+            time.sleep(0.01)
+        job.send_signal(signal.SIGINT)
+        _, err = job.communicate(timeout=15)
     assert job.returncode == 130
     last = err.splitlines()[-1]
     assert "the last checkpoint is that of step" in last

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import minipar
 from minipar.errors import CallMismatch, CommTimeout, PeerLost, RankFailed
 from tests.comm import ranks
+from tests.jobs import started
 
 FAILED_IN_S = 5 * 2.0  # promised: 2 s
 
@@ -74,14 +74,12 @@ def test_large_results_and_results_that_cannot_be_sent():
 # -- nothing is left --------------------------------------------------------------------------
 
 
-def launch(fn, p, folder):
+def launched(fn, p, folder):
     code = (
-        f"import minipar; from tests.comm import ranks; "
+        "import minipar; from tests.comm import ranks; "
         f"minipar.run(ranks.{fn}, {p}, args=({str(folder)!r},), backend='process')"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return started([sys.executable, "-c", code])
 
 
 def pids(folder, p):
@@ -115,35 +113,35 @@ def segments():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_launcher_is_stopped(tmp_path, fn, number):
     before = segments()
-    launcher = launch(fn, 3, tmp_path)
-    children = pids(tmp_path, 3)
-    assert all(map(alive, children))
-    launcher.send_signal(number)
-    launcher.communicate(timeout=FAILED_IN_S)
+    with launched(fn, 3, tmp_path) as launcher:
+        children = pids(tmp_path, 3)
+        assert all(map(alive, children))
+        launcher.send_signal(number)
+        launcher.communicate(timeout=FAILED_IN_S)
     eventually(lambda: not any(map(alive, children)))
     assert launcher.returncode != 0
     assert segments() == before
 
 
 def test_a_busy_rank_is_ended_when_another_is_killed(tmp_path):
-    launcher = launch("busy", 3, tmp_path)
-    children = pids(tmp_path, 3)
-    os.kill(children[1], signal.SIGSEGV)
-    _, err = launcher.communicate(timeout=FAILED_IN_S)
+    with launched("busy", 3, tmp_path) as launcher:
+        children = pids(tmp_path, 3)
+        os.kill(children[1], signal.SIGSEGV)
+        _, err = launcher.communicate(timeout=FAILED_IN_S)
     assert "rank 1 was killed by signal 11 (SIGSEGV)" in err.splitlines()[-1]
     assert not any(map(alive, children))
 
 
 def test_ranks_ignore_ctrl_c_of_the_terminal(tmp_path):
     """It goes to all processes at once; only the launcher acts on it."""
-    launcher = launch("busy", 2, tmp_path)
-    children = pids(tmp_path, 2)
-    for pid in children:
-        os.kill(pid, signal.SIGINT)
-    time.sleep(0.1)  # what must not happen has no event to wait for
-    assert all(map(alive, children)) and launcher.poll() is None
-    launcher.send_signal(signal.SIGINT)
-    _, err = launcher.communicate(timeout=FAILED_IN_S)
+    with launched("busy", 2, tmp_path) as launcher:
+        children = pids(tmp_path, 2)
+        for pid in children:
+            os.kill(pid, signal.SIGINT)
+        time.sleep(0.1)  # what must not happen has no event to wait for
+        assert all(map(alive, children)) and launcher.poll() is None
+        launcher.send_signal(signal.SIGINT)
+        _, err = launcher.communicate(timeout=FAILED_IN_S)
     assert "KeyboardInterrupt" in err
     assert not any(map(alive, children))
 
