@@ -18,4 +18,5 @@ from minipar.comm.transport import ANY
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, no_grad, record
 
+__version__ = "0.1.0"
 __all__ = ("ANY", "Draw", "Group", "Init", "Tensor", "init", "no_grad", "ops", "record", "run")

@@ -7,11 +7,13 @@ worked; 1 that a rank failed; 2 that the question was wrong; 130 Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from minipar import __version__
 from minipar.errors import MiniparError, UsageError
 
 EXAMPLES = """examples:
@@ -24,7 +26,9 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Parse, run the verb, turn minipar's own errors into one message, and exit."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            raise UsageError(_unknown(unknown[0], arguments.options))
         code = arguments.verb(arguments)
     except MiniparError as error:
         print(f"minipar: {error}", file=sys.stderr)
@@ -38,14 +42,27 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def _unknown(word: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
+    return f"there is no option {word}; " + (f"is it {near[0]}?" if near else "see --help.")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, options and their meaning on one line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minipar",
         description="Parallel training of neural networks by hand.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"minipar {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for add in (_add_train, _add_run, _add_doctor, _add_bench, _add_tutorials):
         add(verbs)
@@ -58,10 +75,10 @@ def _verb(verbs: Any, name: str, does: str, example: str, run: Any) -> argparse.
         help=does,
         description=f"{does[0].upper()}{does[1:]}.",
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
-    parser.set_defaults(verb=run)
+    parser.set_defaults(verb=run, options=parser._option_string_actions.keys())
     return parser
 
 
@@ -69,44 +86,44 @@ def _verb(verbs: Any, name: str, does: str, example: str, run: Any) -> argparse.
 
 TRAIN_HELP = (
     ("dp", "N", "data-parallel replicas: ranks that share each batch"),
-    ("backend", "NAME", "process (one process a rank) or local (threads taking turns)"),
+    ("backend", "NAME", "process: a process for each rank; local: threads taking turns"),
     ("data", "PATH", "a text file, or a folder of them (default: Python's standard library)"),
     ("steps", "N", "optimizer steps"),
     ("batch", "N", "sequences per step, over all ranks"),
-    ("block", "N", "bytes per sequence"),
-    ("layers", "N", "layers"),
-    ("d", "N", "features"),
-    ("heads", "N", "attention heads"),
-    ("dropout", "P", "probability of dropping an activation"),
-    ("lr", "X", "largest learning rate"),
-    ("warmup", "N", "steps until the learning rate is at its largest"),
+    ("block", "N", "length of a sequence, in bytes"),
+    ("layers", "N", "number of layers"),
+    ("d", "N", "width of the model: features of each position"),
+    ("heads", "N", "attention heads (gpt only)"),
+    ("dropout", "P", "probability that an activation is dropped"),
+    ("lr", "X", "learning rate at its highest, after the warm-up"),
+    ("warmup", "N", "steps of linear warm-up"),
     ("min_lr", "X", "learning rate at the end of the cosine"),
-    ("weight_decay", "X", "weight decay of AdamW, for matrices"),
-    ("clip", "X", "largest norm of the gradient"),
+    ("weight_decay", "X", "weight decay of AdamW, on matrices"),
+    ("clip", "X", "clip the gradient to this norm"),
     ("dtype", "NAME", "float32 or float64"),
-    ("seed", "N", "what all that is random is drawn from"),
-    ("save_every", "N", "steps between checkpoints (0: only at the end)"),
-    ("eval_every", "N", "steps between evaluations (0: only at the end)"),
+    ("seed", "N", "seed of all random numbers"),
+    ("save_every", "N", "steps between checkpoints; 0: only at the end"),
+    ("eval_every", "N", "steps between evaluations; 0: only at the end"),
     ("eval_batches", "N", "batches of an evaluation, always the same ones"),
-    ("timeout_s", "S", "the longest that a rank waits for another"),
+    ("timeout_s", "S", "the longest that a rank waits for another, in seconds"),
 )
 
 
 def _add_train(verbs: Any) -> None:
     parser = _verb(verbs, "train", "train a model", "minipar train gpt --dp 2 --steps 300", _train)
-    from minipar.config import MODELS, Config, option_types
+    from minipar.config import MODELS, Config, option, option_types
 
     parser.add_argument("model", nargs="?", metavar="MODEL", help=" or ".join(MODELS))
     defaults, kinds = Config(), option_types()
     for name, metavar, text in TRAIN_HELP:
         default = getattr(defaults, name)
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            f"--{option(name)}",
             dest=name,
             type=kinds[name],
             metavar=metavar,
             default=argparse.SUPPRESS,
-            help=text if default is None else f"{text} ({default})",
+            help=text if default is None else f"{text} (default: {default})",
         )
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on from the last checkpoint of RUN")
@@ -117,9 +134,8 @@ def _add_train(verbs: Any) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from minipar import training_job
 
-    given = {
-        n: v for n, v in vars(arguments).items() if n in dict.fromkeys(h[0] for h in TRAIN_HELP)
-    }
+    fields = {name for name, _, _ in TRAIN_HELP}
+    given = {name: value for name, value in vars(arguments).items() if name in fields}
     if arguments.model is not None:
         given["model"] = arguments.model
     elif arguments.resume is None:
@@ -139,21 +155,30 @@ def _add_run(verbs: Any) -> None:
         "minipar run -n 4 tutorials/02_all_reduce.py",
         _run,
     )
-    parser.add_argument("-n", "--ranks", type=int, default=2, metavar="N", help="ranks (2)")
     parser.add_argument(
-        "--backend", default="process", metavar="NAME", help="process or local (process)"
+        "-n", "--ranks", type=int, default=2, metavar="N", help="number of ranks (default: 2)"
     )
     parser.add_argument(
-        "--timeout", type=float, default=300.0, metavar="S", help="longest wait for a rank (300)"
+        "--backend", default="process", metavar="NAME", help="process or local (default: process)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="longest wait for a rank (default: 300)",
     )
     parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
     parser.add_argument("script", help="a Python file")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the script")
+    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the script itself")
+    rest.required = False
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from minipar.comm import script
 
+    for word in set(arguments.arguments) & set(arguments.options):
+        print(f"minipar: {word} stands after the script, so it goes to the script", file=sys.stderr)
     return script.run_script(
         arguments.script,
         arguments.arguments,
@@ -197,9 +222,11 @@ def _add_bench(verbs: Any) -> None:
         _bench,
     )
     parser.add_argument("what", choices=["train"], help="train: one training step of each engine")
-    parser.add_argument("--model", default="gpt-256", help="gpt-256, gpt-128 or mlp (gpt-256)")
-    parser.add_argument("--threads", type=int, default=1, help="BLAS threads (1)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    parser.add_argument(
+        "--model", default="gpt-256", help="gpt-256, gpt-128 or mlp (default: gpt-256)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--against", default="torch", help="torch, or nothing ('')")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 

@@ -6,6 +6,7 @@ A run folder keeps its `Config` as config.json, which is what `--resume` reads.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -67,6 +68,9 @@ def _mlp(c: Config, init: Init) -> Module:
     return MLP(init, 256, min(16, c.block), 32, (2 * c.d,) * max(1, c.layers // 2), c.dropout)
 
 
+# What `--resume` cannot change, because a checkpoint fits only one of them.
+FIXED = ("model", "block", "layers", "d", "heads", "dtype")
+
 MODELS: MappingProxyType[str, Callable[[Config, Init], Module]] = MappingProxyType(
     {"gpt": _gpt, "mlp": _mlp}
 )
@@ -86,9 +90,17 @@ def check(config: Config) -> None:
         raise UsageError(f"--dtype is float32 or float64, not {c.dtype!r}.")
     for name in ("dp", "steps", "batch", "block", "layers", "d", "heads", "eval_batches"):
         if getattr(c, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
+            raise UsageError(f"--{option(name)} must be at least 1.")
     if not 0 <= c.dropout < 1:
         raise UsageError(f"--dropout must be at least 0 and below 1, not {c.dropout}.")
+    for name in ("lr", "clip", "timeout_s"):
+        if not 0 < getattr(c, name) < math.inf:
+            raise UsageError(f"--{option(name)} must be a number above 0, not {getattr(c, name)}.")
+    for name in ("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"):
+        if not getattr(c, name) >= 0:
+            raise UsageError(f"--{option(name)} must be at least 0, not {getattr(c, name)}.")
+    if c.min_lr > c.lr:
+        raise UsageError(f"--min-lr {c.min_lr} is above --lr {c.lr}; make it smaller.")
     if c.model == "gpt" and c.d % c.heads:
         raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
     if c.batch % c.dp:
@@ -97,6 +109,11 @@ def check(config: Config) -> None:
             f"a batch of {c.batch} cannot be divided among {c.dp} ranks: "
             f"use --batch {f'{less} or ' if less else ''}{more}."
         )
+
+
+def option(name: str) -> str:
+    """The command line's word for a field."""
+    return name.removesuffix("_s").replace("_", "-")
 
 
 def option_types() -> dict[str, Any]:

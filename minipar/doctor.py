@@ -103,7 +103,7 @@ def _processor() -> Finding:
 
 
 def _mpi() -> Finding:
-    return _package("MPI", "mpi4py", "Only for clusters: pip install 'minipar[mpi]'")
+    return _package("MPI", "mpi4py", "Nothing to do: minipar does not use it yet.")
 
 
 def _gpu() -> Finding:
@@ -112,7 +112,7 @@ def _gpu() -> Finding:
         if found.ok:
             return _device(found)
     return Finding(
-        "GPU", "CuPy is not installed", False, "Only with a GPU: pip install 'minipar[cuda]'"
+        "GPU", "CuPy is not installed", False, "Nothing to do: `train` runs on the CPU so far."
     )
 
 

@@ -23,6 +23,10 @@ class GraphError(MiniparError, RuntimeError):
     """`backward` was called where there is no graph (any more)."""
 
 
+class Diverged(MiniparError, ArithmeticError):
+    """Training has led to numbers that are not finite."""
+
+
 class CheckpointError(MiniparError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 

@@ -28,7 +28,13 @@ class Optimizer:
     slots: tuple[str, ...] = ()
 
     def __init__(self, named_parameters: Named, lr: float) -> None:
-        self.parameters = {name: x for name, x in named_parameters if x.requires_grad}
+        pairs = list(named_parameters)
+        if not all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs):
+            raise UsageError(
+                f"{type(self).__name__} wants model.named_parameters(), pairs of name and tensor: "
+                "its state is kept by name."
+            )
+        self.parameters = {name: x for name, x in pairs if x.requires_grad}
         for name, x in self.parameters.items():
             if not x.data.flags.c_contiguous:
                 raise UsageError(f"{name} is not contiguous in memory; make it so with .copy().")

@@ -14,7 +14,8 @@ import json
 import math
 import sys
 import time
-from dataclasses import replace
+from collections import deque
+from dataclasses import asdict, replace
 from typing import IO, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from minipar.comm.group import Group
 from minipar.config import Config, build_model
 from minipar.data import Sampler, TextWindows, load_text
-from minipar.errors import CheckpointError, UsageError
+from minipar.errors import CheckpointError, Diverged
 from minipar.models import generate
 from minipar.ops import cross_entropy
 from minipar.optim import AdamW, clip_grad_norm, warmup_cosine
@@ -33,7 +34,7 @@ from minipar.run_folder import RunFolder
 from minipar.tensor import no_grad
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
-SHOWN_LOSS = 100  # the training loss that is reported is the mean over so many last steps
+SHOWN_LOSS = 100  # the training loss that is shown is the mean over so many last steps
 SAMPLE_BYTES = 240
 
 
@@ -45,7 +46,7 @@ class Trainer:
         train, val = load_text(config.data)
         self.train, self.val = TextWindows(train, config.block), TextWindows(val, config.block)
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
-        self.val_sampler = Sampler(len(self.val), min(config.batch, len(self.val)), config.seed)
+        self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
         self.model = build_model(config)
         self.parallel = DataParallel(self.model, group)
         self.optimizer = AdamW(
@@ -67,10 +68,7 @@ class Trainer:
         self.step += 1
         mean = float(self.group.all_reduce(loss.data.astype(np.float64), op="mean"))
         if not math.isfinite(mean):
-            raise UsageError(
-                f"the loss is {mean} after step {self.step}: try a smaller --lr, or resume from an "
-                "earlier checkpoint."
-            )
+            raise Diverged(f"the loss is {mean} after step {self.step}; try a smaller --lr.")
         return {"step": self.step, "loss": mean, "lr": self.optimizer.lr, "grad_norm": norm}
 
     def evaluate(self) -> float:
@@ -126,12 +124,12 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(run.metrics_file, "a")) if group.rank == 0 else None
         report = Report(config, log, first)
-        val_loss = trainer.evaluate() if trainer.step >= config.steps else math.nan
+        val_loss = trainer.evaluate() if trainer.step >= config.steps else math.nan  # all is done
         while trainer.step < config.steps:
             report.step(trainer.train_step())
             done = trainer.step
             if done == min(FIRST_STEPS, config.steps) and group.rank == 0:
-                checkpoint.save(run.first_steps, trainer.weights(), {"step": done})
+                checkpoint.save(run.first_steps, trainer.weights(), {"config": asdict(config)})
             if _due(done, config.eval_every, config.steps):
                 val_loss = trainer.evaluate()
                 report.evaluation(done, val_loss)
@@ -156,6 +154,7 @@ def _due(done: int, every: int, steps: int) -> bool:
 def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any], list[float]]:
     """The weights after the first steps, and the gradient norms on the way; config.dp is 1."""
     trainer = Trainer(group, config)
+    print("comparing the first steps with one rank ...", end="\r", file=sys.stderr, flush=True)
     norms = [trainer.train_step()["grad_norm"] for _ in range(min(FIRST_STEPS, config.steps))]
     return trainer.weights(), norms
 
@@ -171,29 +170,35 @@ class Report:
     def __init__(self, config: Config, log: IO[str] | None, first: int) -> None:
         self._config, self._log, self._first = config, log, first
         self._begun = self._shown = time.perf_counter()
-        self._val = ""
+        self._losses: deque[float] = deque(maxlen=SHOWN_LOSS)
 
     def step(self, metrics: dict[str, Any]) -> None:
+        """Record a training step; show it, lastingly every 100 steps."""
         if self._log is None:
             return
-        now = time.perf_counter()
-        done, rate = metrics["step"], (metrics["step"] - self._first) / (now - self._begun)
+        now, done = time.perf_counter(), metrics["step"]
+        rate = (done - self._first) / (now - self._begun)
         tokens_per_s = rate * self._config.batch * self._config.block
         self._write({**metrics, "tokens_per_s": round(tokens_per_s, 1)})
+        self._losses.append(metrics["loss"])
         lasting = done % 100 == 0 or done == self._config.steps
         if lasting or now - self._shown > 0.2:
             self._shown = now
-            left = (self._config.steps - done) / rate
             text = (
-                f"step {done:5d}/{self._config.steps}   loss {metrics['loss']:.3f}{self._val}   "
-                f"{tokens_per_s / 1000:.1f}k tokens/s   {_clock(left)} left"
+                f"loss {np.mean(self._losses):.3f}   {tokens_per_s / 1000:.1f}k tokens/s   "
+                f"{_clock((self._config.steps - done) / rate)} left"
             )
-            print(text, end="\n" if lasting else "\r", file=sys.stderr, flush=True)
+            self._show(done, text, "\n" if lasting else "\r")
 
     def evaluation(self, done: int, val_loss: float) -> None:
-        self._val = f"   val {val_loss:.3f}"
+        """Record and show an evaluation."""
         if self._log is not None:
             self._write({"step": done, "val_loss": val_loss})
+            self._show(done, f"validation loss {val_loss:.3f}", "\n")
+
+    def _show(self, done: int, text: str, end: str) -> None:
+        line = f"step {done:5d}/{self._config.steps}   {text}"
+        print(line, end=end, file=sys.stderr, flush=True)
 
     def _write(self, record: dict[str, Any]) -> None:
         assert self._log is not None

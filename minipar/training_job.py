@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 from minipar.comm.failure import Failure
 from minipar.comm.launch import check, function_work, run_processes, run_threads
 from minipar.comm.script import LabelledOutput
-from minipar.config import Config
+from minipar.config import FIXED, Config, option
 from minipar.config import check as check_config
 from minipar.data import load_text
 from minipar.errors import CheckpointError, UsageError
@@ -55,23 +56,41 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     """
     if resume is not None and out is not None:
         raise UsageError("--resume goes on in its own folder; leave out --out.")
-    base = RunFolder(resume).config() if resume is not None else Config()
+    base = _config_of(resume) if resume is not None else Config()
     config = replace(base, **given)
     check_config(config)
     check(config.dp, config.backend)
-    for part, text in zip(("training", "validation"), load_text(config.data), strict=True):
-        if len(text) <= config.block:
-            raise UsageError(
-                f"the {part} text has {len(text)} bytes, and one sequence needs "
-                f"{config.block + 1}: pass a longer text (--data), or a smaller --block."
-            )
+    _check_data(config)
     if resume is None:
         return Job(config, RunFolder.create(config, out), resume=False)
     run = RunFolder(resume)
+    for name in FIXED:
+        if getattr(config, name) != getattr(base, name):
+            raise UsageError(
+                f"--{option(name)} cannot change on --resume: {resume} was trained with "
+                f"{getattr(base, name)}."
+            )
     if run.latest_checkpoint() is None:
         raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
     config.save(run.path / "config.json")
     return Job(config, run, resume=True)
+
+
+def _config_of(resume: str) -> Config:
+    if not Path(resume).is_dir():
+        raise UsageError(f"there is no run folder {resume}; --resume takes one, like runs/gpt-1.")
+    return RunFolder(resume).config()
+
+
+def _check_data(config: Config) -> None:
+    for part, text in zip(("training", "validation"), load_text(config.data), strict=True):
+        sequences = (len(text) - 1) // config.block
+        if sequences < config.batch:
+            raise UsageError(
+                f"the {part} text has {len(text)} bytes: {max(0, sequences)} sequences of "
+                f"{config.block}, and a batch needs {config.batch}. Pass a longer text (--data) or "
+                "a smaller --batch or --block."
+            )
 
 
 def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
@@ -81,7 +100,7 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
     try:
         ranks = _on_ranks(train_rank, config, (str(run.path), job.resume), log_dir)
         result = ranks[0]
-        weight, norm = differences_to_one_rank(config, run)
+        first = differences_to_one_rank(run)
     except RanksFailed as failed:
         return failed.exit_code
     except KeyboardInterrupt:
@@ -89,36 +108,60 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
         return 130
     sample = result.pop("sample")
     (run.path / "sample.txt").write_bytes(sample)
-    draw_loss(run.metrics(), run.figure, title=f"{config.model}, {config.dp} ranks, {run.path}")
+    draw_loss(run.metrics(), run.figure, title=f"{config.model}, {_ranks(config.dp)}, {run.path}")
     summary = {
         "model": config.model,
         "ranks": config.dp,
         "backend": config.backend,
         **result,
         "seconds": time.monotonic() - begun,
-        "max_difference_to_one_rank": weight,
-        "max_grad_norm_difference_to_one_rank": norm,
+        "max_difference_to_one_rank": first.weight,
+        "max_grad_norm_difference_to_one_rank": first.grad_norm,
         "run_dir": str(run.path),
     }
     if as_json:
         print(json.dumps(summary))
     else:
-        print(_report(summary, config, sample))
+        print(_report(summary, first, config.block, sample))
     return 0
 
 
-def differences_to_one_rank(config: Config, run: RunFolder) -> tuple[float, float]:
-    """The largest differences to one rank over the first steps: of a weight after them, and of a
-    gradient norm on the way (relative).
+class Differences(NamedTuple):
+    """How far the first steps of a run are from the same steps on one rank."""
+
+    config: Config  # of the first steps; a resumed run may have changed since
+    weight: float  # the largest difference of any weight after them
+    grad_norm: float  # the largest relative difference of a gradient norm on the way
+
+    def __str__(self) -> str:
+        c, limit = self.config, SAME[self.config.dtype]
+        ranks = "1 rank, twice" if c.dp == 1 else _ranks(c.dp)
+        steps = min(FIRST_STEPS, c.steps)
+        if max(self.weight, self.grad_norm) <= limit:
+            return (
+                f"{ranks:16s} the same as one rank: after {steps} steps no weight differs by more "
+                f"than {self.weight:.1e}\n{'':16s} (and on the way no gradient norm by more than "
+                f"{self.grad_norm:.1e} of itself)"
+            )
+        return (
+            f"{ranks:16s} NOT the same as one rank: after {steps} steps a weight differs by "
+            f"{self.weight:.1e},\n{'':16s} on the way a gradient norm by {self.grad_norm:.1e} of "
+            f"itself (allowed: {limit:.0e})"
+        )
+
+
+def differences_to_one_rank(run: RunFolder) -> Differences:
+    """Go through the first steps again, on one rank, and compare.
 
     Weights alone would not show gradients that are too large by a factor (a sum in place of a mean,
     say): clipping and Adam take the factor out again.
     """
-    mine = checkpoint.load(run.first_steps)[0]
+    mine, meta = checkpoint.load(run.first_steps)
+    config = Config(**meta["config"])
     theirs, norms_of_one = _on_ranks(first_steps_on_one_rank, alone(config), (), None)[0]
     norms = [m["grad_norm"] for m in run.metrics() if "grad_norm" in m][: len(norms_of_one)]
     weight = max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
-    return weight, float(np.abs(np.divide(norms, norms_of_one) - 1).max())
+    return Differences(config, weight, float(np.abs(np.divide(norms, norms_of_one) - 1).max()))
 
 
 def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None) -> list[Any]:
@@ -153,32 +196,26 @@ def _how_to_go_on(run: RunFolder) -> str:
     )
 
 
-def _report(summary: Mapping[str, Any], config: Config, sample: bytes) -> str:
-    shown, prompt = sample[config.block :], sample[: config.block]
+def _report(summary: Mapping[str, Any], first: Differences, block: int, sample: bytes) -> str:
     return f"""
-{_verdict(summary, config)}
+{first}
 training loss    {summary["train_loss"]:.3f} nats per byte
 validation loss  {summary["val_loss"]:.3f}
 speed            {summary["tokens_per_s"] / 1000:.1f}k tokens/s, {summary["seconds"]:.0f} s in all
 run folder       {summary["run_dir"]}
 
 A sample. After a piece of the validation text,
-{_indented(prompt)}
+{_indented(sample[:block])}
 the model goes on:
-{_indented(shown)}"""
+{_indented(sample[block:])}"""
 
 
-def _verdict(summary: Mapping[str, Any], config: Config) -> str:
-    weight = summary["max_difference_to_one_rank"]
-    norm = summary["max_grad_norm_difference_to_one_rank"]
-    same = "" if max(weight, norm) <= SAME[config.dtype] else "NOT "
-    ranks = "1 rank  " if config.dp == 1 else f"{config.dp} ranks "
-    return (
-        f"{ranks}         {same}the same as one rank: after {min(FIRST_STEPS, config.steps)} steps "
-        f"no weight differs by more than {weight:.1e}"
-        f"\n                 (and on the way no gradient norm by more than {norm:.1e} of itself)"
-    )
+def _ranks(n: int) -> str:
+    return "1 rank" if n == 1 else f"{n} ranks"
 
 
 def _indented(text: bytes) -> str:
-    return "\n".join("    | " + line for line in text.decode(errors="replace").splitlines())
+    """The text behind a margin, with dots for what could disturb a terminal."""
+    lines = text.decode(errors="replace").split("\n")
+    shown = ("".join(c if c.isprintable() else "·" for c in line) for line in lines)
+    return "\n".join("    | " + line for line in shown)

@@ -21,15 +21,38 @@ def test_every_verb_has_help_with_an_example(verb):
     assert verb in minipar("--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["train", "gpt", "--pd", "2"], ["run"]])
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["run"]])
 def test_a_wrong_word_is_a_usage_error(arguments):
     done = minipar(*arguments)
     assert done.returncode == 2 and "usage: minipar" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--step", "minipar: there is no option --step; is it --steps?"),
+        ("--xyz=3", "minipar: there is no option --xyz=3; see --help."),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_the_right_one(option, says):
+    done = minipar("train", "gpt", option, "10")
+    assert (done.returncode, done.stderr) == (2, says + "\n")
+
+
+def test_version():
+    assert minipar("--version").stdout.split()[0] == "minipar"
+
+
+def test_an_option_after_the_script_is_pointed_out(tmp_path):
+    (tmp_path / "script.py").write_text("")
+    done = minipar("run", "script.py", "-n", "3", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "minipar: -n stands after the script, so it goes to the script\n"
+
+
 def test_help_shows_the_defaults_of_config():
     text = " ".join(minipar("train", "--help").stdout.split())
-    assert "optimizer steps (1500)" in text and "largest learning rate (0.003)" in text
+    assert "optimizer steps (default: 1500)" in text and "warm-up (default: 0.003)" in text
 
 
 def test_doctor():

@@ -34,7 +34,7 @@ FLOORS = {
     "comm.environment": 0,
     "comm.failure": 1,
     "comm.transport": 2,
-    "comm.output": 0,
+    "comm.output": 1,
     "comm.board": 2,
     "comm.collectives": 2,
     "comm.link": 3,

@@ -159,3 +159,9 @@ def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine():
     assert rates[8] == pytest.approx(0.55)  # half way down
     assert rates[12] == pytest.approx(0.1) == warmup_cosine(99, 12, 1.0, 4, 0.1)
     assert all(a >= b for a, b in pairwise(rates[4:]))
+
+
+def test_parameters_without_names_are_refused():
+    """Two rows of a tensor would unpack as a pair, and nothing would be trained."""
+    with pytest.raises(UsageError, match=r"wants model\.named_parameters\(\)"):
+        SGD([Tensor([[1.0], [2.0]], requires_grad=True)], lr=0.1)

@@ -7,7 +7,7 @@ import pytest
 
 import minipar
 from minipar.config import Config
-from minipar.errors import CheckpointError, UsageError
+from minipar.errors import CheckpointError, Diverged
 from minipar.run_folder import RunFolder
 from minipar.train import FIRST_STEPS, Trainer, train_rank
 
@@ -105,5 +105,5 @@ def test_resuming_without_a_checkpoint(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_advice():
-    with np.errstate(all="ignore"), pytest.raises(UsageError, match="try a smaller --lr"):
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match="try a smaller --lr"):
         minipar.run(steps, 2, args=(replace(TINY, dp=2, lr=1e30, warmup=0, clip=1e30),))

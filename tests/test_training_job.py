@@ -87,11 +87,15 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
         ([], "say what to train: minipar train gpt"),
         (["gpt", "--data", "nowhere.txt"], "nowhere.txt does not exist"),
         (["gpt", "--data", "binary"], "binary is not text"),
-        (["gpt", "--data", "short.txt"], "pass a longer text (--data), or a smaller --block"),
+        (["gpt", "--data", "short.txt"], "Pass a longer text (--data) or a smaller --batch"),
         (["gpt", "--backend", "cloud"], "there is no backend 'cloud'"),
         (["gpt", "--out", "full"], "full is not empty"),
         (["gpt", "--heads", "3"], "--d 128 cannot be divided among 3 heads"),
-        (["--resume", "nowhere"], "nowhere/config.json is not the config.json of a run"),
+        (["--resume", "nowhere"], "there is no run folder nowhere"),
+        (["--resume", "full"], "full/config.json is not the config.json of a run"),
+        (["gpt", "--lr", "nan"], "--lr must be a number above 0"),
+        (["gpt", "--lr", "1e-6"], "--min-lr 3e-05 is above --lr 1e-06"),
+        (["gpt", "--timeout", "-1"], "--timeout must be a number above 0"),
         (["--resume", "full", "--out", "x"], "leave out --out"),
     ],
 )
@@ -104,6 +108,26 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     assert done.returncode in (1, 2)
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
     assert not Path(tmp_path, "runs").exists()
+
+
+def test_a_resume_changes_nothing_that_a_checkpoint_has_fixed(tmp_path):
+    assert train(tmp_path, "gpt", *TINY).returncode == 0
+    run = tmp_path / "runs/gpt-1"
+    before = (run / "config.json").read_text()
+    for options in (["--d", "32"], ["mlp"], ["--dtype", "float64"]):
+        done = train(tmp_path, *options, "--resume", str(run))
+        assert done.returncode == 2 and "cannot change on --resume" in done.stderr
+        assert (run / "config.json").read_text() == before
+
+
+def test_after_a_resume_the_first_steps_are_compared_with_their_own_options(tmp_path):
+    assert train(tmp_path, "gpt", "--dp", "2", "--warmup", "50", *TINY).returncode == 0
+    resumed = ["--resume", "runs/gpt-1", "--steps", "40", "--lr", "1e-2", "--dp", "1", "--json"]
+    done = train(tmp_path, *resumed)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["ranks"], summary["steps"]) == (1, 40)
+    assert 0 < summary["max_difference_to_one_rank"] < 1e-4  # of the two ranks that it began on
 
 
 def summed(parallel):
@@ -130,6 +154,10 @@ def test_the_comparison_with_one_rank_sees_mistakes(tmp_path, monkeypatch, capsy
     job = training_job.prepare(given, out=str(tmp_path / "run"), resume=None)
     assert training_job.execute(job, as_json=False) == 0
     assert ("NOT the same as one rank" in capsys.readouterr().out) == (mistake is not None)
+
+
+def test_a_sample_cannot_disturb_a_terminal():
+    assert training_job._indented(b"a\x1b[2J\x07\nb\xff") == "    | a·[2J·\n    | b\ufffd"
 
 
 @pytest.mark.slow

@@ -11,12 +11,11 @@ import importlib.util
 import json
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipar.bench.workloads import WORKLOADS
-from minipar.comm.environment import THREAD_VARIABLES, rank_environment
+from minipar.comm.environment import THREAD_VARIABLES, python_command, rank_environment
 from minipar.errors import UsageError
 
 ENGINES = ("minipar", "torch")
@@ -38,6 +37,8 @@ def bench_train(
         raise UsageError(f"There is no model {model!r} to bench; use {', '.join(WORKLOADS)}.")
     if unknown := set(engines) - set(ENGINES):
         raise UsageError(f"There is no engine {sorted(unknown)}; use {', '.join(ENGINES)}.")
+    if min(threads, rounds, steps) < 1:
+        raise UsageError("bench train needs at least 1 thread, 1 round and 1 step.")
     rows = {e: _row(e, model, threads) for e in engines}
     missing = importlib.util.find_spec("torch") is None
     if missing and "torch" in rows:
@@ -80,7 +81,7 @@ def _row(engine: str, model: str, threads: int) -> dict[str, Any]:
 
 def _start(engine: str, model: str, threads: int) -> subprocess.Popen[str]:
     environment = rank_environment(1) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    command = [sys.executable, "-m", "minipar.bench.worker", engine, model, str(threads)]
+    command = python_command("minipar.bench.worker", engine, model, str(threads))
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 

@@ -37,7 +37,9 @@ def peak_mb() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """Answer each number on stdin with the times of so many steps; the rest is in train.py."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     steps = engine(arguments[0], arguments[1], int(arguments[2]))
     n = 0
     for line in sys.stdin:
@@ -48,7 +50,3 @@ def main(arguments: list[str]) -> None:
             times.append((time.perf_counter() - start) * 1e3)
             n += 1
         print(json.dumps({"step_ms": times, "peak_mb": peak_mb()}), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

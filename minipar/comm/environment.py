@@ -7,6 +7,7 @@ before it starts. The launcher never overrides a variable that the user has set.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def cpu_quota(root: str = "/sys/fs/cgroup") -> float | None:
     except OSError:
         return None
     return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command for module.main() in a new Python. Not `-m`, which would look for modules in the
+    current folder first, where any random.py of the user's would take the place of Python's.
+    """
+    code = f"import sys; del sys.path[0]; from {module} import main; main()"
+    return [sys.executable, "-c", code, *arguments]
 
 
 def rank_environment(ranks_on_host: int, base: Mapping[str, str] | None = None) -> dict[str, str]:

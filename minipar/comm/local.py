@@ -9,6 +9,9 @@ time: when a rank waits and nobody can go on, it is there, and can be named.
     rank 1         ===wait                  each `wait` hands it to the next rank that can run
     rank 2                ===
 
+`LocalWorld(size, buffer_bytes=0)` shows true rendezvous: a send waits for its receive, whatever its
+size, as it does on NCCL.
+
 Left out on purpose: time. Nobody waits on a clock here, so there is no timeout.
 """
 
@@ -70,6 +73,14 @@ class LocalWorld:
         if self.failure is not None and not ready():
             raise _for_rank(self.failure, rank, call)
 
+    def has_let_go(self, message: Message, dst: int) -> bool:
+        """Whether the sender may change its array again. A rank that waits, for whatever, takes in
+        what arrives; with buffer_bytes=0 only a receive does (rendezvous).
+        """
+        if self.buffer_bytes and not message.owned and self._waits[dst] is not None:
+            message.keep()
+        return message.owned or message.taken
+
     def give_others_a_turn(self, rank: int) -> None:
         self._switch(rank)
         if self.failure is not None:
@@ -111,7 +122,7 @@ class LocalWorld:
         return (
             f"no rank can go on: {', '.join(short)}.\n" + "\n".join(lines) + "\n"
             "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around "
-            "it),\nor two ranks both receive first."
+            "it),\nor two ranks that both receive first (without buffers: that both send first)."
         )
 
 
@@ -134,7 +145,7 @@ class LocalTransport:
         payload = array.copy() if buffered else array
         message = Message(self.rank, header_for(call, array), payload, owned=buffered)
         self._world.mail[dst].deliver(message)
-        return Pending(self, lambda: buffered or message.taken, dst, call)
+        return Pending(self, lambda: self._world.has_let_go(message, dst), dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         mailbox = self._world.mail[self.rank]

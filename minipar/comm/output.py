@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from minipar.errors import UsageError
+
 HOLD_S = 0.4
 
 
@@ -45,6 +47,8 @@ class Output:
         self._progress_shown = 0  # width of the progress text now on the terminal
         self._logs: list[IO[str]] = []
         if log_dir is not None:
+            if Path(log_dir).exists() and not Path(log_dir).is_dir():
+                raise UsageError(f"{log_dir} is a file, and --log-dir names a folder.")
             Path(log_dir).mkdir(parents=True, exist_ok=True)
             paths = [Path(log_dir, f"rank-{r}.log") for r in range(ranks)]
             self._logs = [path.open("a") for path in paths]

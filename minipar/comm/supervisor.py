@@ -15,7 +15,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import threading
 import time
@@ -27,7 +26,7 @@ from typing import IO, Any
 
 from minipar.comm.board import Segment, create_segment
 from minipar.comm.control import receive_message, send_message
-from minipar.comm.environment import rank_environment
+from minipar.comm.environment import python_command, rank_environment
 from minipar.comm.failure import Failure
 from minipar.comm.output import Output
 
@@ -65,6 +64,7 @@ class ProcessJob:
         self._outputs = outputs
         self._selector = selectors.DefaultSelector()
         self._stop_at: float | None = None
+        self._interrupted = False
         self._signals_sent = 0
         self._ranks: list[_Rank] = []
         segment = create_segment(ranks)
@@ -87,7 +87,7 @@ class ProcessJob:
     def _start(self, number: int, ranks: int, segment: int) -> _Rank:
         ours, theirs = socket.socketpair()
         process = subprocess.Popen(
-            [sys.executable, "-m", "minipar.comm.worker", str(theirs.fileno()), str(segment)],
+            python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
             env=_child_environment(ranks),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -115,6 +115,7 @@ class ProcessJob:
             while not all(rank.exited for rank in self._ranks):
                 self._step()
         except KeyboardInterrupt:
+            self._interrupted = True
             self._broadcast("interrupt")
             raise
         finally:
@@ -175,7 +176,7 @@ class ProcessJob:
                 self._listen(rank)
                 if rank.control not in self._selector.get_map():
                     break
-        if not rank.ended:
+        if not rank.ended and not self._interrupted:
             how = _describe_exit(rank.process.returncode)
             last = self._board.read(rank.number)
             text = f"rank {rank.number} {how}; its last call was {last}"
@@ -190,7 +191,8 @@ class ProcessJob:
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
             self._broadcast("lost", rank.number, failure.summary)
         elif self._signals_sent == 0:  # not one that was terminated from here
-            self._outputs["stderr"].feed(rank.number, f"{failure.summary}\n")
+            said = failure.summary.removeprefix(f"rank {rank.number} ")  # the label says it
+            self._outputs["stderr"].feed(rank.number, f"{said}\n")
 
     def _broadcast(self, *message: Any) -> None:
         for rank in self._ranks:

@@ -61,8 +61,13 @@ class Message:
 
     def __init__(self, src: int, header: Header, array: np.ndarray, *, owned: bool = True) -> None:
         self.src, self.header, self.array = src, header, array
-        self.owned = owned  # False: the array is still the sender's, and taking it makes a copy
+        self.owned = owned  # False: the array is still the sender's
         self.taken = False
+
+    def keep(self) -> None:
+        """Make the array this message's own, so that the sender may change its."""
+        if not self.owned:
+            self.array, self.owned = self.array.copy(), True
 
 
 class Receive:
@@ -88,8 +93,8 @@ class Receive:
             if out is not message.array:
                 out[...] = message.array
                 message.array = out
-        elif not message.owned:
-            message.array = message.array.copy()
+        else:
+            message.keep()
         message.taken = True
         self.message = message
 

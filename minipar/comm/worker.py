@@ -1,4 +1,4 @@
-"""What a rank's process runs:  python -m minipar.comm.worker CONTROL_FD SEGMENT_FD
+"""What a rank's process runs:  main() with the arguments CONTROL_FD SEGMENT_FD
 
 It connects to its peers, gets its work from the launcher (a function, or a script to run as
 `__main__`), and reports the result or the exception. A thread listens to the launcher all the
@@ -105,7 +105,7 @@ def _load_main(path: str) -> str:
 
 def _run_script(path: str, arguments: list[str]) -> Any:
     sys.argv[:] = [path, *arguments]
-    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     runpy.run_path(path, run_name="__main__")
 
 
@@ -113,7 +113,3 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
     step-000500/manifest.json      {"format": ..., "meta": {...}, "arrays": {name: {shape, dtype,
                                     "slices": [{file, start, stop, sha256}]}}}
-                model/blocks.0.norm1.gain.npy ...
+                model/blocks.0.norm1.weight.npy ...
 
 The manifest knows global shapes and which slice of an array each file holds, so that a layout
 where ranks hold slices can write the same format. Nothing is pickled. The folder gets its name
@@ -37,6 +37,7 @@ def save(folder: str | Path, arrays: Mapping[str, Array], meta: Mapping[str, Any
     """
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     entries = {name: _write(part, name, to_numpy(array)) for name, array in arrays.items()}
     manifest = {"format": FORMAT, "meta": dict(meta), "arrays": entries}
@@ -44,9 +45,10 @@ def save(folder: str | Path, arrays: Mapping[str, Array], meta: Mapping[str, Any
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.exists():  # there is no moment without a complete one, under this name or .old
+        os.rename(folder, old)
     os.rename(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(folder: Path, name: str, array: np.ndarray) -> dict[str, Any]:
@@ -92,8 +94,7 @@ def _read(folder: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
             raise CheckpointError(f"{folder}: the file of {name} cannot be read: {error}") from None
         if hashlib.sha256(raw).hexdigest() != piece["sha256"]:
             raise CheckpointError(
-                f"{path} is damaged: its content is not what was written. Resume from an older "
-                "checkpoint."
+                f"{path} is damaged: its content is not what was written (sha256 differs)."
             )
         place = tuple(map(slice, piece["start"], piece["stop"]))
         array[place] = np.load(path, allow_pickle=False)

@@ -1,8 +1,8 @@
-"""Data parallel, the naive form: every rank has the whole model and a part of the batch.
+r"""Data parallel, the naive form: every rank has the whole model and a part of the batch.
 
-    rank 0:  rows 0..7   forward  backward  \\                 / optimizer step
+    rank 0:  rows 0..7   forward  backward  \                 / optimizer step
                                               mean gradient                       the same weights
-    rank 1:  rows 8..15  forward  backward  /                 \\ optimizer step
+    rank 1:  rows 8..15  forward  backward  /                 \ optimizer step
 
 The loss is a mean over the batch. If all ranks have equally many rows, the mean of their gradients
 is the gradient of the whole batch; so after the same optimizer step the replicas still agree, to

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # distinct for the colour-blind, too
+BLUE, ORANGE = "#0072B2", "#D55E00"  # distinct for the colour-blind, too
 
 
 def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:

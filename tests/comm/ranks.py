@@ -15,6 +15,7 @@ def conformance(group):
     for check in (
         all_collectives,
         opposite_large_sends,
+        blocking_opposite_sends,
         sent_arrays_may_change,
         order_is_kept,
         any_source,
@@ -51,6 +52,14 @@ def opposite_large_sends(group):
             assert (group.recv(src) == src).all()
     for send in sends:
         send.wait()
+
+
+def blocking_opposite_sends(group):
+    """As above with `send`, which returns only when the array may be changed."""
+    big = np.full(1 << 18, group.rank, np.float64)
+    group.send(big, (group.rank + 1) % group.size)
+    big[:] = -1
+    assert (group.recv((group.rank - 1) % group.size) == (group.rank - 1) % group.size).all()
 
 
 def sent_arrays_may_change(group):

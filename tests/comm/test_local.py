@@ -80,8 +80,8 @@ def test_the_failing_ranks_own_exception_comes_out_and_the_others_stop():
 
 
 @pytest.mark.parametrize("buffer_bytes", [0, 8, 1 << 20])
-def test_rendezvous_blocks_a_send_until_it_is_received(buffer_bytes):
-    """With buffers both ranks may send first; without, that is a deadlock."""
+def test_only_without_buffers_is_it_a_deadlock_when_both_send_first(buffer_bytes):
+    """With them, also a send that is larger than the buffer goes to a rank that waits."""
 
     def both_send_first(group):
         group.send(np.zeros(2), 1 - group.rank)  # 16 bytes
@@ -104,7 +104,17 @@ def test_rendezvous_blocks_a_send_until_it_is_received(buffer_bytes):
     world.start()
     for thread in threads:
         thread.join()
-    assert outcome == (["done"] if buffer_bytes >= 16 else ["deadlock"]) * 2
+    assert outcome == (["done"] if buffer_bytes else ["deadlock"]) * 2
+
+
+def test_a_large_message_to_oneself():
+    def work(group):
+        x = np.arange(100_000)
+        group.send(x, group.rank)
+        x[:] = 0
+        return group.recv(group.rank)
+
+    assert (minipar.run(work, 1)[0] == np.arange(100_000)).all()
 
 
 def test_a_receiver_of_an_unbuffered_send_has_its_own_copy():

@@ -1,11 +1,14 @@
 """`minipar run`: scripts on ranks, their output, their arguments, their failures."""
 
+import signal
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+
+from tests.jobs import started
 
 BOTH = pytest.mark.parametrize("backend", ["process", "local"])
 
@@ -92,6 +95,34 @@ def test_a_file_of_output_for_each_rank(tmp_path, backend):
         assert sorted(lines) == ["argument a", f"rank {rank} of 2", "sum 2.0"]
 
 
+def test_files_beside_the_user_do_not_replace_pythons_own(tmp_path):
+    (tmp_path / "random.py").write_text("raise ImportError('not the one that you want')")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/script.py").write_text("import random; print(random.randint(1, 1))")
+    command = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
+    command += ["-c", "from minipar.cli import main; main()", "run", "elsewhere/script.py"]
+    if sys.version_info < (3, 11):
+        command[1:1] = ["-I"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert who_said(done.stdout, 2) == {"1": {0, 1}}, done.stderr
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    source = """
+import minipar, time
+world = minipar.init()
+print("here", flush=True)
+while True:
+    world.barrier()
+"""
+    (tmp_path / "script.py").write_text(source)
+    with started([sys.executable, "-m", "minipar", "run", "script.py"], cwd=tmp_path) as job:
+        assert "here" in job.stdout.readline()
+        job.send_signal(signal.SIGINT)
+        _, err = job.communicate(timeout=30)
+    assert (job.returncode, err) == (130, "minipar: interrupted\n")
+
+
 def test_a_script_finds_the_modules_beside_it(tmp_path):
     (tmp_path / "beside.py").write_text("value = 42")
     done = minipar_run(tmp_path, "import beside; print(beside.value)", "-n", "2")
@@ -104,6 +135,7 @@ def test_a_script_finds_the_modules_beside_it(tmp_path):
         (["-n", "0", "script.py"], "at least 1 rank"),
         (["--backend", "smoke", "script.py"], "there is no backend 'smoke'"),
         (["nothing.py"], "there is no script nothing.py"),
+        (["--log-dir", "script.py", "script.py"], "script.py is a file, and --log-dir names a fol"),
     ],
 )
 def test_wrong_use_is_one_sentence(tmp_path, options, says):

@@ -8,10 +8,11 @@ def test_a_worker_without_a_launcher_ends():
     code = """
 import os, socket, subprocess, sys
 from minipar.comm.board import create_segment
+from minipar.comm.environment import python_command
 ours, theirs = socket.socketpair()
 segment = create_segment(2)
 child = subprocess.Popen(
-    [sys.executable, "-m", "minipar.comm.worker", str(theirs.fileno()), str(segment)],
+    python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
     pass_fds=(theirs.fileno(), segment),
 )
 theirs.close()

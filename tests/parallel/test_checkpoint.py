@@ -91,6 +91,21 @@ def test_a_crash_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
     assert checkpoint.load(checkpoint.latest(tmp_path))[0]["x"].tolist() == [10, 10]
 
 
+def test_saving_over_a_checkpoint_never_leaves_none(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "c", {"x": np.full(1, 1)}, {})
+    seen = []
+    rename = checkpoint.os.rename
+
+    def watched(src, dst):
+        rename(src, dst)
+        seen.append([checkpoint.load(path)[0]["x"][0] for path in sorted(tmp_path.iterdir())])
+
+    monkeypatch.setattr(checkpoint.os, "rename", watched)
+    checkpoint.save(tmp_path / "c", {"x": np.full(1, 2)}, {})
+    assert seen == [[1, 2], [2, 1]]  # the old one is there until the new one has its name
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
 def test_only_the_latest_is_kept_and_found(tmp_path):
     assert checkpoint.latest(tmp_path) is None
     for step in (5, 100, 2000000):
