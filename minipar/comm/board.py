@@ -2,12 +2,13 @@
 
     [notice 0][notice 1]...[notice p-1]  [ring 0->1][ring 0->2]...[ring p-1 -> p-2]
 
+    notice:  [number of waits begun and ended][whom it waits for][text of its current call]
+
 The segment has no name: it is a descriptor (memfd, or a file that is unlinked at once) that the
 ranks inherit, so nothing can be left behind, whoever is killed. Its pages are allocated before
 anybody starts, so that a lack of memory is a sentence now and not a bus error later.
 
-A notice is the text of a rank's current call. Others read it only to explain why they wait, so a
-torn read does no harm.
+Others read the text of a notice only to explain why they wait, so a torn read does no harm.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from minipar.comm.frame import Call
 from minipar.errors import SharedMemoryFull
 
 NOTICE_BYTES = 256
+TEXT_BYTES = NOTICE_BYTES - 16
 MANY_RANKS = 8  # above this the rings shrink, since there are p(p-1) of them
 
 
@@ -29,16 +31,34 @@ class Board:
     """What each rank is doing, readable by all."""
 
     def __init__(self, memory: memoryview) -> None:
-        self._memory = memory
+        self._memory, self._numbers = memory, memory.cast("q")
 
     def write(self, rank: int, call: Call) -> None:
-        text = str(call).encode()[-NOTICE_BYTES:]
-        start = rank * NOTICE_BYTES
-        self._memory[start : start + NOTICE_BYTES] = text.ljust(NOTICE_BYTES, b"\0")
+        """Say what this rank is doing."""
+        text, start = str(call).encode()[-TEXT_BYTES:], (rank + 1) * NOTICE_BYTES - TEXT_BYTES
+        self._memory[start : start + TEXT_BYTES] = text.ljust(TEXT_BYTES, b"\0")
+
+    def begin_wait(self, rank: int, whom: int) -> None:
+        """Say that this rank waits, and for whom."""
+        place = rank * NOTICE_BYTES // 8
+        self._numbers[place + 1] = whom
+        self._numbers[place] += 1
+
+    def end_wait(self, rank: int) -> None:
+        self._numbers[rank * NOTICE_BYTES // 8] += 1
+
+    def waits(self, rank: int) -> int:
+        """How many waits of that rank have begun or ended: odd while it waits."""
+        return self._numbers[rank * NOTICE_BYTES // 8]
+
+    def waits_for(self, rank: int) -> int:
+        """The rank that it waits for, or did when it last waited."""
+        return self._numbers[rank * NOTICE_BYTES // 8 + 1]
 
     def read(self, rank: int) -> str:
         """The last call of that rank, or "none yet"."""
-        raw = bytes(self._memory[rank * NOTICE_BYTES : (rank + 1) * NOTICE_BYTES])
+        end = (rank + 1) * NOTICE_BYTES
+        raw = bytes(self._memory[end - TEXT_BYTES : end])
         return raw.rstrip(b"\0").decode(errors="replace") or "none yet"
 
 

@@ -22,9 +22,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minipar.comm.deadlock import report
 from minipar.comm.frame import Call, header_for
 from minipar.comm.transport import (
-    ANY,
     BUFFERED_BYTES,
     Mailbox,
     Message,
@@ -109,21 +109,13 @@ class LocalWorld:
         return waiting is None or self.failure is not None or waiting[0]()
 
     def _explain(self) -> str:
-        short, lines = [], []
-        for rank, waiting in enumerate(self._waits):
-            if waiting is None or self._finished[rank]:
-                short.append(f"rank {rank} has finished")
-                lines.append(f"  rank {rank} has finished")
-            else:
-                _, whom, call = waiting
-                who = "any rank" if whom == ANY else f"rank {whom}"
-                short.append(f"rank {rank} waits for {who}")
-                lines.append(f"  {short[-1]} in {call}{self.mail[rank].unasked(whom)}")
-        return (
-            f"no rank can go on: {', '.join(short)}.\n" + "\n".join(lines) + "\n"
-            "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around "
-            "it),\nor two ranks that both receive first (without buffers: that both send first)."
-        )
+        waits = [
+            None
+            if done or waiting is None
+            else (waiting[1], f"{waiting[2]}{self.mail[rank].unasked(waiting[1])}")
+            for rank, (waiting, done) in enumerate(zip(self._waits, self._finished, strict=True))
+        ]
+        return report(waits)
 
 
 def _for_rank(failure: CommError, rank: int, call: Call) -> CommError:

@@ -36,7 +36,7 @@ from minipar.comm.transport import (
     Receive,
     pending_receive,
 )
-from minipar.errors import CommError, CommTimeout, PeerLost
+from minipar.errors import CommError, CommTimeout, Deadlock, Interrupted, PeerLost
 
 SPINS = 20  # rounds of `_move` before the core is offered to somebody else: some 10 µs
 YIELD_S = 0.002  # how long a wait yields before it sleeps
@@ -158,6 +158,13 @@ class ProcessTransport:
         self._move()
 
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        self._board.begin_wait(self.rank, whom)
+        try:
+            self._wait(ready, whom, call)
+        finally:
+            self._board.end_wait(self.rank)
+
+    def _wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
         backoff = _Backoff()
         while not ready():
             if self._move():
@@ -224,7 +231,8 @@ class ProcessTransport:
 
     def _raise_failure(self, call: Call | None) -> None:
         if self._failure is not None:
-            where = "" if call is None else f"; rank {self.rank} was in {call}"
+            everybody = isinstance(self._failure, Deadlock | Interrupted)
+            where = "" if call is None or everybody else f"; rank {self.rank} was in {call}"
             raise type(self._failure)(f"{self._failure}{where}")
 
     def _raise_if_gone(self, whom: int, call: Call) -> None:

@@ -1,7 +1,7 @@
 """The launcher's side of a job of processes: start them, pass on what they print, see them end.
 
     launcher ==control socket== rank     "start" ->                         <- "result" | "error"
-             <=stdout, stderr== rank     "lost", "finished", "interrupt" ->
+             <=stdout, stderr== rank     "lost", "finished", "deadlock", ... ->
 
 The socket tells each side at once when the other is gone. When a rank fails, the launcher tells
 the others who and why, so that their waits end with that reason; whoever has not ended after
@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from minipar.comm.board import Segment, create_segment
 from minipar.comm.control import receive_message, send_message
+from minipar.comm.deadlock import DeadlockWatch
 from minipar.comm.environment import python_command, rank_environment
 from minipar.comm.failure import Failure
 from minipar.comm.output import Output
@@ -69,7 +70,8 @@ class ProcessJob:
         self._ranks: list[_Rank] = []
         segment = create_segment(ranks)
         try:
-            self._board = Segment(segment, ranks).board()
+            mapped = Segment(segment, ranks)
+            self._board, self._watch = mapped.board(), DeadlockWatch(mapped, ranks)
             with _sigint_held_back() as held:
                 for number in range(ranks):
                     self._ranks.append(self._start(number, ranks, segment))
@@ -150,6 +152,11 @@ class ProcessJob:
         for rank in self._ranks:
             if not rank.exited and rank.process.poll() is not None:
                 self._exited(rank)
+        if self._stop_at is None:
+            report = self._watch.look(rank.number for rank in self._ranks if not rank.ended)
+            if report is not None:
+                self._stop_at = time.monotonic() + GRACE_S
+                self._broadcast("deadlock", report)
         self._enforce()
 
     def _listen(self, rank: _Rank) -> None:
@@ -190,7 +197,8 @@ class ProcessJob:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
             self._broadcast("lost", rank.number, failure.summary)
-        elif self._signals_sent == 0:  # not one that was terminated from here
+        elif self._signals_sent == 0 and failure.summary != self.failure.summary:
+            # It was not terminated from here, and has something else to say than the first.
             said = failure.summary.removeprefix(f"rank {rank.number} ")  # the label says it
             self._outputs["stderr"].feed(rank.number, f"{said}\n")
 

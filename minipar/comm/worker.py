@@ -25,7 +25,7 @@ from minipar.comm.control import MAIN_ALIAS, receive_message, send_message
 from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.process import ProcessTransport
-from minipar.errors import Interrupted, PeerLost
+from minipar.errors import Deadlock, Interrupted, PeerLost
 
 
 def main() -> None:
@@ -54,6 +54,8 @@ def _listen(sock: socket.socket, transport: ProcessTransport) -> None:
                 transport.note_failure(PeerLost(reason))
             case ("finished", rank):
                 transport.note_finished(rank)
+            case ("deadlock", report):
+                transport.note_failure(Deadlock(report))
             case ("interrupt",):
                 transport.note_failure(Interrupted("the job was interrupted"))
     os._exit(1)

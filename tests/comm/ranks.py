@@ -234,3 +234,16 @@ def soak(group, rounds):
             group.broadcast(np.full(n // 3, group.rank), int(n) % group.size) == n % group.size
         ).all()
     return total
+
+
+def deadlock(group, how):
+    """Three ranks that end up waiting for each other."""
+    group.barrier()
+    if how == "some have finished" and group.rank == 0:
+        return
+    if how == "send for all_reduce" and group.rank == 1:
+        group.send(np.zeros(2), 2)
+    elif how == "send for all_reduce":
+        group.all_reduce(np.zeros(2))
+    others = {"any": ANY, "some have finished": 3 - group.rank}
+    group.recv(others.get(how, (group.rank + 1) % 3 if how == "receive first" else 0))

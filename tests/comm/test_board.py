@@ -21,6 +21,10 @@ def test_every_ring_and_notice_has_a_place_of_its_own(p):
     for r in range(p):
         board.write(r, Call(0, r, "barrier", "", "here:1"))
     pairs = [(a, b) for a in range(p) for b in range(p) if a != b]
+    for r in range(p):
+        for _ in range(r):
+            board.begin_wait(r, p - 1 - r)
+            board.end_wait(r)
     for a, b in pairs:
         assert segment.ring(a, b).write_some(memoryview(bytes([a, b] * 1000))) == 2000
     for a, b in pairs:  # another mapping of the same memory, as another process has it
@@ -28,6 +32,8 @@ def test_every_ring_and_notice_has_a_place_of_its_own(p):
         assert Segment(descriptor, p).ring(a, b).read_some(memoryview(got)) == 2000
         assert got[:2000] == bytes([a, b] * 1000)
     assert [board.read(r) for r in range(p)] == [f"barrier #{r} at here:1" for r in range(p)]
+    assert [board.waits(r) for r in range(p)] == [2 * r for r in range(p)]
+    assert [board.waits_for(r) for r in range(1, p)] == [p - 1 - r for r in range(1, p)]
     os.close(descriptor)
 
 

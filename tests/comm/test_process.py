@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minipar
-from minipar.errors import CallMismatch, CommTimeout, PeerLost, RankFailed
+from minipar.errors import CallMismatch, CommTimeout, Deadlock, PeerLost, RankFailed
 from tests.comm import ranks
 from tests.jobs import started
 
@@ -48,6 +48,28 @@ def test_a_failing_rank_ends_the_job_soon_and_is_named(how, error, says, capfd):
     if how in ("raise", "kill", "_exit", "exit", "odd"):  # both others say why they stop
         assert sorted(match[1] for match in named) == ["0", "2"]
         assert all("rank 1" in line and "all_reduce #1 at" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("receive first", "rank 0 waits for rank 1, rank 1 waits for rank 2, rank 2 waits for ra"),
+        ("send for all_reduce", "rank 0 waits for rank 2, rank 1 waits for rank 0, rank 2 waits"),
+        ("any", "rank 0 waits for any rank, rank 1 waits for any rank, rank 2 waits for any rank"),
+        ("some have finished", "rank 0 has finished, rank 1 waits for rank 2, rank 2 waits for r"),
+    ],
+)
+def test_a_deadlock_is_seen_and_told_soon(how, says, capfd):
+    begun = time.monotonic()
+    with pytest.raises(Deadlock, match=f"no rank can go on: {says}") as caught:
+        run(ranks.deadlock, 3, how)
+    assert time.monotonic() - begun < FAILED_IN_S
+    assert str(caught.value).count("ranks.py:") == (2 if how == "some have finished" else 3)
+    assert capfd.readouterr().err == ""  # all ranks would say the same
+
+
+def test_a_rank_that_computes_is_no_deadlock():
+    assert run(ranks.late, 2, 2.5) == [None, None]
 
 
 def test_the_cause_is_the_ranks_own_traceback():

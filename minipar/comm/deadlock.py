@@ -1,0 +1,63 @@
+"""No rank can go on: how that is seen when ranks are processes, and how it is told.
+
+On the local backend the baton shows it at once. Processes write on the board when they begin and
+when they end a wait, and the launcher looks: if all living ranks wait, nothing lies in any ring,
+and it stays like that, then no message can ever come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from itertools import permutations
+
+from minipar.comm.board import Segment
+from minipar.comm.transport import ANY
+
+LOOKS = 20  # so often must it look the same, and for at least ...
+LASTING_S = 1.0  # ... so long: a rank may just have taken its message and not yet said so
+
+
+class DeadlockWatch:
+    """Looks at the shared segment of a job of processes."""
+
+    def __init__(self, segment: Segment, ranks: int) -> None:
+        self._board, self._ranks = segment.board(), ranks
+        self._rings = [segment.ring(src, dst) for src, dst in permutations(range(ranks), 2)]
+        self._seen: tuple[int, ...] = ()
+        self._looks, self._since = 0, 0.0
+
+    def look(self, living: Iterable[int]) -> str | None:
+        """The report of a deadlock among the living ranks, or None; to be called repeatedly."""
+        ranks = list(living)
+        seen = tuple(self._board.waits(r) for r in ranks)
+        stuck = bool(ranks) and all(number % 2 for number in seen)
+        if not stuck or seen != self._seen or any(ring.readable() for ring in self._rings):
+            self._seen, self._looks, self._since = seen, 0, time.monotonic()
+            return None
+        self._looks += 1
+        if self._looks < LOOKS or time.monotonic() - self._since < LASTING_S:
+            return None
+        waits = [
+            (self._board.waits_for(r), self._board.read(r)) if r in ranks else None
+            for r in range(self._ranks)
+        ]
+        return report(waits)
+
+
+def report(waits: Sequence[tuple[int, str] | None]) -> str:
+    """Who waits for whom.  waits: per rank (whom, in what call); None for one that has finished."""
+    short, lines = [], []
+    for rank, waiting in enumerate(waits):
+        if waiting is None:
+            short.append(f"rank {rank} has finished")
+            lines.append(f"  {short[-1]}")
+        else:
+            whom, call = waiting
+            short.append(f"rank {rank} waits for {'any rank' if whom == ANY else f'rank {whom}'}")
+            lines.append(f"  {short[-1]} in {call}")
+    return (
+        f"no rank can go on: {', '.join(short)}.\n" + "\n".join(lines) + "\n"
+        "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around it),"
+        "\nor two ranks that both receive first (without buffers: that both send first)."
+    )

@@ -1,0 +1,80 @@
+"""The watch on a job of processes: what it takes for a deadlock, and what it does not."""
+
+import os
+
+import pytest
+
+from minipar.comm import deadlock
+from minipar.comm.board import Segment, create_segment
+from minipar.comm.deadlock import LASTING_S, LOOKS, DeadlockWatch, report
+from minipar.comm.frame import Call
+from minipar.comm.transport import ANY
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """Two ranks that wait for each other, their watch, and a clock that the test moves."""
+
+    class Job:
+        now = 0.0
+
+        def __init__(self):
+            descriptor = create_segment(2)
+            self.segment = Segment(descriptor, 2)
+            os.close(descriptor)
+            self.board, self.watch = self.segment.board(), DeadlockWatch(self.segment, 2)
+            for rank in range(2):
+                self.board.write(rank, Call(0, 3, "recv", "", f"file.py:{rank}"))
+                self.board.begin_wait(rank, 1 - rank)
+
+        def monotonic(self):
+            return self.now
+
+        def looks(self, n, living=(0, 1)):
+            found = None
+            for _ in range(n):
+                self.now += 2 * LASTING_S / LOOKS
+                found = found or self.watch.look(living)
+            return found
+
+    job = Job()
+    monkeypatch.setattr(deadlock, "time", job)
+    return job
+
+
+def test_two_ranks_that_go_on_waiting_for_each_other(job):
+    assert job.looks(LOOKS // 2) is None
+    found = job.looks(LOOKS)
+    assert "rank 0 waits for rank 1 in recv #3 at file.py:0" in found
+    assert "rank 1 waits for rank 0 in recv #3 at file.py:1" in found
+
+
+def test_many_quick_looks_are_not_enough(job):
+    found = [job.watch.look((0, 1)) for _ in range(10 * LOOKS)]  # the clock stands still
+    assert found == [None] * len(found)
+
+
+def test_a_rank_that_does_not_wait_a_message_on_its_way_or_any_progress(job):
+    job.board.end_wait(0)
+    assert job.looks(5 * LOOKS) is None
+    job.board.begin_wait(0, 1)
+    job.segment.ring(1, 0).write_some(memoryview(b"message"))
+    assert job.looks(5 * LOOKS) is None
+    job.segment.ring(1, 0).read_some(memoryview(bytearray(7)))
+    for _ in range(5):
+        assert job.looks(LOOKS // 2) is None
+        job.board.end_wait(1)  # it has got something, and waits for the next
+        job.board.begin_wait(1, 0)
+    assert job.looks(2 * LOOKS) is not None
+
+
+def test_who_has_finished_does_not_count_and_nobody_is_no_deadlock(job):
+    job.board.end_wait(0)
+    assert "rank 0 has finished, rank 1 waits for rank 0" in job.looks(2 * LOOKS, living=(1,))
+    assert job.looks(5 * LOOKS, living=()) is None
+
+
+def test_the_report():
+    text = report([(ANY, "recv #0 at a:1"), None])
+    assert text.startswith("no rank can go on: rank 0 waits for any rank, rank 1 has finished.\n")
+    assert "  rank 0 waits for any rank in recv #0 at a:1\n  rank 1 has finished\n" in text
