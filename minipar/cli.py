@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of our output has gone, as in `minipar ... | head`
         sys.stderr.close()
         code = 1
+    except OSError as error:  # no space, no permission, no such folder: its text says which file
+        print(f"minipar: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code)
 
 

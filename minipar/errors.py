@@ -61,3 +61,11 @@ class SharedMemoryFull(CommError):
 
 class RankFailed(MiniparError):
     """A rank raised an exception that could not be carried over to the caller as it was."""
+
+
+def said(error: BaseException) -> str:
+    """str(error), also for an exception that cannot say it."""
+    try:
+        return str(error)
+    except Exception:  # whatever its __str__ raises
+        return "(its text cannot be had: its __str__ raises)"

@@ -62,4 +62,6 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop what was recorded after that step: it will be done, and recorded, again."""
         kept = [json.dumps(m) + "\n" for m in self.metrics() if m["step"] <= step]
-        self.metrics_file.write_text("".join(kept))
+        new = self.metrics_file.with_suffix(".new")
+        new.write_text("".join(kept))
+        new.replace(self.metrics_file)

@@ -62,13 +62,16 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         self.parallel.sync_gradients()
+        mean = float(self.group.all_reduce(loss.data.astype(np.float64), op="mean"))
         norm = clip_grad_norm(self.model.parameters(), c.clip)
+        if not (math.isfinite(mean) and math.isfinite(norm)):  # no step, so that none can be saved
+            raise Diverged(
+                f"step {self.step + 1}: the loss is {mean}, the norm of the gradient {norm}; try a "
+                "smaller --lr."
+            )
         self.optimizer.lr = warmup_cosine(self.step, c.steps, c.lr, c.warmup, c.min_lr)
         self.optimizer.step()
         self.step += 1
-        mean = float(self.group.all_reduce(loss.data.astype(np.float64), op="mean"))
-        if not math.isfinite(mean):
-            raise Diverged(f"the loss is {mean} after step {self.step}; try a smaller --lr.")
         return {"step": self.step, "loss": mean, "lr": self.optimizer.lr, "grad_norm": norm}
 
     def evaluate(self) -> float:
@@ -130,11 +133,11 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
             done = trainer.step
             if done == min(FIRST_STEPS, config.steps) and group.rank == 0:
                 checkpoint.save(run.first_steps, trainer.weights(), {"config": asdict(config)})
+            if _due(done, config.save_every, config.steps):
+                trainer.save(run)
             if _due(done, config.eval_every, config.steps):
                 val_loss = trainer.evaluate()
                 report.evaluation(done, val_loss)
-            if _due(done, config.save_every, config.steps):
-                trainer.save(run)
     seconds = time.perf_counter() - begun
     trained = trainer.step - first
     result: dict[str, Any] = {"val_loss": val_loss, "train_seconds": seconds, "steps": trainer.step}

@@ -7,6 +7,7 @@ started: the comparison with one rank, the figure, the summary, and what Ctrl-C 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -192,7 +193,7 @@ def _how_to_go_on(run: RunFolder) -> str:
     step = int(last.name.removeprefix("step-"))
     return (
         f"interrupted; the last checkpoint is that of step {step}. "
-        f"Go on with: minipar train --resume {run.path}"
+        f"Go on with: minipar train --resume {shlex.quote(str(run.path))}"
     )
 
 

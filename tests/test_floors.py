@@ -38,6 +38,7 @@ FLOORS = {
     "comm.board": 2,
     "comm.collectives": 2,
     "comm.link": 3,
+    "comm.child": 1,
     "comm.deadlock": 3,
     "comm.local": 4,
     "comm.process": 3,

@@ -1,6 +1,7 @@
 """`minipar train` as a user meets it: one command, its folder, its report, its refusals."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -60,10 +61,10 @@ def test_the_report_for_people(tmp_path):
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
     whole = train(tmp_path, "gpt", "--dp", "2", *TINY, "--steps", "300", "--json")
-    options = ["gpt", "--dp", "2", *TINY, "--steps", "300", "--out", "stopped"]
+    options = ["gpt", "--dp", "2", *TINY, "--steps", "300", "--out", "stopped here"]
     with started(command(*options), cwd=tmp_path) as job:
         until = time.monotonic() + 60
-        while not list(tmp_path.glob("stopped/checkpoints/step-*/manifest.json")):
+        while not list(tmp_path.glob("stopped here/checkpoints/step-*/manifest.json")):
             assert time.monotonic() < until and job.poll() is None
             time.sleep(0.01)
         job.send_signal(signal.SIGINT)
@@ -71,7 +72,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
     assert job.returncode == 130
     last = err.splitlines()[-1]
     assert "the last checkpoint is that of step" in last
-    words = last.rpartition("Go on with: minipar train ")[2].split()
+    words = shlex.split(last.rpartition("Go on with: minipar train ")[2])
     resumed = train(tmp_path, *words, "--json")
     assert resumed.returncode == 0, resumed.stderr
     both = [json.loads(done.stdout) for done in (whole, resumed)]

@@ -16,11 +16,29 @@ MAIN_ALIAS = "__minipar_main__"  # what a launching script is called where ranks
 LENGTH = struct.Struct("<Q")
 
 
-def send_message(sock: socket.socket, *message: Any) -> bool:
-    """Send a tuple; False if the other side is gone.  Raises what pickling the message raises."""
+def encode(*message: Any) -> bytes:
+    """A tuple as bytes that say their length.  Raises: what pickling it raises."""
     raw = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return LENGTH.pack(len(raw)) + raw
+
+
+def decode(buffer: bytearray) -> list[tuple[Any, ...]]:
+    """The complete messages at the beginning of the buffer, taken out of it."""
+    messages = []
+    while len(buffer) >= LENGTH.size:
+        end = LENGTH.size + LENGTH.unpack_from(buffer)[0]
+        if len(buffer) < end:
+            break
+        messages.append(pickle.loads(buffer[LENGTH.size : end]))
+        del buffer[:end]
+    return messages
+
+
+def send_message(sock: socket.socket, *message: Any) -> bool:
+    """Send a tuple; False if the other side is gone.  Raises: what pickling it raises."""
+    raw = encode(*message)
     try:
-        sock.sendall(LENGTH.pack(len(raw)) + raw)
+        sock.sendall(raw)
     except OSError:
         return False
     return True

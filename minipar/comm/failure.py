@@ -9,8 +9,9 @@ import traceback
 from dataclasses import dataclass
 from typing import NoReturn
 
-from minipar.errors import MiniparError, PeerLost, RankFailed
+from minipar.errors import MiniparError, PeerLost, RankFailed, said
 
+SUMMARY_LENGTH = 300  # characters; it goes to every rank
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -35,13 +36,13 @@ class Failure:
     def of(cls, rank: int, error: BaseException) -> Failure:
         """From the exception that ended the rank."""
         if isinstance(error, SystemExit):
-            code = error.code if isinstance(error.code, int) else 1
+            code = (error.code & 0xFF or 1) if isinstance(error.code, int) else 1
             return cls(rank, f"rank {rank} called sys.exit({error.code!r})", exit_code=code)
         text = _users_traceback(error)
-        said = str(error).partition("\n")[0]
-        summary = f"rank {rank} raised {type(error).__name__}: {said}".removesuffix(": ")
-        if isinstance(error, MiniparError) and said:  # these name their rank themselves
-            summary = said
+        first = said(error).partition("\n")[0][:SUMMARY_LENGTH]
+        summary = f"rank {rank} raised {type(error).__name__}: {first}".removesuffix(": ")
+        if isinstance(error, MiniparError) and first:  # these name their rank themselves
+            summary = first
         return cls(rank, summary, text, _pickled(error))
 
     def raise_it(self) -> NoReturn:

@@ -18,7 +18,7 @@ from minipar.comm import collectives
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
 from minipar.comm.link import Link, as_array
 from minipar.comm.transport import ANY, Pending, Transport
-from minipar.errors import UsageError
+from minipar.errors import CallMismatch, UsageError
 
 OPS = ("sum", "mean")
 
@@ -151,9 +151,12 @@ class Group:
         collectives.ring_all_gather(self._link("all_gather", describe(x)), parts)
         return gathered
 
-    def close(self) -> None:
-        """Finish what was sent and let go of the transport; the launcher calls this."""
-        self._transport.close()
+    def close(self) -> CallMismatch | None:
+        """Finish what was sent; the launcher calls this.
+
+        Returns: the error that it is if all ranks return well now, with a call left out by this.
+        """
+        return self._transport.close()
 
     # -- bookkeeping --------------------------------------------------------------------------
 

@@ -110,24 +110,31 @@ def script_work(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
 
 def function_work(fn: Callable[..., Any], args: Sequence[Any] = ()) -> tuple[Any, ...]:
     """Work for run_processes: call fn(group, *args).  Raises: UsageError if fn has no address."""
-    module, name = fn.__module__, fn.__qualname__
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", type(fn).__name__)
     if "<" in name:
-        _refuse(fn, "a lambda or a function inside a function")
-    if module == "__main__":
+        _refuse(name, "a lambda or a function inside a function")
+    found: Any = sys.modules.get(module or "")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if module is None or found is not fn:
+        _refuse(name, "not a function that stands under its own name in a module")
+    script = module == "__main__"
+    if script:
         path = getattr(sys.modules["__main__"], "__file__", None)
         if path is None or not os.path.exists(path):
-            _refuse(fn, "a function of a notebook or of an interactive session")
+            _refuse(name, "a function of a notebook or of an interactive session")
         module = os.path.abspath(path)
         sys.modules[MAIN_ALIAS] = sys.modules["__main__"]  # results of its classes come back so
     try:
-        return ("function", list(sys.path), module, name, pickle.dumps(tuple(args)))
+        packed = pickle.dumps(tuple(args))
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise UsageError(f"the arguments of {name} cannot be sent to processes: {error}") from error
+    return ("function", list(sys.path), module, script, name, packed)
 
 
-def _refuse(fn: Callable[..., Any], kind: str) -> NoReturn:
+def _refuse(name: str, kind: str) -> NoReturn:
     raise UsageError(
-        f"{fn.__qualname__} is {kind}, which the processes of backend='process' cannot import: "
+        f"{name} is {kind}, which the processes of backend='process' cannot import: "
         "define it at the top level of a file, or use backend='local'."
     )
 
@@ -191,4 +198,4 @@ def run_threads(
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
-    return results, failures[0] if failures else None
+    return results, failures[0] if failures else world.mismatch_at_the_end()

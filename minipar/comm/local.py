@@ -32,7 +32,9 @@ from minipar.comm.transport import (
     Receive,
     pending_receive,
 )
-from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
+from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said
+
+PATIENCE = 10_000  # how often a rank may ask `done()` in vain
 
 
 class LocalWorld:
@@ -45,6 +47,7 @@ class LocalWorld:
         self._turn = [threading.Semaphore(0) for _ in range(size)]
         self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * size
         self._finished = [False] * size
+        self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
     def start(self) -> None:
         """Give the baton to rank 0."""
@@ -58,8 +61,16 @@ class LocalWorld:
         """This rank is over; whoever still waits for it will be told why."""
         self._finished[rank] = True
         if failed is not None:
-            self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {failed}"))
+            self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
         self._pass_on(rank)
+
+    def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
+        """The first rank that never took a message of a collective, and the error that says so."""
+        for rank, mailbox in enumerate(self.mail):
+            error = mailbox.never_taken(rank)
+            if error is not None:
+                return rank, error
+        return None
 
     def stop(self, failure: CommError) -> None:
         """Make every wait, now and later, raise; the first failure is the one that counts."""
@@ -77,7 +88,7 @@ class LocalWorld:
         """Whether the sender may change its array again. A rank that waits, for whatever, takes in
         what arrives; with buffer_bytes=0 only a receive does (rendezvous).
         """
-        if self.buffer_bytes and not message.owned and self._waits[dst] is not None:
+        if self.buffer_bytes and not message.taken and self._waits[dst] is not None:
             message.keep()
         return message.owned or message.taken
 
@@ -85,6 +96,17 @@ class LocalWorld:
         self._switch(rank)
         if self.failure is not None:
             raise type(self.failure)(str(self.failure))
+
+    def note_fruitless(self, rank: int, whom: int, call: Call) -> None:
+        """A rank has asked in vain whether something is done. That is no wait, but if it has asked
+        very often while all others wait or have finished, it will ask for ever.
+        """
+        others = (r for r in range(self.size) if r != rank)
+        self._asked[rank] = 0 if any(self._can_run(r) for r in others) else self._asked[rank] + 1
+        if self._asked[rank] > PATIENCE:
+            self._waits[rank] = (lambda: False, whom, call)
+            self.stop(Deadlock(self._explain()))
+            raise Deadlock(str(self.failure))
 
     def _switch(self, rank: int) -> None:
         if self._pass_on(rank):
@@ -153,8 +175,12 @@ class LocalTransport:
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
         self._world.wait(self.rank, ready, whom, call)
 
+    def check(self, whom: int, call: Call) -> None:
+        self._world.note_fruitless(self.rank, whom, call)
+
     def announce(self, call: Call) -> None:
         """Nothing to note: a deadlock report reads the waits themselves."""
 
-    def close(self) -> None:
-        """Nothing to let go of; an unfinished send stays readable for its receiver."""
+    def close(self) -> CallMismatch | None:
+        """An unfinished send stays readable for its receiver."""
+        return self._world.mail[self.rank].never_taken(self.rank)

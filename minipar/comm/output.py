@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 from minipar.errors import UsageError
 
 HOLD_S = 0.4
+MOST_HELD = 1000  # lines of a rank; beyond that they wait for nobody
 
 
 class _Line(NamedTuple):
@@ -41,7 +42,7 @@ class Output:
     ) -> None:
         """plain: ranks whose lines get no label and wait for nobody.  log_dir: a file for each."""
         self._stream, self._ranks, self._plain = stream, ranks, frozenset(plain)
-        self._partial = [""] * ranks
+        self._partial, self._progress = [""] * ranks, [""] * ranks
         self._held: list[deque[_Line]] = [deque() for _ in range(ranks)]
         self._alive = set(range(ranks))
         self._progress_shown = 0  # width of the progress text now on the terminal
@@ -60,8 +61,8 @@ class Output:
             self._take(rank, line.removesuffix("\r").rpartition("\r")[2])
         shown, returned, rest = self._partial[rank].rpartition("\r")
         if returned:
-            self._partial[rank] = rest
-            self._show_progress(rank, shown.rpartition("\r")[2])
+            self._partial[rank], self._progress[rank] = rest, shown.rpartition("\r")[2]
+            self._show_progress(rank, self._progress[rank])
         self.flush()
 
     def flush(self, everything: bool = False) -> float | None:
@@ -72,6 +73,7 @@ class Output:
             same = [r for r, front in fronts.items() if front.text == line.text]
             complete = first in self._plain or self._alive.issubset(same)
             due_in = line.since + HOLD_S - time.monotonic()
+            complete = complete or len(self._held[first]) > MOST_HELD
             if due_in > 0 and not everything and not complete:
                 return due_in
             for r in same:
@@ -94,13 +96,19 @@ class Output:
             log.close()
 
     def _take(self, rank: int, line: str) -> None:
+        line, self._progress[rank] = line or self._progress[rank], ""  # progress that has ended
         if self._logs:
             print(line, file=self._logs[rank], flush=True)
         self._held[rank].append(_Line(line, time.monotonic()))
 
     def _print(self, ranks: list[int], text: str) -> None:
         self._clear_progress()
-        print(self._label(ranks) + text, file=self._stream, flush=True)
+        print(self._printable(self._label(ranks) + text), file=self._stream, flush=True)
+
+    def _printable(self, text: str) -> str:
+        """The text, with escapes for what the stream's encoding does not have."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _label(self, ranks: list[int]) -> str:
         if self._plain.issuperset(ranks):

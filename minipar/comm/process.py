@@ -20,6 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -34,15 +35,17 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    never_taken,
     pending_receive,
 )
-from minipar.errors import CommError, CommTimeout, Deadlock, Interrupted, PeerLost
+from minipar.errors import CallMismatch, CommError, CommTimeout, Deadlock, Interrupted, PeerLost
 
 SPINS = 20  # rounds of `_move` before the core is offered to somebody else: some 10 µs
 YIELD_S = 0.002  # how long a wait yields before it sleeps
 LONGEST_SLEEP_S = 0.001
 SAY_SO_AFTER_S = 5.0
-FLUSH_S = 2.0  # how long `close` waits for others to take in what was sent to them
+AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
+KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
 
 
 class _Outgoing:
@@ -142,7 +145,7 @@ class ProcessTransport:
         queue = self._queues[dst]
         queue.append(message)
         self._push(dst)
-        if not message.done and array.nbytes <= BUFFERED_BYTES:
+        if not message.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
             message.keep()
         return Pending(self, lambda: message.done, dst, call)
 
@@ -170,9 +173,7 @@ class ProcessTransport:
             if self._move():
                 backoff.spins = 0
                 continue
-            self._raise_failure(call)
-            if self._finished:
-                self._raise_if_gone(whom, call)
+            self.check(whom, call)
             waited = backoff.pause()
             if waited > SAY_SO_AFTER_S and not backoff.said_so:
                 backoff.said_so = True
@@ -183,17 +184,27 @@ class ProcessTransport:
                     "Usual causes: a rank left out a call that the others made, or computes longer."
                 )
 
+    def check(self, whom: int, call: Call) -> None:
+        self._raise_failure(call)
+        if self._finished:
+            self._raise_if_gone(whom, call)
+
     def announce(self, call: Call) -> None:
         self._board.write(self.rank, call)
 
-    def close(self) -> None:
-        """Wait (a little) until all that was sent is in its ring, where its receiver finds it."""
-        deadline = time.monotonic() + FLUSH_S
-        while self._failure is None and time.monotonic() < deadline:
-            if not any(queue for r, queue in self._queues.items() if r not in self._finished):
-                break
-            if not self._move():
-                time.sleep(LONGEST_SLEEP_S)
+    def close(self) -> CallMismatch | None:
+        """Wait until all that was sent is in its ring, where its receiver finds it.
+
+        Returns: the error that it is if all ranks return well now.  Raises: as `wait`.
+        """
+        for dst, queue in self._queues.items():
+            if queue:
+                self.wait(partial(self._is_rid_of, queue, dst), dst, AT_THE_END)
+        self._move()
+        return self._mailbox.never_taken(self.rank)
+
+    def _is_rid_of(self, queue: deque[_Outgoing], dst: int) -> bool:
+        return not queue or dst in self._finished
 
     # -- what the launcher reports, from another thread ---------------------------------------
 
@@ -233,7 +244,7 @@ class ProcessTransport:
         if self._failure is not None:
             everybody = isinstance(self._failure, Deadlock | Interrupted)
             where = "" if call is None or everybody else f"; rank {self.rank} was in {call}"
-            raise type(self._failure)(f"{self._failure}{where}")
+            raise type(self._failure)(f"{str(self._failure).rstrip('.')}{where}")
 
     def _raise_if_gone(self, whom: int, call: Call) -> None:
         """A rank that has returned sends nothing more once its ring is empty."""
@@ -254,6 +265,17 @@ class ProcessTransport:
             f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
             f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
         )
+
+
+def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:
+    """The error if the ring from src to dst, both of which have returned, begins with a message of
+    a collective.
+    """
+    raw = bytearray(HEADER_BYTES)
+    if ring.read_some(memoryview(raw)) < HEADER_BYTES:
+        return None
+    header = unpack(raw)
+    return None if header.call.lane[1] else never_taken(dst, src, header)
 
 
 class _Backoff:

@@ -60,6 +60,7 @@ class LabelledOutput:
     """Inside the block, what threads of local ranks print gets their labels."""
 
     def __init__(self, ranks: int, log_dir: str | None = None, plain: Sequence[int] = ()) -> None:
+        self._ranks = ranks
         self._outputs = [
             Output(stream, ranks, plain=plain, log_dir=log_dir)
             for stream in (sys.stdout, sys.stderr)
@@ -67,7 +68,8 @@ class LabelledOutput:
 
     def __enter__(self) -> None:
         self._before: tuple[Any, Any] = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = map(_RankStream, self._before, self._outputs)
+        wrapped = (_RankStream(*pair, self._ranks) for pair in zip(self._before, self._outputs))
+        sys.stdout, sys.stderr = wrapped
 
     def __exit__(self, *_: object) -> None:
         sys.stdout, sys.stderr = self._before
@@ -78,14 +80,14 @@ class LabelledOutput:
 class _RankStream:
     """A text stream that knows from the ambient world which rank is writing."""
 
-    def __init__(self, stream: IO[str], output: Output) -> None:
-        self._stream, self._output = stream, output
+    def __init__(self, stream: IO[str], output: Output, ranks: int) -> None:
+        self._stream, self._output, self._ranks = stream, output, ranks
 
     def write(self, text: str) -> int:
         world = ambient.world.get()
         if world is None:
             return self._stream.write(text)
-        self._output.feed(world.rank, text)
+        self._output.feed(min(world.rank, self._ranks - 1), text)  # a job inside a rank
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

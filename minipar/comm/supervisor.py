@@ -1,7 +1,7 @@
 """The launcher's side of a job of processes: start them, pass on what they print, see them end.
 
-    launcher ==control socket== rank     "start" ->                         <- "result" | "error"
-             <=stdout, stderr== rank     "lost", "finished", "deadlock", ... ->
+    launcher ==control socket== rank     "start" ->                          <- "result" | "error"
+             <=stdout, stderr== rank     "lost", "finished", "deadlock", "interrupt" ->
 
 The socket tells each side at once when the other is gone. When a rank fails, the launcher tells
 the others who and why, so that their waits end with that reason; whoever has not ended after
@@ -11,42 +11,27 @@ GRACE_S is terminated, then killed. Nothing has a name in the file system, so no
 from __future__ import annotations
 
 import os
+import pickle
 import selectors
 import signal
-import socket
-import subprocess
-import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from itertools import permutations
+from typing import Any
 
 from minipar.comm.board import Segment, create_segment
-from minipar.comm.control import receive_message, send_message
+from minipar.comm.child import Child
 from minipar.comm.deadlock import DeadlockWatch
-from minipar.comm.environment import python_command, rank_environment
 from minipar.comm.failure import Failure
 from minipar.comm.output import Output
+from minipar.comm.process import left_in
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
 POLL_S = 0.05
-
-
-@dataclass
-class _Rank:
-    """One child process as the launcher sees it."""
-
-    number: int
-    process: subprocess.Popen[bytes]
-    control: socket.socket
-    streams: list[IO[bytes]] = field(default_factory=list)
-    result: Any = None
-    ended: bool = False  # returned, failed or died; nothing more is expected of it
-    exited: bool = False
+LINGERING_S = 5.0  # after which a process that has returned and does not exit is mentioned
 
 
 class ProcessJob:
@@ -66,45 +51,32 @@ class ProcessJob:
         self._selector = selectors.DefaultSelector()
         self._stop_at: float | None = None
         self._interrupted = False
+        self._left: Failure | None = None  # a failure only if no rank fails otherwise
         self._signals_sent = 0
-        self._ranks: list[_Rank] = []
+        self._children: list[Child] = []
         segment = create_segment(ranks)
         try:
-            mapped = Segment(segment, ranks)
-            self._board, self._watch = mapped.board(), DeadlockWatch(mapped, ranks)
+            self._segment = Segment(segment, ranks)
+            self._board = self._segment.board()
+            self._watch = DeadlockWatch(self._segment, ranks)
             with _sigint_held_back() as held:
                 for number in range(ranks):
-                    self._ranks.append(self._start(number, ranks, segment))
+                    self._start(Child(number, ranks, segment))
+                    self._children[number].say("start", number, ranks, timeout_s, work)
             if held:
                 raise KeyboardInterrupt
         except BaseException:
-            self._stop_at = time.monotonic() - GRACE_S
+            self._interrupted, self._stop_at = True, time.monotonic() - GRACE_S
             self._finish()
             raise
         finally:
             os.close(segment)
-        for rank in self._ranks:
-            send_message(rank.control, "start", rank.number, ranks, timeout_s, work)
 
-    def _start(self, number: int, ranks: int, segment: int) -> _Rank:
-        ours, theirs = socket.socketpair()
-        process = subprocess.Popen(
-            python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
-            env=_child_environment(ranks),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(theirs.fileno(), segment),
-        )
-        theirs.close()
-        rank = _Rank(number, process, ours)
-        self._selector.register(ours, selectors.EVENT_READ, (rank, "control"))
-        for name in ("stdout", "stderr"):
-            stream = getattr(process, name)
-            os.set_blocking(stream.fileno(), False)
-            rank.streams.append(stream)
-            self._selector.register(stream, selectors.EVENT_READ, (rank, name))
-        return rank
+    def _start(self, child: Child) -> None:
+        self._children.append(child)
+        self._selector.register(child.control, selectors.EVENT_READ, (child, "control"))
+        for name, stream in child.streams.items():
+            self._selector.register(stream, selectors.EVENT_READ, (child, name))
 
     # -- running ------------------------------------------------------------------------------
 
@@ -114,7 +86,7 @@ class ProcessJob:
         Raises: KeyboardInterrupt, after the ranks have been asked, terminated, killed.
         """
         try:
-            while not all(rank.exited for rank in self._ranks):
+            while not all(child.exited for child in self._children):
                 self._step()
         except KeyboardInterrupt:
             self._interrupted = True
@@ -122,21 +94,30 @@ class ProcessJob:
             raise
         finally:
             self._finish()
-        return [rank.result for rank in self._ranks]
+        self.failure = self.failure or self._left or self._left_in_rings()
+        return [child.result for child in self._children]
+
+    def _left_in_rings(self) -> Failure | None:
+        """A collective that some ranks made and others left out, when all have returned."""
+        for src, dst in permutations(range(len(self._children)), 2):
+            error = left_in(self._segment.ring(src, dst), src, dst)
+            if error is not None:
+                return Failure.of(dst, error)
+        return None
 
     def _finish(self) -> None:
         """See every rank to its end, whatever happens, and print what they still had to say."""
         self._stop_at = self._stop_at or time.monotonic() + GRACE_S
         with _sigint_held_back():
-            while not all(rank.exited for rank in self._ranks):
+            while not all(child.exited for child in self._children):
                 self._step()
-            for rank in self._ranks:
-                for stream in rank.streams:
-                    self._forward(rank, stream)
-                    stream.close()
-                rank.control.close()
-                for output in self._outputs.values():
-                    output.end(rank.number)
+            for child in self._children:
+                if self._interrupted or self.failure is not None:
+                    child.send_signal(signal.SIGKILL)  # what it has started and left behind
+                for name, output in self._outputs.items():
+                    output.feed(child.number, child.last_words(name))
+                    output.end(child.number)
+                child.close()
             self._selector.close()
             for output in self._outputs.values():
                 output.close()
@@ -144,68 +125,84 @@ class ProcessJob:
     def _step(self) -> None:
         due = [output.flush() for output in self._outputs.values()]
         for key, _ in self._selector.select(min([POLL_S, *(d for d in due if d is not None)])):
-            rank, what = key.data
+            child, what = key.data
             if what == "control":
-                self._listen(rank)
-            elif not self._forward(rank, key.fileobj):
+                self._listen(child)
+            elif (text := child.printed(what)) is None:
                 self._selector.unregister(key.fileobj)
-        for rank in self._ranks:
-            if not rank.exited and rank.process.poll() is not None:
-                self._exited(rank)
+            else:
+                self._outputs[what].feed(child.number, text)
+        for child in self._children:
+            self._look_at(child)
         if self._stop_at is None:
-            report = self._watch.look(rank.number for rank in self._ranks if not rank.ended)
+            report = self._watch.look(c.number for c in self._children if not c.ended)
             if report is not None:
                 self._stop_at = time.monotonic() + GRACE_S
                 self._broadcast("deadlock", report)
         self._enforce()
 
-    def _listen(self, rank: _Rank) -> None:
-        message = receive_message(rank.control)
-        if message is None:  # the process is ending; its exit status says how
-            self._selector.unregister(rank.control)
-        elif message[0] == "result":
-            rank.ended, rank.result = True, message[1]
-            self._broadcast("finished", rank.number)
-        elif message[0] == "error":
-            self._failed(message[1], rank)
+    def _listen(self, child: Child) -> None:
+        for kind, *content in child.hear():
+            if kind == "result":
+                self._returned(child, *content)
+            else:
+                self._failed(content[0], child)
+        if child.hung_up:  # the process is ending; its exit status says how
+            self._selector.unregister(child.control)
+            return
+        writing = selectors.EVENT_WRITE if child.push() else 0
+        self._selector.modify(child.control, selectors.EVENT_READ | writing, (child, "control"))
 
-    def _forward(self, rank: _Rank, stream: Any) -> bool:
-        """Pass on what the stream has; False at its end."""
-        name = "stdout" if stream is rank.streams[0] else "stderr"
-        while raw := _read(stream):
-            self._outputs[name].feed(rank.number, raw.decode(errors="replace"))
-        return raw is not None
+    def _look_at(self, child: Child) -> None:
+        """See whether the process has exited, or should have."""
+        if child.exited:
+            return
+        if child.process.poll() is not None:
+            child.exited = True
+            if child.control in self._selector.get_map():
+                self._listen(child)
+            if not self._interrupted and (not child.ended or child.process.returncode):
+                last = self._board.read(child.number)
+                text = f"rank {child.number} {child.how_it_ended()}; its last call was {last}"
+                self._failed(Failure(child.number, text), child)
+        elif child.ended_at is not None and time.monotonic() - child.ended_at > LINGERING_S:
+            child.ended_at = float("inf")  # say it once
+            text = "has returned, but its process goes on (a thread that is not a daemon?)\n"
+            self._outputs["stderr"].feed(child.number, text)
 
-    def _exited(self, rank: _Rank) -> None:
-        rank.exited = True
-        if rank.control in self._selector.get_map():
-            while not rank.ended and _has_data(rank.control):
-                self._listen(rank)
-                if rank.control not in self._selector.get_map():
-                    break
-        if not rank.ended and not self._interrupted:
-            how = _describe_exit(rank.process.returncode)
-            last = self._board.read(rank.number)
-            text = f"rank {rank.number} {how}; its last call was {last}"
-            self._failed(Failure(rank.number, text), rank)
+    # -- ending -------------------------------------------------------------------------------
 
-    # -- failing ------------------------------------------------------------------------------
+    def _returned(self, child: Child, result: bytes, left: Failure | None) -> None:
+        try:
+            child.result = pickle.loads(result)
+        except Exception as error:  # whatever a foreign class raises when it is read back
+            text = f"rank {child.number} returned what cannot be read here: {error!r}"
+            self._failed(Failure(child.number, text), child)
+            return
+        child.end()
+        self._left = self._left or left
+        self._broadcast("finished", child.number)
 
-    def _failed(self, failure: Failure, rank: _Rank) -> None:
-        rank.ended = True
-        if self.failure is None:
+    def _failed(self, failure: Failure, child: Child) -> None:
+        first, new = self.failure, not child.ended or not self._is_known(failure)
+        child.end()
+        if first is None:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
-            self._broadcast("lost", rank.number, failure.summary)
-        elif self._signals_sent == 0 and failure.summary != self.failure.summary:
+            self._broadcast("lost", child.number, failure.summary)
+        elif self._signals_sent == 0 and new and failure.summary != first.summary:
             # It was not terminated from here, and has something else to say than the first.
-            said = failure.summary.removeprefix(f"rank {rank.number} ")  # the label says it
-            self._outputs["stderr"].feed(rank.number, f"{said}\n")
+            said = failure.summary.removeprefix(f"rank {child.number} ")  # the label says it
+            self._outputs["stderr"].feed(child.number, f"{said}\n")
+
+    def _is_known(self, failure: Failure) -> bool:
+        """Whether that rank has failed already, so that its exit code is no news."""
+        return self.failure is not None and not failure.traceback
 
     def _broadcast(self, *message: Any) -> None:
-        for rank in self._ranks:
-            if not rank.exited:
-                send_message(rank.control, *message)
+        for child in self._children:
+            if not child.exited:
+                child.say(*message)
 
     def _enforce(self) -> None:
         """Terminate, then kill, whoever is still there after the time to stop."""
@@ -216,41 +213,9 @@ class ProcessJob:
         for after, number in signals[self._signals_sent :]:
             if late > after:
                 self._signals_sent += 1
-                for rank in self._ranks:
-                    if not rank.exited:
-                        rank.process.send_signal(number)
-
-
-def _child_environment(ranks: int) -> dict[str, str]:
-    """rank_environment, with minipar importable also where it is not installed."""
-    env = rank_environment(ranks)
-    root = str(Path(__file__).resolve().parents[2])
-    if root != sysconfig.get_path("purelib"):
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
-    return env
-
-
-def _describe_exit(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status} and without a word"
-    try:
-        return f"was killed by signal {-status} ({signal.Signals(-status).name})"
-    except ValueError:
-        return f"was killed by signal {-status}"
-
-
-def _read(stream: IO[bytes]) -> bytes | None:
-    """Up to 64 KB; None at the end of the stream, empty if there is nothing now."""
-    try:
-        return os.read(stream.fileno(), 1 << 16) or None
-    except BlockingIOError:
-        return b""
-
-
-def _has_data(sock: socket.socket) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock, selectors.EVENT_READ)
-        return bool(selector.select(0))
+                for child in self._children:
+                    if not child.exited:
+                        child.send_signal(number)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minipar.comm.frame import Call, Header
+from minipar.comm.frame import Call, Header, dtype_of
+from minipar.errors import CallMismatch, CommError
 
 ANY = -1  # as `src`: the first message of the group, whoever sent it
 BUFFERED_BYTES = 256 * 1024
@@ -49,11 +50,14 @@ class Transport(Protocol):
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
         """Return when ready() is true.  Raises: PeerLost, CommTimeout, Deadlock, Interrupted."""
 
+    def check(self, whom: int, call: Call) -> None:
+        """Raise PeerLost or Deadlock if it is known that nothing more will come from `whom`."""
+
     def announce(self, call: Call) -> None:
         """Note what this rank is doing, for the messages of ranks that come to wait for it."""
 
-    def close(self) -> None:
-        """Finish what was sent and let go of all resources."""
+    def close(self) -> CallMismatch | None:
+        """Finish what was sent.  Returns: the error that it would be if the run ended well now."""
 
 
 class Message:
@@ -81,11 +85,11 @@ class Receive:
         return self.src in (ANY, src)
 
     def place_for(self, header: Header) -> np.ndarray | None:
-        """`out`, if that payload can be written straight into it."""
+        """`out`, if that payload can be written straight into it, and nobody else's will be."""
         out = self.out
-        if out is None or not out.flags.c_contiguous:
+        if out is None or self.src == ANY or not out.flags.c_contiguous:
             return None
-        return out if (out.dtype.name, out.shape) == (header.dtype, header.shape) else None
+        return out if (out.dtype, out.shape) == (dtype_of(header.dtype), header.shape) else None
 
     def take(self, message: Message) -> None:
         out = self.out
@@ -129,6 +133,16 @@ class Mailbox:
             arrived.remove(message)
             receive.take(message)
 
+    def withdraw(self, receive: Receive) -> None:
+        """Nobody waits for this receive any more; the message is for the next one."""
+        if receive in self._posted[receive.lane]:
+            self._posted[receive.lane].remove(receive)
+
+    def never_taken(self, rank: int) -> CallMismatch | None:
+        """The error if this rank returns now and leaves a message of a collective; None if not."""
+        left = (m for lane, messages in self._arrived.items() if not lane[1] for m in messages)
+        return next((never_taken(rank, m.src, m.header) for m in left), None)
+
     def expected(self, src: int, call: Call) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""
         return next((r for r in self._posted[call.lane] if r.accepts(src)), None)
@@ -157,19 +171,27 @@ class Pending:
         whom: int,
         call: Call,
         result: Callable[[], Any] = lambda: None,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport, self._ready, self._result = transport, ready, result
+        self._give_up = give_up
         self._whom, self._call = whom, call
 
     def done(self) -> bool:
-        """Whether `wait` would return at once."""
+        """Whether `wait` would return at once.  Raises: PeerLost, Deadlock if it never will be."""
         self._transport.progress()
+        if not self._ready():
+            self._transport.check(self._whom, self._call)
         return self._ready()
 
     def wait(self) -> Any:
         """Wait for the end; a receive returns its `Message`.  Raises: as `Transport.wait`."""
         if not self._ready():
-            self._transport.wait(self._ready, self._whom, self._call)
+            try:
+                self._transport.wait(self._ready, self._whom, self._call)
+            except CommError:
+                self._give_up()
+                raise
         return self._result()
 
 
@@ -184,4 +206,14 @@ def pending_receive(
         whom=receive.src,
         call=call,
         result=lambda: receive.message,
+        give_up=lambda: mailbox.withdraw(receive),
+    )
+
+
+def never_taken(rank: int, src: int, header: Header) -> CallMismatch:
+    """The error of a run in which all returned, but rank left a message of a collective untaken."""
+    return CallMismatch(
+        f"rank {rank} has returned, but never took part in rank {src}'s {header.call} "
+        f"({header.call.signature or header}).\nAll ranks must make the same calls; usual causes: "
+        "a call inside `if rank == 0:`, or different roots."
     )

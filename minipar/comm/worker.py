@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
@@ -73,21 +74,23 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
         if left_cleanly(error):
             return _return(sock, group, None)
         failure = Failure.of(group.rank, error)
-        _flush()
         send_message(sock, "error", failure)
+        _flush()
         return failure.exit_code
 
 
 def _return(sock: socket.socket, group: Group, result: Any) -> int:
-    group.close()
+    left = group.close()
+    failure = None if left is None else Failure.of(group.rank, left)
+    send_message(sock, "result", pickle.dumps(result), failure)
     _flush()
-    send_message(sock, "result", result)
     return 0
 
 
-def _call(group: Group, path: list[str], module: str, name: str, args: bytes) -> Any:
+def _call(group: Group, path: list[str], module: str, script: bool, name: str, args: bytes) -> Any:
+    """fn(group, *args), where fn is `name` in a module, or in the script of that path."""
     sys.path[:] = path
-    if module.endswith(".py"):
+    if script:
         module = _load_main(module)
     function: Any = import_module(module)
     for part in name.split("."):
@@ -97,7 +100,7 @@ def _call(group: Group, path: list[str], module: str, name: str, args: bytes) ->
 
 def _load_main(path: str) -> str:
     """Import the launching script, without what stands under `if __name__ == "__main__":`."""
-    spec = spec_from_file_location(MAIN_ALIAS, path)
+    spec = spec_from_file_location(MAIN_ALIAS, path, loader=SourceFileLoader(MAIN_ALIAS, path))
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[MAIN_ALIAS] = sys.modules["__main__"] = module  # its classes unpickle under both
@@ -113,5 +116,5 @@ def _run_script(path: str, arguments: list[str]) -> Any:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # a script may have put anything in their place
             stream.flush()

@@ -74,12 +74,14 @@ def load(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not a checkpoint: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {manifest.get('format')!r}; this minipar reads {FORMAT!r}."
-        )
-    arrays = {name: _read(folder, name, entry) for name, entry in manifest["arrays"].items()}
-    return arrays, manifest["meta"]
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{folder} has format {found!r}; this minipar reads {FORMAT!r}.")
+    try:
+        arrays = {name: _read(folder, name, entry) for name, entry in manifest["arrays"].items()}
+        return arrays, manifest["meta"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}/manifest.json says what cannot be: {error!r}") from None
 
 
 def _read(folder: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
@@ -113,6 +115,6 @@ def save_step(folder: str | Path, step: int, arrays: Mapping[str, Array], meta: 
     path = Path(folder, f"step-{step:06d}")
     save(path, arrays, meta)
     for old in Path(folder).glob("step-*"):
-        if old != path:
+        if old != path and old.is_dir():
             shutil.rmtree(old)
     return path

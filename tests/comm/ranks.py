@@ -1,5 +1,6 @@
 """What ranks do in the tests: functions that processes can import."""
 
+import atexit
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 import numpy as np
 
 from minipar.comm.transport import ANY
+from minipar.errors import CommTimeout
 
 
 def conformance(group):
@@ -19,6 +21,7 @@ def conformance(group):
         sent_arrays_may_change,
         order_is_kept,
         any_source,
+        any_source_into_a_large_array,
         isend_and_done,
         receive_into,
         many_small_before_any_receive,
@@ -88,6 +91,18 @@ def any_source(group):
         assert not group.poll()
     else:
         group.send(np.array([group.rank]), 0)
+
+
+def any_source_into_a_large_array(group):
+    """Several large messages on their way at once, and one array to receive them into."""
+    n = 300_000
+    if group.rank == 0:
+        out = np.zeros(n)
+        for _ in range(group.size - 1):
+            src, got = group.recv(ANY, out=out)
+            assert got is out and (out == src).all()
+    else:
+        group.send(np.full(n, float(group.rank)), 0)
 
 
 def isend_and_done(group):
@@ -247,3 +262,58 @@ def deadlock(group, how):
         group.all_reduce(np.zeros(2))
     others = {"any": ANY, "some have finished": 3 - group.rank}
     group.recv(others.get(how, (group.rank + 1) % 3 if how == "receive first" else 0))
+
+
+def left_out(group, how):
+    """All return, although they did not make the same calls."""
+    if how == "each is root":
+        group.broadcast(np.full(2, group.rank), root=group.rank)
+    elif group.rank == 0:
+        group.broadcast(np.zeros(2))
+
+
+def slow_receiver(group, seconds):
+    """Rank 0 has returned long before rank 1 takes what it sent: far more than the ring holds."""
+    if group.rank == 0:
+        for i in range(12):
+            group.isend(np.full(25_000, i), 1)
+        return None
+    time.sleep(seconds)
+    return [int(group.recv(0)[0]) for _ in range(12)]
+
+
+def asks_for_ever(group):
+    if group.rank == 0:
+        request = group.irecv(1)
+        while not request.done():
+            pass
+
+
+def long_message(group):
+    group.barrier()
+    if group.rank == 1:
+        raise ValueError("x" * 1_000_000)
+    if group.rank == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    group.barrier()
+
+
+def breaks_at_exit(group, how):
+    if group.rank == 1:
+        if how == "exit code":
+            atexit.register(os._exit, 5)
+        else:
+            atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+
+
+def retries(group):
+    """Rank 1 gives up waiting once, and asks again: the message is for the second."""
+    if group.rank == 0:
+        time.sleep(1.0)
+        group.send(np.array([7]), 1)
+        return None
+    while True:
+        try:
+            return int(group.recv(0)[0])
+        except CommTimeout:
+            pass

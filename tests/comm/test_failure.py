@@ -15,7 +15,7 @@ def users_function(group):
 
 def failure_of_users_function():
     try:
-        worker._call(None, list(sys.path), __name__, "users_function", b"\x80\x04).")
+        worker._call(None, list(sys.path), __name__, False, "users_function", b"\x80\x04).")
     except ValueError as error:
         launching = error.__traceback__.tb_next  # as in a rank: the first frames are minipar's
         return Failure.of(2, error.with_traceback(launching))
@@ -52,3 +52,24 @@ def test_sys_exit(code, clean, status):
     assert left_cleanly(SystemExit(code)) == clean
     assert clean or Failure.of(1, SystemExit(code)).exit_code == status
     assert Failure.of(1, SystemExit("text")).exit_code == 1
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("not even this")
+
+
+def test_an_exception_that_cannot_say_its_text():
+    failure = Failure.of(1, Mute())
+    assert failure.summary.startswith("rank 1 raised Mute: (its text cannot be had")
+    assert "Mute" in failure.traceback
+
+
+def test_summaries_are_short():
+    assert len(Failure.of(1, ValueError("x" * 10**6)).summary) < 400
+    assert "x" * 10**6 in Failure.of(1, ValueError("x" * 10**6)).traceback
+
+
+def test_exit_codes_that_a_process_cannot_have():
+    assert Failure.of(1, SystemExit(256)).exit_code == 1
+    assert Failure.of(1, SystemExit(-1)).exit_code == 255

@@ -1,5 +1,6 @@
 """`run` and `init`: the same on both backends, and what cannot be started says why."""
 
+import functools
 import subprocess
 import sys
 
@@ -33,9 +34,16 @@ def test_a_function_of_a_notebook_neither(monkeypatch):
         return group.rank
 
     cell.__module__, cell.__qualname__ = "__main__", "cell"
+    monkeypatch.setattr(sys.modules["__main__"], "cell", cell, raising=False)
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(UsageError, match="notebook"):
         function_work(cell)
+
+
+@pytest.mark.parametrize("fn", [functools.partial(top_level), [].append])
+def test_what_has_no_name_in_a_module(fn):
+    with pytest.raises(UsageError, match="not a function that stands under its own name"):
+        function_work(fn)
 
 
 def test_arguments_that_cannot_be_sent():

@@ -119,3 +119,20 @@ def test_a_file_for_each_rank(clock, tmp_path):
     out.close()
     assert (tmp_path / "logs/rank-0.log").read_text() == "a\nb\n"
     assert (tmp_path / "logs/rank-1.log").read_text() == "c\n"
+
+
+def test_progress_that_ends_in_a_newline_is_a_line(clock):
+    stream = io.StringIO()
+    out = Output(stream, 1, plain=(0,))
+    out.feed(0, "50 %\r")
+    out.feed(0, "100 %\r")
+    out.feed(0, "\n")
+    out.feed(0, "\n")
+    assert stream.getvalue() == "100 %\n\n"
+
+
+def test_a_flood_of_lines_does_not_wait(clock):
+    stream = io.StringIO()
+    out = Output(stream, 2)
+    out.feed(0, "".join(f"{i}\n" for i in range(output.MOST_HELD + 10)))
+    assert len(stream.getvalue().splitlines()) == 10

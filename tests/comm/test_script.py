@@ -1,10 +1,12 @@
 """`minipar run`: scripts on ranks, their output, their arguments, their failures."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +180,47 @@ for i in range(3):
             (tmp_path / f"seen-{i}").touch()
         assert job.wait() == 0
         deadline.cancel()
+
+
+def test_a_rank_that_floods_its_output_holds_up_nobody(tmp_path):
+    """More than a pipe holds, after a pause; and a rank that fails meanwhile."""
+    source = """
+import sys, time, minipar
+world = minipar.init()
+world.barrier()
+if world.rank == 0:
+    print("first", flush=True)
+    time.sleep(0.3)
+    for i in range(20_000):
+        print(f"line {i} " + "." * 80)
+"""
+    done = minipar_run(tmp_path, source, "-n", "2")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 20_001
+
+
+def test_what_a_rank_has_started_ends_with_ctrl_c(tmp_path):
+    source = """
+import subprocess, minipar
+world = minipar.init()
+child = subprocess.Popen(["sleep", "600"])
+open(f"pid-{world.rank}", "w").write(str(child.pid))
+print("here", flush=True)
+child.wait()
+"""
+    (tmp_path / "script.py").write_text(source)
+    with started([sys.executable, "-m", "minipar", "run", "script.py"], cwd=tmp_path) as job:
+        assert "here" in job.stdout.readline()
+        job.send_signal(signal.SIGINT)
+        job.communicate(timeout=30)
+    for path in tmp_path.glob("pid-*"):
+        stat = Path(f"/proc/{path.read_text()}/stat")
+        assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_letters_that_the_terminal_does_not_have(tmp_path):
+    command = [sys.executable, "-m", "minipar", "run", "-n", "1", "script.py"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    child = "import sys; sys.stdout.reconfigure(encoding='utf-8')\n"
+    (tmp_path / "script.py").write_text(child + "print('caf\\u00e9')")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+    assert done.stdout == "[rank 0] caf\\xe9\n", done.stderr
