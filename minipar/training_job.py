@@ -63,6 +63,7 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     check(config.dp, config.backend)
     _check_data(config)
     if resume is None:
+        _check_place(config, out)
         return Job(config, RunFolder.create(config, out), resume=False)
     run = RunFolder(resume)
     for name in FIXED:
@@ -92,6 +93,15 @@ def _check_data(config: Config) -> None:
                 f"{config.block}, and a batch needs {config.batch}. Pass a longer text (--data) or "
                 "a smaller --batch or --block."
             )
+
+
+def _check_place(config: Config, out: str | None) -> None:
+    place = Path(out or "runs").resolve()
+    if config.data is not None and place.is_relative_to(Path(config.data).resolve()):
+        raise UsageError(
+            f"the run folder would lie inside --data {config.data}, and what the run writes would "
+            "become text to train on; choose an --out elsewhere."
+        )
 
 
 def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:

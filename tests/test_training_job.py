@@ -89,6 +89,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
         (["gpt", "--data", "nowhere.txt"], "nowhere.txt does not exist"),
         (["gpt", "--data", "binary"], "binary is not text"),
         (["gpt", "--data", "short.txt"], "Pass a longer text (--data) or a smaller --batch"),
+        (["gpt", "--data", "."], "would lie inside --data ."),
         (["gpt", "--backend", "cloud"], "there is no backend 'cloud'"),
         (["gpt", "--out", "full"], "full is not empty"),
         (["gpt", "--heads", "3"], "--d 128 cannot be divided among 3 heads"),
@@ -103,6 +104,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
 def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     (tmp_path / "binary").write_bytes(b"\0\1\2" * 1000)
     (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "long.txt").write_text("long enough " * 10_000)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("")
     done = train(tmp_path, *options)

@@ -1,7 +1,7 @@
 """Ranks as processes on one host, connected by byte rings in shared memory.
 
 Every ordered pair of ranks has a ring of its own, and a message is a header and then its payload
-in that stream, cut into pieces of whatever size fits. One routine, `progress`, moves bytes both
+in that stream, cut into pieces of whatever size fits. One routine, `_move`, moves bytes both
 ways without blocking, and every wait is a loop around it. That is why two ranks that send to each
 other at once do not block each other: each takes in while it waits to get rid.
 
@@ -25,8 +25,8 @@ from functools import partial
 import numpy as np
 
 from minipar.comm.board import Segment
-from minipar.comm.byte_ring import ByteRing
-from minipar.comm.frame import HEADER_BYTES, Call, Header, dtype_of, header_for, pack, unpack
+from minipar.comm.frame import Call, header_for
+from minipar.comm.streams import Incoming, Outgoing
 from minipar.comm.transport import (
     ANY,
     BUFFERED_BYTES,
@@ -35,7 +35,6 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
-    never_taken,
     pending_receive,
 )
 from minipar.errors import CallMismatch, CommError, CommTimeout, Deadlock, Interrupted, PeerLost
@@ -46,71 +45,6 @@ LONGEST_SLEEP_S = 0.001
 SAY_SO_AFTER_S = 5.0
 AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
-
-
-class _Outgoing:
-    """A message on its way out: what of it is not yet in the ring."""
-
-    def __init__(self, header: Header, array: np.ndarray) -> None:
-        self.parts = [memoryview(pack(header)), as_bytes(array)]
-        self.done = False
-
-    def push(self, ring: ByteRing) -> bool:
-        """Write what fits; whether anything did."""
-        moved = False
-        while self.parts:
-            n = ring.write_some(self.parts[0])
-            if not n and self.parts[0]:
-                return moved
-            moved = True
-            self.parts[0] = self.parts[0][n:]
-            if not self.parts[0]:
-                del self.parts[0]
-        self.done = True
-        return True
-
-    def keep(self) -> None:
-        """Copy what is left, so that the sender's array is free."""
-        self.parts = [memoryview(bytes(part)) for part in self.parts]
-        self.done = True
-
-
-class _Incoming:
-    """The stream from one rank: the message that is being read from it."""
-
-    def __init__(self, src: int, ring: ByteRing, mailbox: Mailbox) -> None:
-        self._src, self._ring, self._mailbox = src, ring, mailbox
-        self._raw = bytearray(HEADER_BYTES)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._message: Message | None = None
-        self._left = memoryview(self._raw)
-
-    def pull(self) -> bool:
-        """Read what has come, until the ring is empty; whether anything had."""
-        moved = False
-        while n := self._ring.read_some(self._left):
-            moved = True
-            self._left = self._left[n:]
-            if not self._left and self._message is None:
-                self._expect_payload(unpack(self._raw))
-            if not self._left and self._message is not None:
-                message = self._message
-                self._begin()
-                self._mailbox.deliver(message)
-        return moved
-
-    def _expect_payload(self, header: Header) -> None:
-        receive = self._mailbox.expected(self._src, header.call)
-        array = None if receive is None else receive.place_for(header)
-        if array is None:
-            array = np.empty(header.shape, dtype_of(header.dtype))
-        self._message = Message(self._src, header, array)
-        self._left = as_bytes(array)
-
-    def readable(self) -> bool:
-        return self._ring.readable()
 
 
 class ProcessTransport:
@@ -129,8 +63,8 @@ class ProcessTransport:
         self._mailbox, self._board = Mailbox(), segment.board()
         others = [r for r in range(size) if r != rank]
         self._rings = {r: segment.ring(rank, r) for r in others}
-        self._queues: dict[int, deque[_Outgoing]] = {r: deque() for r in others}
-        self._streams = {r: _Incoming(r, segment.ring(r, rank), self._mailbox) for r in others}
+        self._queues: dict[int, deque[Outgoing]] = {r: deque() for r in others}
+        self._streams = {r: Incoming(r, segment.ring(r, rank), self._mailbox) for r in others}
         self._failure: CommError | None = None
         self._finished: frozenset[int] = frozenset()
 
@@ -141,7 +75,7 @@ class ProcessTransport:
         if dst == self.rank:
             self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
-        message = _Outgoing(header, array)
+        message = Outgoing(header, array)
         queue = self._queues[dst]
         queue.append(message)
         self._push(dst)
@@ -203,7 +137,7 @@ class ProcessTransport:
         self._move()
         return self._mailbox.never_taken(self.rank)
 
-    def _is_rid_of(self, queue: deque[_Outgoing], dst: int) -> bool:
+    def _is_rid_of(self, queue: deque[Outgoing], dst: int) -> bool:
         return not queue or dst in self._finished
 
     # -- what the launcher reports, from another thread ---------------------------------------
@@ -267,17 +201,6 @@ class ProcessTransport:
         )
 
 
-def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:
-    """The error if the ring from src to dst, both of which have returned, begins with a message of
-    a collective.
-    """
-    raw = bytearray(HEADER_BYTES)
-    if ring.read_some(memoryview(raw)) < HEADER_BYTES:
-        return None
-    header = unpack(raw)
-    return None if header.call.lane[1] else never_taken(dst, src, header)
-
-
 class _Backoff:
     """Spin, then yield, then sleep: short waits stay short, long ones leave the core to others."""
 
@@ -300,8 +223,3 @@ class _Backoff:
         else:
             time.sleep(min(idle / 20, LONGEST_SLEEP_S))
         return now - self._since
-
-
-def as_bytes(array: np.ndarray) -> memoryview:
-    """The array's memory (or that of a copy in C order) as bytes."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

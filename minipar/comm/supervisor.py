@@ -26,7 +26,7 @@ from minipar.comm.child import Child
 from minipar.comm.deadlock import DeadlockWatch
 from minipar.comm.failure import Failure
 from minipar.comm.output import Output
-from minipar.comm.process import left_in
+from minipar.comm.streams import left_in
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them

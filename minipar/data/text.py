@@ -34,9 +34,8 @@ def load_text(path: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
             raise UsageError(f"{path} holds no text files; pass a folder with some, or a file.")
         return _split(texts)
     if not path.is_file():
-        raise UsageError(
-            f"{path} is neither a file nor a folder; pass a text file or a folder of text files."
-        )
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {what}; pass a text file or a folder of text files.")
     text = path.read_bytes()
     if not text:
         raise UsageError(f"{path} is empty; pass a file with some text.")

@@ -1,0 +1,94 @@
+"""Messages in a stream of bytes: a header, then the payload, one message after the other.
+
+Neither side waits: each moves what fits now, and remembers where it was.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minipar.comm.byte_ring import ByteRing
+from minipar.comm.frame import HEADER_BYTES, Header, dtype_of, pack, unpack
+from minipar.comm.transport import Mailbox, Message, never_taken
+from minipar.errors import CallMismatch
+
+
+class Outgoing:
+    """A message on its way out: what of it is not yet in the ring."""
+
+    def __init__(self, header: Header, array: np.ndarray) -> None:
+        self.parts = [memoryview(pack(header)), as_bytes(array)]
+        self.done = False
+
+    def push(self, ring: ByteRing) -> bool:
+        """Write what fits; whether anything did."""
+        moved = False
+        while self.parts:
+            n = ring.write_some(self.parts[0])
+            if not n and self.parts[0]:
+                return moved
+            moved = True
+            self.parts[0] = self.parts[0][n:]
+            if not self.parts[0]:
+                del self.parts[0]
+        self.done = True
+        return True
+
+    def keep(self) -> None:
+        """Copy what is left, so that the sender's array is free."""
+        self.parts = [memoryview(bytes(part)) for part in self.parts]
+        self.done = True
+
+
+class Incoming:
+    """The stream from one rank: the message that is being read from it."""
+
+    def __init__(self, src: int, ring: ByteRing, mailbox: Mailbox) -> None:
+        self._src, self._ring, self._mailbox = src, ring, mailbox
+        self._raw = bytearray(HEADER_BYTES)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._message: Message | None = None
+        self._left = memoryview(self._raw)
+
+    def pull(self) -> bool:
+        """Read what has come, until the ring is empty; whether anything had."""
+        moved = False
+        while n := self._ring.read_some(self._left):
+            moved = True
+            self._left = self._left[n:]
+            if not self._left and self._message is None:
+                self._expect_payload(unpack(self._raw))
+            if not self._left and self._message is not None:
+                message = self._message
+                self._begin()
+                self._mailbox.deliver(message)
+        return moved
+
+    def _expect_payload(self, header: Header) -> None:
+        receive = self._mailbox.expected(self._src, header.call)
+        array = None if receive is None else receive.place_for(header)
+        if array is None:
+            array = np.empty(header.shape, dtype_of(header.dtype))
+        self._message = Message(self._src, header, array)
+        self._left = as_bytes(array)
+
+    def readable(self) -> bool:
+        return self._ring.readable()
+
+
+def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:
+    """The error if the ring from src to dst, both of which have returned, begins with a message of
+    a collective.
+    """
+    raw = bytearray(HEADER_BYTES)
+    if ring.read_some(memoryview(raw)) < HEADER_BYTES:
+        return None
+    header = unpack(raw)
+    return None if header.call.lane[1] else never_taken(dst, src, header)
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """The array's memory (or that of a copy in C order) as bytes."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -1,0 +1,76 @@
+"""Messages through rings of any size, in any pieces."""
+
+import numpy as np
+import pytest
+
+from minipar.comm.byte_ring import COUNTER_BYTES, ByteRing
+from minipar.comm.frame import Call, header_for
+from minipar.comm.streams import Incoming, Outgoing, as_bytes, left_in
+from minipar.comm.transport import Mailbox, Receive
+
+SEND, RECV = Call(0, 0, "send", "", "here:1"), Call(0, 0, "recv", "", "here:2")
+ARRAYS = (
+    np.arange(100.0),
+    np.zeros(0),
+    np.array(5),
+    np.arange(24).reshape(4, 6).T,
+    np.ones(3, "?"),
+)
+
+
+def ring_of(capacity):
+    return ByteRing(memoryview(bytearray(2 * COUNTER_BYTES + capacity)))
+
+
+@pytest.mark.parametrize("capacity", [1, 50, 296, 5000])
+@pytest.mark.parametrize("into", [False, True])
+def test_what_goes_in_comes_out_in_order(capacity, into):
+    ring, mailbox = ring_of(capacity), Mailbox()
+    incoming = Incoming(3, ring, mailbox)
+    receives = [Receive(3, RECV, np.empty_like(x) if into else None) for x in ARRAYS]
+    for receive in receives:
+        mailbox.post(receive)
+    for x in ARRAYS:
+        message = Outgoing(header_for(SEND, x), x)
+        while not message.done:
+            message.push(ring)
+            incoming.pull()
+    while incoming.pull():
+        pass
+    for x, receive in zip(ARRAYS, receives, strict=True):
+        got = receive.message.array
+        assert got.shape == x.shape and got.dtype == x.dtype and (got == x).all()
+        assert not into or got is receive.out
+        assert receive.message.src == 3
+
+
+def test_a_kept_message_no_longer_needs_the_senders_array():
+    ring, mailbox, x = ring_of(100), Mailbox(), np.arange(50)
+    message = Outgoing(header_for(SEND, x), x)
+    message.push(ring)
+    message.keep()
+    x[:] = 0
+    incoming = Incoming(0, ring, mailbox)
+    while message.parts:
+        message.push(ring)
+        incoming.pull()
+    receive = Receive(0, RECV)
+    mailbox.post(receive)
+    assert (receive.message.array == np.arange(50)).all()
+
+
+@pytest.mark.parametrize(("op", "found"), [("send", False), ("broadcast", True)])
+def test_a_collective_left_in_a_ring_is_found(op, found):
+    ring, x = ring_of(1000), np.zeros(2)
+    assert left_in(ring, 0, 1) is None
+    Outgoing(header_for(SEND._replace(op=op), x), x).push(ring)
+    error = left_in(ring, 0, 1)
+    assert (error is not None) == found
+    assert not found or "rank 1 has returned, but never took part in rank 0's broadcast" in str(
+        error
+    )
+
+
+def test_bytes_of_an_array():
+    assert bytes(as_bytes(np.array([1, 258], "<i2"))) == b"\x01\x00\x02\x01"
+    assert as_bytes(np.zeros((0, 3))).nbytes == 0
