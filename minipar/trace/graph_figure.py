@@ -1,12 +1,13 @@
 """The graph behind a tensor, drawn: ops from left to right, and the leaves that gradients go to.
 
 A column is a distance from the leaves. What needs no gradient (data, frozen weights) is not part of
-the graph, so it is not in the picture.
+the graph, so it is not in the picture. Shapes are left out where everything is a single number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from minipar.errors import GraphError, UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HALF = 0.37  # of the width of a box; columns are 1 apart
 MOST = 60  # nodes and leaves that still fit a picture
 BLUE, GREEN, INK = "#0072B2", "#009E73", "#222222"
+SYMBOLS = MappingProxyType({"add": "+", "sub": "−", "mul": "·", "div": "/", "neg": "−", "pow": "^"})
 
 
 def draw_graph(root: Tensor, figure: Figure | None = None, **leaves: Tensor) -> Figure:
@@ -43,8 +45,10 @@ def draw_graph(root: Tensor, figure: Figure | None = None, **leaves: Tensor) -> 
     axes.set(xlim=(-0.45, len(columns) - 0.55), ylim=(0.4 - height, 0.4))
     axes.axis("off")
     arrow = {"arrowstyle": "-|>", "color": "#777777", "shrinkA": 1, "shrinkB": 1}
-    for part in (part for column in columns for part in column):
-        _box(axes, places[id(part)], part, names.get(id(part), "leaf"))
+    parts = [part for column in columns for part in column]
+    shapes = any(part.shape for part in parts)
+    for part in parts:
+        _box(axes, places[id(part)], part, names.get(id(part), "leaf"), shapes)
         for parent in _parents(part):
             (x, y), (u, v) = places[id(part)], places[id(parent)]
             axes.annotate("", (x - HALF, y), (u + HALF, v), arrowprops=arrow)
@@ -101,13 +105,14 @@ def _places(columns: list[list[Any]]) -> dict[int, tuple[float, float]]:
     return places
 
 
-def _box(axes: Axes, place: tuple[float, float], part: Any, name: str) -> None:
+def _box(axes: Axes, place: tuple[float, float], part: Any, name: str, shapes: bool) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x, y = place
     is_node = isinstance(part, Node)
     if is_node:
         name = part.vjp.__qualname__.split(".")[0]
+        name += f" ({SYMBOLS[name]})" if name in SYMBOLS else ""
     box = FancyBboxPatch(
         (x - HALF, y - 0.27),
         2 * HALF,
@@ -118,6 +123,8 @@ def _box(axes: Axes, place: tuple[float, float], part: Any, name: str) -> None:
         linewidth=1.4,
     )
     axes.add_patch(box)
-    shape = "×".join(map(str, part.shape)) or "a number"
-    axes.text(x, y + 0.09, name, ha="center", va="center", fontweight="bold", color=INK)
-    axes.text(x, y - 0.14, shape, ha="center", va="center", fontsize=8, color=INK)
+    middle = y + 0.09 if shapes else y
+    axes.text(x, middle, name, ha="center", va="center", fontweight="bold", color=INK)
+    if shapes:
+        shape = "×".join(map(str, part.shape)) or "a number"
+        axes.text(x, y - 0.14, shape, ha="center", va="center", fontsize=8, color=INK)

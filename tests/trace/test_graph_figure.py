@@ -31,8 +31,14 @@ def test_names_and_ops_are_written(tmp_path) -> None:
     loss, leaves = small()
     figure = draw_graph(loss, **leaves)
     texts = {text.get_text().strip() for text in figure.axes[0].texts}
-    assert {"w", "b", "linear", "tanh", "mul", "sum", "2×1"} <= texts
+    assert {"w", "b", "linear", "tanh", "mul (·)", "sum", "2×1", "a number"} <= texts
     figure.savefig(tmp_path / "graph.png")
+
+
+def test_shapes_are_left_out_where_all_are_numbers() -> None:
+    w = Tensor(2.0, requires_grad=True)
+    texts = [text.get_text() for text in draw_graph((w * 3.0 - 1.0) ** 2, w=w).axes[0].texts]
+    assert sorted(filter(None, texts)) == ["mul (·)", "pow (^)", "sub (−)", "w"]
 
 
 def test_a_freed_graph_is_said_to_be_gone() -> None:
