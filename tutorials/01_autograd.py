@@ -33,7 +33,8 @@ from minipar.trace.show import show
 # ## A network of two weights
 #
 # It takes a number `x`, multiplies it by a weight `w`, bends the result with `tanh`, and multiplies
-# by a second weight `v`. The target is `t`, and the loss is the squared distance to it:
+# by a second weight `v`. (A function that bends, such as `tanh`, is called a **non-linearity** or
+# an **activation**.) The target is `t`, and the loss is the squared distance to it:
 #
 #     x ──(· w)── a ──(tanh)── h ──(· v)── y ──(y - t)²── loss
 #
@@ -53,7 +54,7 @@ print(f"a = {a:.4f}   h = {h:.4f}   y = {y:.4f}   loss = {loss:.4f}")
 # ## Backward, by hand
 #
 # Start at the end, where it is easy. If `y` grows by a tiny bit, the loss grows by `2 (y - t)`
-# times that bit. This factor is the slope of the loss by `y`; we write it `dy`.
+# times that bit. This factor is the slope of the loss with respect to `y`; we write it `dy`.
 #
 # Now one step to the left. `y = v · h`, so a bit more `h` is `v` times as much more `y`, and that
 # is `v · dy` times as much more loss. **Slopes of a chain multiply.** That is the chain rule, and
@@ -113,7 +114,8 @@ show(figure, "slope")
 # `backward()` at the end. It goes through the same chain from right to left and leaves the slopes
 # in `.grad`, which is called the **gradient**.
 #
-# Only the weights get `requires_grad=True`: nobody wants to change the data.
+# Only the weights get `requires_grad=True`: nobody wants to change the data. So `x` and `t` are not
+# in the picture of the graph: no gradient goes to data.
 
 # %%
 W = Tensor(np.float64(w), requires_grad=True)
@@ -127,8 +129,8 @@ print(f"minipar: dw = {W.grad:.4f}, dv = {V.grad:.4f}")
 assert math.isclose(W.grad, dw) and math.isclose(V.grad, dv)
 
 # %% [markdown]
-# What if a weight is used twice? Then there are two ways from it to the loss, and **slopes of
-# several ways add up**. With `s = w · w` each of the two `w` has the slope `w`, together `2w`:
+# What if a weight is used twice? Then there are two paths from it to the loss, and **slopes of
+# several paths add up**. With `s = w · w` each of the two `w` has the slope `w`, together `2w`:
 
 # %%
 W = Tensor(np.float64(3.0), requires_grad=True)
@@ -137,8 +139,9 @@ print(f"the slope of w·w at 3 is {W.grad:.0f}")
 assert W.grad == 6.0
 
 # %% [markdown]
-# That is the whole algorithm: multiply along a way, add over ways. For arrays nothing changes but
-# the shapes: the gradient by an array has the shape of this array, one slope for each element.
+# That is the whole algorithm: multiply along a path, add over paths. For arrays nothing changes
+# but the shapes: the gradient with respect to an array has the shape of this array, one slope for
+# each element.
 #
 # ## Teach it a new operation
 #
@@ -146,10 +149,11 @@ assert W.grad == 6.0
 # things: it computes its value, it names its **parents** (what it was computed from), and it says
 # how a gradient goes back. The last is a function `vjp(dz, wanted)`:
 #
-# - `dz` is the gradient of the loss by `z`, with the shape of `z`. It comes from the right.
+# - `dz` is the gradient of the loss with respect to `z`, with the shape of `z`. It comes from the
+#   right.
 # - It returns one gradient for each parent, in the parent's shape. Here `dz · x/z` and `dz · y/z`.
 # - `wanted` has one bool for each parent. What nobody wants is `None`, and we save the work. In a
-#   first layer the input is data, and half of the work of `backward` would be for nothing.
+#   first layer the input is data, and half of that layer's work in `backward` would be for nothing.
 #
 # The name comes from "vector-Jacobian product", but you need not know that to write one.
 
@@ -204,6 +208,11 @@ except GradientMismatch as mismatch:
     message = str(mismatch)
     print(message)
 assert "input 0" in message
+
+# %% [markdown]
+# `wanted` lists the inputs that need a gradient. `gradcheck` tries every choice of them, since a
+# vjp may be right for one and wrong for another. Here it began with input 0 alone, `(0,)`, and had
+# seen enough.
 
 # %% [markdown]
 # ## A network that learns
@@ -273,8 +282,8 @@ show(figure, "spirals")
 # %% [markdown]
 # ## Exercise
 #
-# `swish(x) = x · σ(x)` with `σ(x) = 1 / (1 + e^-x)` is a popular bend. Write it as an op with its
-# own vjp, check it with `gradcheck`, and put it into `Net` instead of `tanh`.
+# `swish(x) = x · σ(x)` with `σ(x) = 1 / (1 + e^-x)` is a popular non-linearity. Write it as an op
+# with its own vjp, check it with `gradcheck`, and put it into `Net` instead of `tanh`.
 #
 # Hint: the slope of σ is `σ · (1 - σ)`, and the slope of a product `f · g` is `f'g + fg'`.
 #
@@ -296,14 +305,14 @@ except NotImplementedError:
 # %% [markdown]
 # ## What to keep
 #
-# - Backward goes through the forward pass from right to left. Along a way slopes multiply, over
-#   several ways they add up.
+# - Backward goes through the forward pass from right to left. Along a path slopes multiply,
+#   over several paths they add up.
 # - Each op knows only its own slope. It keeps the numbers that it needs for it, and these are what
 #   fills the memory in training.
 # - A gradient is checked by trying it out.
 #
-# `docs/engine.md` tells how the engine does it. In the next tutorial four ranks each have a
-# gradient, and all want the sum.
+# In the repository of minipar, `docs/engine.md` tells how the engine does it. In the next tutorial
+# four ranks each have a gradient, and all want the sum.
 
 # %%
 assert right > 0.98, right
