@@ -7,13 +7,15 @@
 # gradient can be gigabytes, and wires are slow.
 #
 # This job is called **all-reduce**. You will write it twice: first the way that comes to mind, then
-# as a ring, which is what real training uses. We count every byte.
+# as a ring, which is what real training uses. We count every byte. (A MB is 2^20 bytes, a GB/s is
+# 10^9 bytes a second.)
 #
 # The ranks are on your own machine: `minipar.run(work, ranks=4)` calls `work(group)` four times, as
 # four threads that take turns. `group.rank` tells each who it is: 0, 1, 2 or 3.
 
 # %%
 import inspect
+import math
 import sys
 import tempfile
 from importlib import import_module
@@ -30,6 +32,8 @@ from minipar.events import Event, recording
 from minipar.trace.ring import draw_ring, ring_snapshots, ring_text
 from minipar.trace.show import show
 
+MB = 2**20
+
 
 def hello(group: Group) -> str:
     return f"I am rank {group.rank} of {group.size}"
@@ -38,11 +42,12 @@ def hello(group: Group) -> str:
 print(minipar.run(hello, ranks=4))
 
 # %% [markdown]
-# Each rank gets a gradient of a million numbers, 4 MB. (Random ones do: we are not here for the
-# network.) The sum that everybody should have in the end is easy for us, since we see all four:
+# Each rank gets a gradient of 2^20 numbers, a million or so: 4 MB. (Random ones do: we are not here
+# for the network.) The sum that everybody should have in the end is easy for us, since we see all
+# four:
 
 # %%
-N = 1_000_000
+N = 2**20
 
 
 def gradient(rank: int, n: int = N) -> Array:
@@ -102,7 +107,7 @@ def measure(all_reduce, ranks: int = 4, n: int = N) -> list[list[Event]]:
 def table(logs: list[list[Event]]) -> list[int]:
     """Print what each rank sends; the bytes as a list."""
     for rank, log in enumerate(logs):
-        print(f"rank {rank}: {len(log)} messages, {sum(e.nbytes for e in log) / 1e6:5.1f} MB")
+        print(f"rank {rank}: {len(log)} messages, {sum(e.nbytes for e in log) / MB:5.1f} MB")
     return [sum(e.nbytes for e in log) for log in logs]
 
 
@@ -150,8 +155,10 @@ print(ring_text(snapshots[1:3]))
 # ## The ring by hand
 #
 # `group.sendrecv(array, dst, src)` sends to one rank and receives from another at the same time.
-# That matters: if all four ranks first did a `send` and waited until it is taken, nobody would be
-# there to take it.
+# That matters. With a `send` and then a `recv`, all four would be in `send` at the same time. Where
+# a send waits for its receive, as it does between GPUs, nobody would be there to take anything, and
+# all would wait forever. (The ranks of `minipar` take in what arrives while they wait, and so would
+# get away with it. `sendrecv` is right everywhere.)
 #
 # Which chunk does rank r send in step 1? Look at the picture: rank 1 sends chunk 0, rank 2 sends
 # chunk 1. So it is `r - 1`, and one lower in every step. `% p` closes the circle.
@@ -191,7 +198,7 @@ ring_bytes = table(measure(ring))
 builtin = minipar.run(lambda group: group.all_reduce(gradient(group.rank)), ranks=4)
 builtin_logs = measure(lambda group, x: group.all_reduce(x))
 predicted = cost.ring_all_reduce(p=4, n=4 * N)
-print(f"predicted: {predicted.messages} messages, {predicted.sent / 1e6:5.1f} MB")
+print(f"predicted: {predicted.messages} messages, {predicted.sent / MB:5.1f} MB")
 assert table(builtin_logs) == ring_bytes == [predicted.sent] * 4
 assert all(len(log) == predicted.messages for log in builtin_logs)
 assert all(np.array_equal(a, b) for a, b in zip(by_hand, builtin))  # to the last bit
@@ -216,16 +223,43 @@ assert all(np.array_equal(builtin[0], other) for other in builtin[1:])
 # A message of n bytes takes `α + n·β`. The ring has 2(p-1) steps one after the other, so it pays α
 # 2(p-1) times. For 64 ranks that is 126 times.
 #
-# The opponent is **doubling**: in step k, swap the *whole* array with the rank whose number differs
-# in bit k, and add. Step 0 makes pairs, step 1 fours, step 2 eights. For 64 ranks it needs only 6
-# steps, but sends the whole array in each of them.
+# The opponent is **recursive doubling**, doubling for short: in step k, swap the *whole* array with
+# the rank whose number differs in bit k, and add. Step 0 makes pairs, step 1 fours, step 2 eights.
+# For 64 ranks it needs only 6 steps, but sends the whole array in each of them.
+#
+# From which size on does the ring win? With s = log2(p) steps of doubling the two are equal where
+#
+#     2(p-1)·α + 2(p-1)/p · n·β  =  s·α + s·n·β
+#
+# Solve it for n on paper before you read on. On one side comes what the ring loses in steps, on the
+# other what it saves in bytes: `(2(p-1) - s)·α = (s - 2(p-1)/p)·n·β`, and so
+#
+#     n  =  α/β · (2(p-1) - s) / (s - 2(p-1)/p)
+#
+# For 64 ranks that is 120/4.03 times α/β, the 100,000 bytes that a wire carries in the time of α.
 
 # %%
 alpha, beta = 10e-6, 1 / 10e9
-p, rounds = 64, 6
+p = 64
+s = 6  # steps of doubling: log2(64)
+crossing = alpha / beta * (2 * (p - 1) - s) / (s - 2 * (p - 1) / p)
+print(f"the ring wins from {crossing / MB:.2f} MB on")
+
+
+def ring_time(n: float) -> float:
+    return cost.ring_all_reduce(p, n).seconds(alpha, beta, 0)
+
+
+def doubling_time(n: float) -> float:
+    return cost.Cost(s, s * n, 0).seconds(alpha, beta, 0)
+
+
+assert math.isclose(ring_time(crossing), doubling_time(crossing))
+
+# %%
 sizes = np.logspace(1, 9, 200)
-ring_s = [cost.ring_all_reduce(p, n).seconds(alpha, beta, 0) for n in sizes]
-doubling_s = [cost.Cost(rounds, rounds * n, rounds * n).seconds(alpha, beta, 0) for n in sizes]
+ring_s = [ring_time(n) for n in sizes]
+doubling_s = [doubling_time(n) for n in sizes]
 naive_s = [cost.Cost(2 * (p - 1), 2 * (p - 1) * n, 0).seconds(alpha, beta, 0) for n in sizes]
 
 figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
@@ -236,9 +270,8 @@ for seconds, colour, style, label in (
     (ring_s, "#0072B2", "-", "ring"),
 ):
     axes.loglog(sizes, seconds, style, color=colour, linewidth=2, label=label)
-crossing = float(sizes[np.argmax(np.array(ring_s) < doubling_s)])
 axes.axvline(crossing, color="#BBBBBB", linewidth=1)
-axes.annotate(f"from {crossing / 1e6:.1f} MB on the ring wins", (crossing, 1.2e-4), xytext=(7, 0),
+axes.annotate(f"from {crossing / MB:.1f} MB on\nthe ring wins", (crossing, 1.2e-4), xytext=(7, 0),
               textcoords="offset points")  # fmt: skip
 axes.set(xlabel="bytes of the array", ylabel="predicted seconds", title="All-reduce on 64 ranks")
 axes.spines[["top", "right"]].set_visible(False)
@@ -257,9 +290,8 @@ show(figure, "cost")
 
 # %%
 def forgetful(group: Group) -> None:
-    x = np.ones(4)
     if group.rank != 2:
-        group.all_reduce(x)
+        group.all_reduce(gradient(group.rank))
 
 
 try:
@@ -270,7 +302,7 @@ except Deadlock as deadlock:
 assert "rank 2 has finished" in message
 
 # %% [markdown]
-# Rank 3 waits for rank 2, rank 0 for rank 3, rank 1 for rank 0. With other libraries such a program
+# Ranks 1 and 3 wait for rank 2, and rank 0 waits for rank 3. With other libraries such a program
 # just stands still. `minipar` sees that nobody can go on, and says who waits for whom, in which
 # line of your code. Read such a message from the rank that has finished: that is where the call is
 # missing.
@@ -284,17 +316,25 @@ assert "rank 2 has finished" in message
 
 # %%
 world = minipar.init()  # the group of all ranks of this run; more about it below
-try:
-    minipar.run(lambda group: group.rank, ranks=2, backend="process")
-except UsageError as refusal:
-    print(refusal)
+if world.size == 1:  # that is, unless this tutorial itself runs on several ranks
+    try:
+        minipar.run(lambda group: group.rank, ranks=2, backend="process")
+    except UsageError as refusal:
+        print(refusal)
 
 # %% [markdown]
-# So we put `ring` into a file and import it from there. In your own project it would be in a file
-# from the beginning.
+# So we put our functions into a file and import them from there. In your own project they would be
+# in a file from the beginning.
+#
+# Now that the ranks run at the same time, a clock makes sense. `stopwatch` takes the best of
+# several tries, since other programs disturb some of them. Do not expect the ratio of the bytes.
+# The formulas are about computers with wires of their own. These processes share one memory, and
+# perhaps have fewer cores than there are ranks. All together they copy equally much by either
+# method, and the ring may well lose.
 
 # %%
 my_ring = f"""
+import time
 import numpy as np
 from minipar import Group
 from minipar.array import Array
@@ -302,21 +342,38 @@ from minipar.array import Array
 N = {N}
 
 {inspect.getsource(gradient)}
+{inspect.getsource(naive)}
 {inspect.getsource(ring)}
 
 def work(group):
     return ring(group, gradient(group.rank))
+
+def stopwatch(group):
+    x, best = gradient(group.rank), []
+    for all_reduce in (naive, ring):
+        tries = []
+        for _ in range(7):
+            group.barrier()
+            begun = time.perf_counter()
+            all_reduce(group, x)
+            group.barrier()
+            tries.append(time.perf_counter() - begun)
+        best.append(min(tries))
+    return best
 """
 
-if world.size == 1:  # that is, unless this tutorial itself runs on several ranks
+if world.size == 1:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "my_ring.py").write_text(my_ring)
         sys.path.insert(0, folder)
-        work = import_module("my_ring").work
-        in_processes = minipar.run(work, ranks=4, backend="process")
+        my_ring_file = import_module("my_ring")
+        in_processes = minipar.run(my_ring_file.work, ranks=4, backend="process")
+        naive_s, ring_s = minipar.run(my_ring_file.stopwatch, ranks=4, backend="process")[0]
         sys.path.remove(folder)
     assert all(np.array_equal(a, b) for a, b in zip(by_hand, in_processes))
     print("four processes, the same sum to the last bit")
+    print(f"through rank 0: {naive_s * 1e3:.1f} ms; ring: {ring_s * 1e3:.1f} ms")
+    print(f"a ratio of {naive_s / ring_s:.1f}; the bytes of the busiest rank have one of 2.0")
 
 # %% [markdown]
 # There is another way to start ranks: `minipar run -n 4 script.py` starts a whole script four
@@ -346,10 +403,14 @@ def doubling(group: Group, x: Array) -> Array:
 
 
 def check(all_reduce) -> None:
-    for total in minipar.run(lambda group: all_reduce(group, gradient(group.rank, 8)), ranks=8):
-        assert close(total, sum(gradient(rank, 8) for rank in range(8)))
-    for log in measure(all_reduce, ranks=8, n=100):
-        assert len(log) == 3 and sum(e.nbytes for e in log) == 3 * 400
+    wanted = sum(gradient(rank, 8) for rank in range(8))
+    totals = minipar.run(lambda group: all_reduce(group, gradient(group.rank, 8)), ranks=8)
+    for rank, total in enumerate(totals):
+        assert close(total, wanted), f"rank {rank} has {total}, the sum is {wanted}"
+    for rank, log in enumerate(measure(all_reduce, ranks=8, n=100)):
+        nbytes = sum(e.nbytes for e in log)
+        assert len(log) == 3, f"rank {rank} sent {len(log)} messages, expected 3"
+        assert nbytes == 3 * 400, f"rank {rank} sent {nbytes} bytes, expected {3 * 400}"
 
 
 try:
@@ -367,12 +428,13 @@ except NotImplementedError:
 # - Small messages cost α, large ones β. The ring is for large ones.
 # - All ranks must make the same calls in the same order.
 #
-# `docs/all_reduce.md` has the tables, `minipar/comm/collectives.py` the real ring: ten lines.
+# In the repository of minipar, `docs/all_reduce.md` has the tables, and
+# `minipar/comm/collectives.py` the real ring: ten lines.
 
 # %%
 assert all(close(total) for total in builtin)
 assert max(naive_bytes) == 2 * max(ring_bytes)  # p = 4: three arrays against one and a half
-assert 1e5 < crossing < 1e7
+assert 2 * MB < crossing < 4 * MB
 
 # %% [markdown]
 # ## A solution of the exercise
