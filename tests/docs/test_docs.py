@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
@@ -54,6 +56,31 @@ def test_every_tutorial_page_and_figure_is_mentioned() -> None:
     for path in expected:
         if path.name != "index.md":
             assert path.name in text, f"{path.name} is mentioned nowhere"
+
+
+def test_a_trained_model_is_used_as_the_page_says(tmp_path: Path) -> None:
+    """docs/make.py runs the other examples; this one needs a run folder."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def python(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    small = "--backend local --steps 2 --layers 1 --d 32 --heads 2 --block 16 --eval-batches 1"
+    printed = python("-m", "minipar", "train", "gpt", "--json", *small.split())
+    page = (REPOSITORY / "docs/training.md").read_text(encoding="utf-8")
+    fields = re.findall(r"`(\w+)`", page.split("| field |")[1].split("\n\n")[0])
+    assert sorted(json.loads(printed)) == sorted(fields)
+    said = python(str(REPOSITORY / "docs/examples/use_model.py"), "runs/gpt-1")
+    assert said.startswith("after 2 steps it writes:\ndef ")
 
 
 def test_the_picture_of_the_floors_is_the_table_of_the_test() -> None:
