@@ -97,3 +97,12 @@ def test_the_picture_of_the_floors_is_the_table_of_the_test() -> None:
         for name in re.findall(r"[a-z_]+(?:/[a-z_]*)?", line):
             drawn[name.strip("/").replace("/", ".")] = number
     assert {name: drawn.get(name) for name in floors.FLOORS} == floors.FLOORS
+
+
+def test_the_readme_shows_the_same_floors() -> None:
+    pictures = []
+    for page in ("README.md", "docs/floors.md"):
+        blocks = (REPOSITORY / page).read_text(encoding="utf-8").split("```")[1::2]
+        pictures.append([block for block in blocks if "AUTOGRAD TOWER" in block])
+    assert len(pictures[1]) == 1
+    assert pictures[0] == pictures[1]
