@@ -8,6 +8,7 @@ while: what it says of other ranks ends waits, and if the launcher is gone, this
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import runpy
@@ -28,10 +29,13 @@ from minipar.comm.group import Group
 from minipar.comm.process import ProcessTransport
 from minipar.errors import Deadlock, Interrupted, PeerLost
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _die_with_launcher()
     control, segment = (int(argument) for argument in sys.argv[1:3])
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
@@ -45,6 +49,14 @@ def main() -> None:
     group = Group(transport)
     ambient.world.set(group)
     sys.exit(_work(sock, group, work))
+
+
+def _die_with_launcher() -> None:
+    """Have the kernel kill this process if the launcher dies, where it can (Linux): the thread
+    below could not, if this process is stopped or holds the interpreter's lock.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listen(sock: socket.socket, transport: ProcessTransport) -> None:

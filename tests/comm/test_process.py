@@ -174,6 +174,16 @@ def test_nothing_is_left_when_the_launcher_is_stopped(tmp_path, fn, number):
     assert launcher.returncode != 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_not_even_a_stopped_rank_outlives_its_launcher(tmp_path):
+    with launched("busy", 2, tmp_path) as launcher:
+        children = pids(tmp_path, 2)
+        os.kill(children[1], signal.SIGSTOP)
+        launcher.kill()
+        launcher.communicate(timeout=FAILED_IN_S)
+    eventually(lambda: not any(map(alive, children)))
+
+
 def test_a_busy_rank_is_ended_when_another_is_killed(tmp_path):
     with launched("busy", 3, tmp_path) as launcher:
         children = pids(tmp_path, 3)
