@@ -32,13 +32,10 @@ class RunFolder:
     @classmethod
     def create(cls, config: Config, out: str | None) -> RunFolder:
         """A new folder: `out`, or the first free runs/MODEL-N.  Raises: UsageError."""
-        if out is None:
-            path = next(
-                p for n in count(1) if not (p := Path("runs", f"{config.model}-{n}")).exists()
-            )
-        else:
-            path = Path(out)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        path = _first_free(config.model) if out is None else Path(out)
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file: --out names a folder.")
+        if path.exists() and any(path.iterdir()):
             raise UsageError(
                 f"{path} is not empty: choose another --out, or go on with --resume {path}."
             )
@@ -65,3 +62,15 @@ class RunFolder:
         new = self.metrics_file.with_suffix(".new")
         new.write_text("".join(kept))
         new.replace(self.metrics_file)
+
+
+def _first_free(model: str) -> Path:
+    """runs/MODEL-N, made here, so that no other run that starts now gets the same."""
+    for n in count(1):
+        path = Path("runs", f"{model}-{n}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("count() has no end")

@@ -20,7 +20,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UsageError, match="is not empty: choose another --out, or go on with --res"):
         RunFolder.create(Config(), str(tmp_path))
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match=r"mine\.txt is a file"):
         RunFolder.create(Config(), str(tmp_path / "mine.txt"))
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
