@@ -22,7 +22,7 @@ from minipar.errors import CommError, UsageError
 
 MAGIC = b"mp01"
 MAX_DIMS = 8
-MAX_SIGNATURE = 64
+MAX_SIGNATURE = 96
 LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s104s")
 HEADER_BYTES = LAYOUT.size
 DTYPES = frozenset(np.dtype(code).name for code in "?bhiqBHIQefdFD") | {"bfloat16"}
@@ -35,7 +35,7 @@ class Call(NamedTuple):
     group: int
     sequence: int
     op: str
-    signature: str  # what all ranks must agree on, e.g. "sum float32[512]"
+    signature: str  # what all ranks must agree on, e.g. "sum float32[512] by ring"
     site: str  # file:line
 
     @property
@@ -44,7 +44,8 @@ class Call(NamedTuple):
         return self.group, self.op in ("send", "recv")
 
     def __str__(self) -> str:
-        return f"{self.op} #{self.sequence} at {self.site}"
+        where = f" of group {self.group}" if self.group else ""
+        return f"{self.op} #{self.sequence}{where} at {self.site}"
 
 
 class Header(NamedTuple):

@@ -151,6 +151,20 @@ class Mailbox:
         """Whether a message from src (or ANY) waits for a receive in the call's lane."""
         return any(src in (ANY, m.src) for m in self._arrived[call.lane])
 
+    def contradiction(self, call: Call) -> Message | None:
+        """A message to a collective call that proves that its sender has parted ways with us.
+
+        It belongs to our call's number or an earlier one, and yet is not part of our call. So it
+        need not wait until the rank that this one happens to wait for has something to say.
+        """
+        if call.op in ("send", "recv"):
+            return None
+        for message in self._arrived[call.lane]:
+            theirs = message.header.call
+            if theirs.sequence <= call.sequence and theirs[:4] != call[:4]:
+                return message
+        return None
+
     def unasked(self, src: int) -> str:
         """What has come from src (or ANY) and nobody asked for, as error messages say it."""
         left = [m for lane in self._arrived.values() for m in lane if src in (ANY, m.src)]
@@ -176,6 +190,7 @@ class Pending:
         self._transport, self._ready, self._result = transport, ready, result
         self._give_up = give_up
         self._whom, self._call = whom, call
+        self.note = ""  # a line to be added to what goes wrong
 
     def done(self) -> bool:
         """Whether `wait` would return at once.  Raises: PeerLost, Deadlock if it never will be."""
@@ -189,8 +204,10 @@ class Pending:
         if not self._ready():
             try:
                 self._transport.wait(self._ready, self._whom, self._call)
-            except CommError:
+            except CommError as error:
                 self._give_up()
+                if self.note:
+                    raise type(error)(f"{error}\n{self.note}") from None
                 raise
         return self._result()
 
@@ -198,14 +215,18 @@ class Pending:
 def pending_receive(
     transport: Transport, mailbox: Mailbox, receive: Receive, call: Call
 ) -> Pending:
-    """Post `receive` and return its Pending; the same for every transport."""
+    """Post `receive` and return its Pending; the same for every transport.
+
+    It ends with the message, or with one that shows that the message will not come: whoever
+    checks headers (`Link.received`) sees that this is another call's.
+    """
     mailbox.post(receive)
     return Pending(
         transport,
-        ready=lambda: receive.message is not None,
+        ready=lambda: receive.message is not None or mailbox.contradiction(call) is not None,
         whom=receive.src,
         call=call,
-        result=lambda: receive.message,
+        result=lambda: receive.message or mailbox.contradiction(call),
         give_up=lambda: mailbox.withdraw(receive),
     )
 

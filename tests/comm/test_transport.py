@@ -5,7 +5,7 @@ import pytest
 
 import minipar
 from minipar.comm.frame import Call, header_for
-from minipar.comm.transport import ANY, Mailbox, Message, Receive
+from minipar.comm.transport import ANY, Mailbox, Message, Receive, pending_receive
 from tests.comm import ranks
 
 
@@ -68,3 +68,33 @@ def test_a_receive_does_not_write_into_an_array_that_does_not_fit(out):
     receive = Receive(1, RECV, out)
     receive.take(message(1, 7))
     assert (out == 0).all() and receive.message.array is not out
+
+
+REDUCE = Call(0, 5, "all_reduce", "sum float64[1] by ring", "here:3")
+
+
+@pytest.mark.parametrize(
+    ("other", "contradicts"),
+    [
+        (REDUCE._replace(site="there:4"), False),  # the same call, on another line
+        (REDUCE._replace(sequence=6, op="barrier"), False),  # a rank that is ahead
+        (REDUCE._replace(signature="sum float64[1] by tree"), True),
+        (REDUCE._replace(op="barrier", signature=""), True),
+        (REDUCE._replace(sequence=4), True),  # a message that nobody took in an earlier call
+        (REDUCE._replace(group=1, op="barrier"), False),
+        (SEND._replace(sequence=5), False),
+    ],
+)
+def test_a_message_that_no_right_program_sends_ends_the_wait_for_another(other, contradicts):
+    box = Mailbox()
+    box.deliver(message(2, 1, other))
+    pending = pending_receive(None, box, Receive(1, REDUCE), REDUCE)
+    assert (box.contradiction(REDUCE) is not None) == contradicts
+    if contradicts:
+        assert pending.wait().header.call == other
+
+
+def test_sends_and_receives_contradict_nothing():
+    box = Mailbox()
+    box.deliver(message(2, 1))
+    assert box.contradiction(RECV._replace(sequence=3)) is None
