@@ -21,6 +21,8 @@ class Event(NamedTuple):
     sequence: int  # that call's number in its group
     nbytes: int  # payload, without the header
     site: str  # file:line of the call
+    algorithm: str = ""  # which one carried the call out, e.g. "ring"; none for send
+    group: int = 0  # the group's number, 0 for all ranks
 
 
 @contextmanager

@@ -1,8 +1,12 @@
-"""The formulas at values worked out by hand; tests/comm/test_collectives.py counts messages."""
+"""The formulas at values worked out by hand, and as text; test_algorithms counts messages."""
+
+import math
+import re
 
 import pytest
 
 from minipar import cost
+from minipar.comm.algorithms import ALGORITHMS
 
 
 def test_ring_all_reduce_of_four():
@@ -20,6 +24,32 @@ def test_one_rank_sends_nothing():
 def test_rounds_are_the_logarithm_rounded_up(p, rounds):
     assert cost.dissemination_barrier(p).messages == rounds
     assert cost.tree_broadcast(p, 10) == (rounds, 10 * rounds, 0)
+
+
+def test_halving_and_doubling_of_eight_and_of_six():
+    """8: half, a quarter, an eighth, and back. 6: two ranks are folded in first and out last."""
+    assert cost.halving_doubling_all_reduce(8, 800) == (6, 1400, 700)
+    assert cost.halving_doubling_all_reduce(6, 800) == (4 + 3, 1200 + 1600, 600 + 400)
+
+
+def read(formula, p, n, alpha, beta, gamma):
+    """The value of a formula as it stands in a docstring, worked out from the text."""
+    q = 2 ** math.floor(math.log2(p))
+    m = sum(min(2**i, p - q) for i in range(int(math.log2(q))))
+    letters = {"p": p, "n": n, "q": q, "m": m, "k": math.ceil(math.log2(p)), "log2": math.log2}
+    letters |= {"α": alpha, "β": beta, "γ": gamma}
+    text = formula.replace("[p>q]", "(p>q)").replace("·", "*")
+    text = re.sub(r"(\d)(?=[a-zα-γ(])(?<!log2)", r"\1*", text)
+    return eval(text, letters)  # our own docstring
+
+
+@pytest.mark.parametrize("p", range(1, 18))
+def test_each_docstring_is_the_formula(p):
+    for op, known in ALGORITHMS.items():
+        for algorithm in known:
+            text = getattr(cost, f"{algorithm}_{op}").__doc__
+            found = cost.of(op, algorithm, p, 1000).seconds(3.0, 0.5, 0.01)
+            assert found == pytest.approx(read(text, p, 1000, 3.0, 0.5, 0.01)), text
 
 
 def test_seconds():

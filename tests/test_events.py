@@ -11,17 +11,19 @@ def work(group):
     with recording() as log:
         group.send(np.zeros(3), (group.rank + 1) % group.size)
         group.recv((group.rank - 1) % group.size)
-        group.all_reduce(np.zeros(4))
+        group.all_reduce(np.zeros(4), algorithm="ring")
     group.barrier()
     return log
 
 
 def test_every_message_of_the_block_and_no_other():
     for rank, log in enumerate(run(work, 2)):
-        assert [(e.rank, e.peer, e.op, e.sequence, e.nbytes) for e in log] == [
-            (rank, 1 - rank, "send", 0, 24),
-            (rank, 1 - rank, "all_reduce", 1, 16),
-            (rank, 1 - rank, "all_reduce", 1, 16),
+        assert all((e.rank, e.peer) == (rank, 1 - rank) for e in log)
+        assert [(e.op, e.sequence, e.nbytes, e.algorithm) for e in log] == [
+            ("send", 0, 24, ""),
+            ("all_reduce", 1, 16, "ring"),
+            ("all_reduce", 1, 16, "ring"),
         ]
+        assert [event.group for event in log] == [0, 0, 0]
         assert all("test_events.py:" in event.site for event in log)
     assert ambient.recorder.get() is None

@@ -1,4 +1,7 @@
-"""The collectives, over nothing but `sendrecv` (and `send`, `recv`) between two ranks.
+"""The collectives that a student opens first: the ring, and two others in which all ranks do alike.
+
+All are index arithmetic over nothing but `sendrecv` (and `send`, `recv`, `add`) between two ranks.
+`naive`, `tree` and `halving_doubling`, beside this file, get to the same results in other ways.
 
 Letters: p ranks in the group, r own rank, n bytes of the array; α seconds per message, β per byte
 sent, γ per byte added. Each docstring states its cost; `cost.py` has the formulas, and a test
@@ -11,26 +14,11 @@ counts the messages against them.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from minipar.array import Array, array_module
-
-
-class Link(Protocol):
-    """What a collective sees of its call: the neighbours, and how to add."""
-
-    rank: int
-    size: int
-
-    def send(self, array: Array, dst: int) -> None: ...
-
-    def recv(self, src: int) -> Array: ...
-
-    def sendrecv(self, array: Array, dst: int, src: int) -> Array: ...
-
-    def add(self, into: Array, array: Array) -> None: ...
+from minipar.comm.tree import tree_gather, tree_scatter
+from minipar.comm.wiring import Link, even_cuts, pieces
 
 
 def ring_reduce_scatter(link: Link, chunks: list[Array]) -> None:
@@ -77,24 +65,50 @@ def ring_all_reduce(link: Link, buf: Array) -> None:
     ring_all_gather(link, chunks)
 
 
-def tree_broadcast(link: Link, array: Array, root: int) -> Array:
-    """Bring the root's array to every rank, along a binomial tree.
+def ring_broadcast(link: Link, buf: Array) -> None:
+    """Bring the buf of rank 0 to every rank: a chunk to each, along a tree, then once round.
 
-    array:  any shape; what the other ranks pass is not read.
-    Result: the root's array.
-    Cost:   ceil(log2 p) rounds on the longest path:  ceil(log2 p) · (α + n·β)
+    buf:    a flat array, the same length and dtype on every rank; only rank 0's is read.
+    Cost:   (k + p-1)·α + 2(p-1)/p · n·β, k = ceil(log2 p)
     Raises: as ring_reduce_scatter.
-    Paper:  Thakur, Rabenseifner & Gropp 2005, section 4.2.
+    Paper:  Thakur, Rabenseifner & Gropp 2005, section 4.2 (there after van de Geijn).
     """
-    p, place = link.size, (link.rank - root) % link.size  # the root stands at place 0
-    reach = 1
-    while reach < p:  # after this round the places below 2 · reach have it
-        if place < reach and place + reach < p:
-            link.send(array, (link.rank + reach) % p)
-        elif reach <= place < 2 * reach:
-            array = link.recv((link.rank - reach) % p)
-        reach *= 2
-    return array
+    cuts = even_cuts(len(buf), link.size)
+    chunks = pieces(buf, cuts)
+    mine = tree_scatter(link, buf, cuts)
+    if link.rank:
+        chunks[link.rank][...] = mine
+    ring_all_gather(link, chunks)
+
+
+def ring_reduce(link: Link, buf: Array) -> None:
+    """Add up the bufs of all ranks on rank 0: once round, then the chunks along a tree.
+
+    buf:    a flat array, the same length and dtype on every rank.
+    After:  buf is the total on rank 0, scratch elsewhere.
+    Cost:   (p-1 + k)·α + 2(p-1)/p · n·β + (p-1)/p · n·γ, k = ceil(log2 p)
+    Raises: as ring_reduce_scatter.
+    Paper:  Thakur, Rabenseifner & Gropp 2005, section 4.4, with the ring in place of halving.
+    """
+    cuts = even_cuts(len(buf), link.size)
+    ring_reduce_scatter(link, pieces(buf, cuts))
+    tree_gather(link, buf, cuts)
+
+
+def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:
+    """Bring row j of rank i to row i of rank j, each straight to its receiver.
+
+    rows:     [p, ...], the same shape and dtype on every rank.
+    received: of the same shape; filled.
+    Cost:     p-1 steps, (p-1)/p · n bytes out of each rank:  (p-1)·α + (p-1)/p · n·β
+    Raises:   as ring_reduce_scatter.
+    Paper:    Thakur, Rabenseifner & Gropp 2005, section 4.5: pairwise exchange.
+    """
+    p, r = link.size, link.rank
+    received[r] = rows[r]
+    for step in range(1, p):  # in each step every rank sends one message and receives one
+        dst, src = (r + step) % p, (r - step) % p
+        received[src] = link.sendrecv(rows[dst], dst, src)
 
 
 def dissemination_barrier(link: Link) -> None:

@@ -1,42 +1,46 @@
 """A group of ranks and its calls: what a training script talks to.
 
-A `Group` numbers each call, writes down where it was made, and hands it as a `Link` to the
-algorithm in `collectives`. What is not index arithmetic happens here: shapes, averages, `out=`.
+A `Group` numbers each call, writes down where it was made, and hands it as a link to one of the
+algorithms of `algorithms`. What is not index arithmetic happens here: shapes, roots, `out=`.
 
 Every rank of the group must make the same collective calls in the same order, with arrays of the
-same shape and dtype. Ranks are counted within the group.
+same shape and dtype, and the same `algorithm=` (None: `choose` decides, alike on all ranks). Ranks
+are counted within the group. In the costs, n is the bytes of the whole array; they are those of the
+algorithm for large arrays, `cost` has the others. All calls raise UsageError, CallMismatch,
+PeerLost, CommTimeout, Deadlock.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from minipar.array import Array, array_module, describe
-from minipar.comm import collectives
-from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
-from minipar.comm.link import Link, as_array
-from minipar.comm.transport import ANY, Pending, Transport
-from minipar.errors import CallMismatch, UsageError
+import numpy as np
 
-OPS = ("sum", "mean")
+from minipar.array import Array, array_module, describe
+from minipar.comm.algorithms import Algorithm, pick
+from minipar.comm.link import Calls, Receiving, as_array, world_suffix
+from minipar.comm.reduction import Reduction
+from minipar.comm.transport import ANY, Pending, Transport
+from minipar.comm.wiring import Link, even_cuts, seen_from
+from minipar.errors import CallMismatch, UsageError
 
 
 class Group:
     """Some ranks of the world that communicate with each other."""
 
     def __init__(
-        self, transport: Transport, ranks: Sequence[int] | None = None, ident: int = 0
+        self,
+        transport: Transport,
+        ranks: Sequence[int] | None = None,
+        ident: int = 0,
     ) -> None:
         """ranks: world ranks in group order (None: all).  ident: the same number on all of them."""
-        self._transport, self._ident = transport, ident
-        self._ranks = tuple(range(transport.size) if ranks is None else ranks)
-        self.rank = self._ranks.index(transport.rank)
-        self.size = len(self._ranks)
-        self._collectives = 0
-        self._sent: Counter[int] = Counter()
-        self._received: Counter[int] = Counter()
+        self._transport = transport
+        self.world_ranks = tuple(range(transport.size) if ranks is None else ranks)
+        self.rank = self.world_ranks.index(transport.rank)
+        self.size = len(self.world_ranks)
+        self._calls = Calls(transport, self.world_ranks, ident)
 
     @property
     def backend(self) -> str:
@@ -44,7 +48,8 @@ class Group:
         return self._transport.backend
 
     def __repr__(self) -> str:
-        return f"Group(rank {self.rank} of {self.size})"
+        world = world_suffix(self.world_ranks, self.rank)
+        return f"Group(rank {self.rank} of {self.size}{world})"
 
     # -- between two ranks --------------------------------------------------------------------
 
@@ -52,28 +57,25 @@ class Group:
         """Send array to rank dst; afterwards it may be changed.  Cost: α + n·β.
 
         Up to 256 KB return at once; more may wait until dst receives.
-        Raises: UsageError, PeerLost, CommTimeout, Deadlock.
         """
         self.isend(array, dst).wait()
 
     def isend(self, array: Array, dst: int) -> Pending:
         """Begin to send; array must stay as it is until `wait()` of the result returns."""
         self._check_peer("send", dst)
-        return self._link("send", sequence=self._number(self._sent, dst)).isend(array, dst)
+        return self._calls.send(dst).isend(array, dst)
 
     def recv(self, src: int, out: Array | None = None) -> Any:
         """The next array that rank src sends to this rank; with src=ANY the pair (src, array).
 
         out: an array of the same shape and dtype to receive into (it is the result, too).
-        Raises: CallMismatch (shape or dtype other than out's), PeerLost, CommTimeout, Deadlock.
         """
         return self.irecv(src, out).wait()
 
-    def irecv(self, src: int, out: Array | None = None) -> _Receiving:
+    def irecv(self, src: int, out: Array | None = None) -> Receiving:
         """Ask for the next array from src; `wait()` of the result returns what `recv` would."""
         self._check_peer("recv", src, also=ANY)
-        number = 0 if src == ANY else self._number(self._received, src)
-        return _Receiving(self._link("recv", sequence=number), src, out)
+        return Receiving(self._calls.recv(src), src, out)
 
     def sendrecv(self, array: Array, dst: int, src: int, out: Array | None = None) -> Array:
         """Send to dst and receive from src at the same time; never blocks against itself."""
@@ -85,71 +87,137 @@ class Group:
     def poll(self, src: int = ANY) -> bool:
         """Whether an array from src (any rank, if not given) is there for `recv` to take."""
         self._check_peer("poll", src, also=ANY)
-        call = Call(self._ident, 0, "recv", "", "")
-        return self._transport.poll(src if src == ANY else self._ranks[src], call)
+        return self._calls.poll(src)
 
-    # -- all together -------------------------------------------------------------------------
+    # -- one has it, or gets it ---------------------------------------------------------------
 
-    def barrier(self) -> None:
-        """Return once every rank has called this.  Cost: ceil(log2 p) · α."""
-        collectives.dissemination_barrier(self._link("barrier"))
-
-    def broadcast(self, x: Array, root: int = 0) -> Array:
+    def broadcast(self, x: Array, root: int = 0, algorithm: str | None = None) -> Array:
         """A copy of the root's x on every rank; all pass an array of the same shape and dtype.
 
-        Cost: ceil(log2 p) · (α + n·β), a binomial tree.
+        Cost: (ceil(log2 p) + p-1)·α + 2(p-1)/p · n·β, in chunks round the ring.
         """
         x = as_array("broadcast", x)
-        self._check_peer("broadcast", root)
-        link = self._link("broadcast", f"from {root} {describe(x)}")
-        out = collectives.tree_broadcast(link, x, root)
-        return out.copy() if out is x else out
+        run, link = self._begin(
+            "broadcast", f"from {root} {describe(x)}", x.nbytes, algorithm, root
+        )
+        flat = x.reshape(-1).copy() if self.rank == root else _like(x, (x.size,))
+        run(link, flat)
+        return flat.reshape(x.shape)
 
-    def all_reduce(self, x: Array, op: str = "sum", out: Array | None = None) -> Array:
-        """The sum or mean of x over all ranks, the same bits on each of them.
+    def reduce(
+        self, x: Array, root: int = 0, op: str = "sum", algorithm: str | None = None
+    ) -> Array | None:
+        """The sum (or mean, prod, min, max) of x over all ranks on the root, None elsewhere.
+
+        Cost: (p-1 + ceil(log2 p))·α + 2(p-1)/p · n·β + (p-1)/p · n·γ, the ring and a tree.
+        """
+        x = as_array("reduce", x)
+        reduction = Reduction("reduce", op, x)
+        flat = reduction.flat(x)
+        signature = f"{op} to {root} {describe(x)}"
+        run, link = self._begin(
+            "reduce", signature, flat.nbytes, algorithm, root, reduction.combine
+        )
+        run(link, flat)
+        return reduction.result(flat, self.size) if self.rank == root else None
+
+    def gather(self, x: Array, root: int = 0, algorithm: str | None = None) -> Array | None:
+        """The x of every rank, stacked in rank order, on the root: [p, *x.shape]; None elsewhere.
+
+        Cost: ceil(log2 p)·α + (p-1)/p · n·β, a tree; n is the bytes of the stack.
+        """
+        x = as_array("gather", x)
+        signature = f"to {root} {describe(x)}"
+        run, link = self._begin("gather", signature, self.size * x.nbytes, algorithm, root)
+        rows = _like(x, (self.size, *x.shape))
+        rows[link.rank] = x
+        run(link, rows.reshape(self.size, -1), range(self.size + 1))
+        if self.rank != root:
+            return None
+        return array_module(rows).roll(rows, root, axis=0) if root else rows
+
+    def scatter(self, x: Array | None = None, root: int = 0, algorithm: str | None = None) -> Array:
+        """Row r of the root's x on rank r. The others pass nothing; shape and dtype come with it.
+
+        x: [p, ...] on the root; on the others it is not read.
+        Cost: ceil(log2 p)·α + (p-1)/p · n·β, a tree; n is the bytes of the root's x.
+        """
+        rows = self._one_row_per_rank("scatter", x) if self.rank == root else None
+        if rows is not None and root:
+            rows = array_module(rows).roll(rows, -root, axis=0)
+        run, link = self._begin("scatter", f"from {root}", 0, algorithm, root)
+        return run(link, rows, range(self.size + 1))[0].copy()
+
+    # -- all have it, or get it ---------------------------------------------------------------
+
+    def barrier(self, algorithm: str | None = None) -> None:
+        """Return once every rank has called this.  Cost: ceil(log2 p) · α."""
+        run, link = self._begin("barrier", "", 0, algorithm)
+        run(link)
+
+    def all_reduce(
+        self, x: Array, op: str = "sum", out: Array | None = None, algorithm: str | None = None
+    ) -> Array:
+        """The sum, mean, prod, min or max of x over all ranks, the same bits on each of them.
 
         x: any shape, the same shape and dtype on every rank.  out: written and returned if given
-        (it may be x itself), else a new array.
+        (it may be x itself), else a new array.  What op means for which dtype: see `reduction`.
         Cost: 2(p-1)·α + 2(p-1)/p · n·β + (p-1)/p · n·γ, the ring.
-        Raises: CallMismatch, UsageError, PeerLost, CommTimeout, Deadlock.
         """
         x = as_array("all_reduce", x)
-        _check_op("all_reduce", op, x)
-        flat = _flat_copy(x, out)
-        collectives.ring_all_reduce(self._link("all_reduce", f"{op} {describe(x)}"), flat)
-        if op == "mean":
-            flat /= self.size
-        return _into(out, flat.reshape(x.shape))
+        reduction = Reduction("all_reduce", op, x)
+        flat = reduction.flat(x, out)
+        run, link = self._begin(
+            "all_reduce", f"{op} {describe(x)}", flat.nbytes, algorithm, combine=reduction.combine
+        )
+        run(link, flat)
+        return reduction.result(flat, self.size, out)
 
-    def reduce_scatter(self, x: Array, op: str = "sum") -> Array:
-        """This rank's part of the sum or mean of x over all ranks.
+    def reduce_scatter(self, x: Array, op: str = "sum", algorithm: str | None = None) -> Array:
+        """This rank's part of the sum (or mean, prod, min, max) of x over all ranks.
 
         x: [n, ...]; the parts are those of array_split along the first axis: rank r gets rows
         n·r/p to n·(r+1)/p, the first ranks one more where p does not divide n.
         Cost: (p-1)·α + (p-1)/p · n·(β + γ), the ring.
         """
         x = as_array("reduce_scatter", x)
-        _check_op("reduce_scatter", op, x)
         if not x.ndim:
             raise UsageError("reduce_scatter needs an array of at least one dimension")
-        chunks = array_module(x).array_split(x.copy(), self.size)
-        collectives.ring_reduce_scatter(self._link("reduce_scatter", f"{op} {describe(x)}"), chunks)
-        mine = chunks[self.rank].copy()
-        if op == "mean":
-            mine /= self.size
-        return mine
+        rows = even_cuts(len(x), self.size)
+        part = x[rows[self.rank] : rows[self.rank + 1]]
+        reduction = Reduction("reduce_scatter", op, part)
+        flat = reduction.flat(x)
+        run, link = self._begin(
+            "reduce_scatter", f"{op} {describe(x)}", flat.nbytes, algorithm, 0, reduction.combine
+        )
+        cuts = [row * (flat.size // max(1, len(x))) for row in rows]
+        run(link, flat, cuts)
+        mine = flat[cuts[self.rank] : cuts[self.rank + 1]].copy()
+        return reduction.result(mine, self.size)
 
-    def all_gather(self, x: Array) -> Array:
+    def all_gather(self, x: Array, algorithm: str | None = None) -> Array:
         """The x of every rank, stacked: [p, *x.shape], in rank order, on every rank.
 
-        Cost: (p-1)·α + (p-1)/p · p·n·β, the ring.
+        Cost: (p-1)·α + (p-1)/p · n·β, the ring; n is the bytes of the result.
         """
         x = as_array("all_gather", x)
-        gathered = array_module(x).empty((self.size, *x.shape), x.dtype)
-        gathered[self.rank] = x
-        parts = list(gathered.reshape(self.size, -1))
-        collectives.ring_all_gather(self._link("all_gather", describe(x)), parts)
-        return gathered
+        run, link = self._begin("all_gather", describe(x), self.size * x.nbytes, algorithm)
+        rows = _like(x, (self.size, *x.shape))
+        rows[self.rank] = x
+        run(link, rows.reshape(self.size, -1), range(self.size + 1))
+        return rows
+
+    def all_to_all(self, x: Array, algorithm: str | None = None) -> Array:
+        """Row j of the result is row r of rank j's x: each rank sends a row to each rank.
+
+        x: [p, ...], the same shape and dtype on every rank.
+        Cost: (p-1)·α + (p-1)/p · n·β, each row straight to its rank.
+        """
+        x = self._one_row_per_rank("all_to_all", x)
+        run, link = self._begin("all_to_all", describe(x), x.nbytes, algorithm)
+        received = _like(x, x.shape)
+        run(link, x, received)
+        return received
 
     def close(self) -> CallMismatch | None:
         """Finish what was sent; the launcher calls this.
@@ -160,16 +228,28 @@ class Group:
 
     # -- bookkeeping --------------------------------------------------------------------------
 
-    def _link(self, op: str, signature: str = "", sequence: int | None = None) -> Link:
-        if sequence is None:
-            sequence, self._collectives = self._collectives, self._collectives + 1
-        call = Call(self._ident, sequence, op, signature[:MAX_SIGNATURE], call_site())
-        self._transport.announce(call)
-        return Link(self._transport, self._ranks, self.rank, call)
+    def _begin(
+        self,
+        op: str,
+        signature: str,
+        nbytes: int,
+        algorithm: str | None,
+        root: int = 0,
+        combine: Callable[..., Array] = np.add,
+    ) -> tuple[Algorithm, Link]:
+        """The algorithm of a collective call, and its link as seen from the root."""
+        self._check_peer(op, root)
+        name, run = pick(op, algorithm, nbytes, self.size, self.backend)
+        return run, seen_from(self._calls.collective(op, signature, name, combine), root)
 
-    def _number(self, counter: Counter[int], peer: int) -> int:
-        counter[peer] += 1
-        return counter[peer] - 1
+    def _one_row_per_rank(self, op: str, x: Any) -> Array:
+        x = as_array(op, x)
+        if x.ndim and len(x) == self.size:
+            return x
+        raise UsageError(
+            f"rank {self.rank}/{self.size}, {op}: x is {describe(x)}, but it needs a row for each "
+            f"rank: [{self.size}, ...]"
+        )
 
     def _check_peer(self, op: str, peer: int, also: int = 0) -> None:
         if not 0 <= peer < self.size and peer != also:
@@ -179,46 +259,6 @@ class Group:
             )
 
 
-class _Receiving:
-    """A receive under way."""
-
-    def __init__(self, link: Link, src: int, out: Array | None) -> None:
-        self._link, self._src, self._out = link, src, out
-        self._pending = link.irecv(src, out)
-
-    def done(self) -> bool:
-        """Whether `wait` would return at once."""
-        return self._pending.done()
-
-    def wait(self) -> Any:
-        """The array (of `recv`), or (src, array) for ANY."""
-        message = self._pending.wait()
-        array = self._link.received(message, self._out)
-        return (self._link.sender(message), array) if self._src == ANY else array
-
-
-def _check_op(name: str, op: str, x: Array) -> None:
-    if op not in OPS:
-        raise UsageError(f"{name}: op is one of {', '.join(OPS)}, not {op!r}")
-    if x.dtype.kind not in ("i", "u", "f", "c") or (op == "mean" and x.dtype.kind in "iu"):
-        raise UsageError(f"{name}: the {op} of {x.dtype} arrays is not defined; convert them first")
-
-
-def _flat_copy(x: Array, out: Array | None) -> Array:
-    """x as a flat array that may be overwritten: out's own memory where that is possible."""
-    if out is None:
-        return x.reshape(-1).copy()
-    if out.shape != x.shape or out.dtype != x.dtype:
-        raise UsageError(f"all_reduce: out is {describe(out)}, but the result is {describe(x)}")
-    flat = out.reshape(-1)  # a view of out if out is contiguous, else already a copy
-    if out is not x:
-        flat[...] = x.reshape(-1)
-    return flat
-
-
-def _into(out: Array | None, value: Array) -> Array:
-    if out is None:
-        return value
-    if not array_module(out).may_share_memory(out, value):
-        out[...] = value
-    return out
+def _like(x: Array, shape: tuple[int, ...]) -> Array:
+    """A new array for what comes, of x's dtype."""
+    return array_module(x).empty(shape, x.dtype)

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.transport import ANY
 from minipar.errors import CommTimeout
 
@@ -16,6 +17,7 @@ def conformance(group):
     """Every promise of the transport contract that takes no failure to see; True at the end."""
     for check in (
         all_collectives,
+        every_algorithm,
         opposite_large_sends,
         blocking_opposite_sends,
         sent_arrays_may_change,
@@ -43,7 +45,39 @@ def all_collectives(group):
         assert (group.all_gather(np.full((2, n), r)) == np.arange(p).reshape(p, 1, 1)).all()
         for root in range(p):
             assert (group.broadcast(np.full(n, r), root) == root).all()
+            total = group.reduce(np.full(n, 2.0**r), root)
+            assert total is None if r != root else (total == 2.0**p - 1).all()
+            stack = group.gather(np.full(n, r), root)
+            assert stack is None if r != root else (stack == np.arange(p).reshape(p, 1)).all()
+            row = group.scatter(stack, root)
+            assert row.shape == (n,) and (row == r).all()
+        swapped = group.all_to_all(np.full((p, n), r) * p + np.arange(p).reshape(p, 1))
+        assert (swapped == np.arange(p).reshape(p, 1) * p + r).all()
     assert group.all_reduce(np.float64(r), op="mean") == (p - 1) / 2
+
+
+def every_algorithm(group):
+    """Also with messages that are too large to be buffered."""
+    p, r = group.size, group.rank
+    for op, known in ALGORITHMS.items():
+        for algorithm in known:
+            for n in (p, 40_000 * p):
+                x = np.arange(float(n)).reshape(p, -1) + r
+                if op == "barrier":
+                    group.barrier(algorithm)
+                    continue
+                got = getattr(group, op)(x, algorithm=algorithm)
+                expected = {
+                    "broadcast": x - r,
+                    "reduce": None if r else p * (x - r) + p * (p - 1) / 2,
+                    "all_reduce": p * (x - r) + p * (p - 1) / 2,
+                    "gather": None if r else np.stack([x - r + other for other in range(p)]),
+                    "scatter": x[r] - r,
+                    "all_gather": np.stack([x - r + other for other in range(p)]),
+                    "reduce_scatter": p * (x[r : r + 1] - r) + p * (p - 1) / 2,
+                    "all_to_all": x[r] - r + np.arange(p).reshape(p, 1),
+                }[op]
+                assert got is None if expected is None else np.array_equal(got, expected), op
 
 
 def opposite_large_sends(group):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minipar import run
+from minipar.errors import CallMismatch, Deadlock, UsageError
 
 
 def test_mean_and_out():
@@ -34,8 +35,13 @@ def test_results_are_new_arrays():
     def work(group):
         x = np.ones(4)
         results = [group.all_reduce(x), group.broadcast(x), group.reduce_scatter(x)]
+        results += [group.all_gather(x), group.all_reduce(x, "max", algorithm="naive")]
+        square = np.ones((group.size, 2))
+        results += [group.all_to_all(square), group.scatter(square), group.reduce(square, op="min")]
         for result in results:
-            result += 1
+            if result is not None:
+                result += 1
+        assert (square == 1).all()
         return x
 
     for p in (1, 3):
@@ -62,3 +68,53 @@ def test_rank_and_size_and_how_it_prints():
         "local",
         "Group(rank 1 of 2)",
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda g: g.scatter(np.zeros((3, 1))), r"rank 0/2, scatter: x is float64\[3, 1\], but it"),
+        (lambda g: g.scatter(), "scatter takes arrays, not NoneType"),
+        (lambda g: g.all_to_all(np.zeros(5)), r"needs a row for each rank: \[2, ...\]"),
+        (lambda g: g.reduce(np.zeros(1), root=2), "reduce: there is no rank 2"),
+        (lambda g: g.gather(np.zeros(1), root=-1), "gather: there is no rank -1"),
+    ],
+)
+def test_wrong_use_is_one_sentence(call, says):
+    with pytest.raises(UsageError, match=says):
+        run(call, 2)
+
+
+def test_ranks_that_disagree_about_the_root_are_told():
+    """If both believe that they are sent something, there is no message that could tell them."""
+
+    def work(group, call):
+        getattr(group, call)(np.zeros(2), group.rank)
+        group.barrier()
+
+    with pytest.raises(CallMismatch, match=r"sent from [01] .* expected from [01]|barrier"):
+        run(work, 2, args=("broadcast",))
+    for call in ("reduce", "gather"):
+        with pytest.raises(Deadlock, match=f"rank 0 waits for rank 1 in {call} #0"):
+            run(work, 2, args=(call,))
+
+
+def test_arrays_of_as_many_dimensions_as_can_be_sent():
+    x = np.arange(6).reshape(1, 1, 2, 1, 1, 3, 1, 1)
+
+    def work(group):
+        gathered = group.gather(x, root=1)
+        assert group.rank == 0 or np.array_equal(gathered, [x, x])
+        assert np.array_equal(group.all_gather(x), [x, x])
+
+    run(work, 2)
+
+
+def test_only_the_root_passes_something_to_scatter():
+    def work(group):
+        x = np.arange(12.0, dtype=np.float32).reshape(4, 3).T[:, :3] if group.rank == 1 else None
+        return group.scatter(x, root=1)
+
+    rows = run(work, 3)
+    assert [row.tolist() for row in rows] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    assert all(row.dtype == np.float32 for row in rows)

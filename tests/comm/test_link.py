@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minipar import run
+from minipar.comm.frame import MAX_SIGNATURE
 from minipar.comm.link import as_array
 from minipar.errors import CallMismatch, UsageError
 
@@ -47,3 +48,9 @@ def test_tensors_are_refused_with_advice():
 
     with pytest.raises(UsageError, match=r"not Tensor; pass a Tensor's \.data"):
         as_array("send", Tensor())
+
+
+def test_long_shapes_are_compared_in_full():
+    """The longest name of an algorithm, of an op, of a dtype, and eight large dimensions."""
+    signature = "mean complex128[10000, 10001, 10002, 10003, 10004, 10005, 10006, 10007]"
+    assert len(signature) <= MAX_SIGNATURE

@@ -1,0 +1,87 @@
+"""Which algorithms there are for each collective, under the names that `algorithm=` takes.
+
+All functions of one collective are called alike: (link, buf) for broadcast, reduce and all_reduce;
+(link, buf, cuts) for gather, scatter, all_gather and reduce_scatter, where piece c of the flat buf
+is buf[cuts[c]:cuts[c + 1]]; (link, rows, received) for all_to_all; (link) for barrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from minipar.array import Array
+from minipar.comm import collectives as ring
+from minipar.comm import halving_doubling, naive, tree
+from minipar.comm.choose import choose
+from minipar.comm.wiring import Link, pieces
+from minipar.errors import UsageError
+
+Algorithm = Callable[..., Array]
+
+
+def _ring_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
+    ring.ring_all_gather(link, pieces(buf, cuts))
+
+
+def _ring_reduce_scatter(link: Link, buf: Array, cuts: Sequence[int]) -> None:
+    ring.ring_reduce_scatter(link, pieces(buf, cuts))
+
+
+ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
+    {
+        "barrier": {
+            "naive": naive.naive_barrier,
+            "tree": tree.tree_barrier,
+            "dissemination": ring.dissemination_barrier,
+        },
+        "broadcast": {
+            "naive": naive.naive_broadcast,
+            "tree": tree.tree_broadcast,
+            "ring": ring.ring_broadcast,
+            "halving_doubling": halving_doubling.halving_doubling_broadcast,
+        },
+        "reduce": {
+            "naive": naive.naive_reduce,
+            "tree": tree.tree_reduce,
+            "ring": ring.ring_reduce,
+            "halving_doubling": halving_doubling.halving_doubling_reduce,
+        },
+        "all_reduce": {
+            "naive": naive.naive_all_reduce,
+            "tree": tree.tree_all_reduce,
+            "ring": ring.ring_all_reduce,
+            "halving_doubling": halving_doubling.halving_doubling_all_reduce,
+        },
+        "gather": {"naive": naive.naive_gather, "tree": tree.tree_gather},
+        "scatter": {"naive": naive.naive_scatter, "tree": tree.tree_scatter},
+        "all_gather": {
+            "naive": naive.naive_all_gather,
+            "tree": tree.tree_all_gather,
+            "ring": _ring_all_gather,
+            "halving_doubling": halving_doubling.halving_doubling_all_gather,
+        },
+        "reduce_scatter": {
+            "naive": naive.naive_reduce_scatter,
+            "tree": tree.tree_reduce_scatter,
+            "ring": _ring_reduce_scatter,
+            "halving_doubling": halving_doubling.halving_doubling_reduce_scatter,
+        },
+        "all_to_all": {"naive": naive.naive_all_to_all, "direct": ring.direct_all_to_all},
+    }
+)
+
+
+def pick(
+    op: str, algorithm: str | None, nbytes: int, ranks: int, backend: str
+) -> tuple[str, Algorithm]:
+    """The algorithm for a call: its name and its function.
+
+    algorithm: a name, or None for what `choose` says.  nbytes: of the whole array, as in `cost`.
+    Raises:    UsageError for a name that this collective does not have.
+    """
+    name = choose(op, nbytes, ranks, backend) if algorithm is None else algorithm
+    known = ALGORITHMS[op]
+    if name not in known:
+        raise UsageError(f"{op} has no algorithm {name!r}; it has {', '.join(known)}")
+    return name, known[name]

@@ -1,0 +1,71 @@
+"""What `op` means: how arrays are combined, in which dtype, and what is done at the end.
+
+The sum, mean and product of float16 and bfloat16 are computed in float32 and rounded once, at the
+end; messages carry float32 then, so n is twice the bytes of x in every cost formula. Integers wrap
+around on overflow, and nan and inf spread, as in NumPy. Nothing is averaged but by `mean`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+from minipar.array import Array, array_module, describe
+from minipar.errors import UsageError
+
+# op: the function that combines two arrays, and the kinds of dtype for which it is defined
+OPS = MappingProxyType(
+    {
+        "sum": ("add", "iufc"),
+        "mean": ("add", "fc"),
+        "prod": ("multiply", "iufc"),
+        "min": ("minimum", "biuf"),
+        "max": ("maximum", "biuf"),
+    }
+)
+HALF = ("float16", "bfloat16")
+
+
+class Reduction:
+    """One call's op for arrays of one dtype."""
+
+    def __init__(self, call: str, op: str, x: Array) -> None:
+        """call: the name for error messages.  Raises: UsageError if op is not defined for x."""
+        if op not in OPS:
+            raise UsageError(f"{call}: op is one of {', '.join(OPS)}, not {op!r}")
+        function, kinds = OPS[op]
+        half = x.dtype.name in HALF
+        if not half and x.dtype.kind not in kinds:
+            raise UsageError(
+                f"{call}: the {op} of {x.dtype} arrays is not defined; convert them first"
+            )
+        self._call, self._op, self._shape, self._dtype = call, op, x.shape, x.dtype
+        self._wide: Any = "float32" if half and op not in ("min", "max") else x.dtype
+        self.combine: Callable[..., Array] = getattr(array_module(x), function)
+
+    def flat(self, x: Array, out: Array | None = None) -> Array:
+        """x as a flat array that may be overwritten: out's own memory where that is possible.
+
+        Raises: UsageError if out does not fit.
+        """
+        if out is not None and (out.shape != x.shape or out.dtype != x.dtype):
+            raise UsageError(
+                f"{self._call}: out is {describe(out)}, but the result is {describe(x)}"
+            )
+        if out is None or self._wide != x.dtype:
+            return x.astype(self._wide, order="C").reshape(-1)
+        flat = out.reshape(-1)  # a view of out if out is contiguous, else already a copy
+        if out is not x:
+            flat[...] = x.reshape(-1)
+        return flat
+
+    def result(self, flat: Array, ranks: int, out: Array | None = None) -> Array:
+        """The total (which is overwritten) as the call returns it: in out, or shaped like x."""
+        if self._op == "mean":
+            flat /= ranks
+        if out is None:
+            return flat.astype(self._dtype, copy=False).reshape(self._shape)
+        if not array_module(out).may_share_memory(out, flat):
+            out[...] = flat.reshape(self._shape)
+        return out

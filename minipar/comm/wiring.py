@@ -1,0 +1,70 @@
+"""What a collective sees of the world: a link to the other ranks, and how an array is cut.
+
+An algorithm is written for ranks 0 to p-1 and, if it has a root, for root 0. `Renumbered` makes it
+serve others: the same link, among some of its ranks, in another order.
+
+    order = [2, 3, 0, 1]        rank 2 plays the part of 0: any root          (`seen_from`)
+    order = [0, 2, 4, 5, 6]     ranks 1 and 3 stand by                        (`halving_doubling`)
+
+Letters: p ranks, r own rank, c a piece of an array: piece c is buf[cuts[c]:cuts[c + 1]].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+Array = Any  # a numpy.ndarray or a cupy.ndarray
+
+
+class Link(Protocol):
+    """One call of one rank: the neighbours, and how to add."""
+
+    rank: int
+    size: int
+
+    def send(self, array: Array, dst: int) -> None: ...
+
+    def recv(self, src: int) -> Array: ...
+
+    def sendrecv(self, array: Array, dst: int, src: int) -> Array: ...
+
+    def add(self, into: Array, array: Array) -> None:
+        """into += array, or what stands for + in this call: *, min, max."""
+
+
+class Renumbered:
+    """A link among some ranks of another one: rank i here is rank order[i] there."""
+
+    def __init__(self, link: Link, order: Sequence[int]) -> None:
+        self._link, self._order = link, order
+        self.rank, self.size = order.index(link.rank), len(order)
+
+    def send(self, array: Array, dst: int) -> None:
+        self._link.send(array, self._order[dst])
+
+    def recv(self, src: int) -> Array:
+        return self._link.recv(self._order[src])
+
+    def sendrecv(self, array: Array, dst: int, src: int) -> Array:
+        return self._link.sendrecv(array, self._order[dst], self._order[src])
+
+    def add(self, into: Array, array: Array) -> None:
+        self._link.add(into, array)
+
+
+def seen_from(link: Link, root: int) -> Link:
+    """The link with the root as rank 0, and the ranks after it as 1, 2, ... in a circle."""
+    p = link.size
+    return Renumbered(link, [(root + i) % p for i in range(p)]) if root else link
+
+
+def even_cuts(n: int, p: int) -> list[int]:
+    """The p+1 places where array_split cuts n elements: the first n % p pieces are longer by 1."""
+    return [c * (n // p) + min(c, n % p) for c in range(p + 1)]
+
+
+def pieces(buf: Array, cuts: Sequence[int]) -> list[Array]:
+    """The pieces of buf: views, not copies."""
+    return [buf[start:stop] for start, stop in pairwise(cuts)]
