@@ -12,6 +12,7 @@ def work(group):
         group.send(np.zeros(3), (group.rank + 1) % group.size)
         group.recv((group.rank - 1) % group.size)
         group.all_reduce(np.zeros(4), algorithm="ring")
+        group.split(0).barrier()
     group.barrier()
     return log
 
@@ -23,7 +24,9 @@ def test_every_message_of_the_block_and_no_other():
             ("send", 0, 24, ""),
             ("all_reduce", 1, 16, "ring"),
             ("all_reduce", 1, 16, "ring"),
+            ("split", 2, 32, "halving_doubling"),
+            ("barrier", 0, 0, "dissemination"),
         ]
-        assert [event.group for event in log] == [0, 0, 0]
+        assert [event.group for event in log] == [0, 0, 0, 0, 2]  # see comm/subgroups
         assert all("test_events.py:" in event.site for event in log)
     assert ambient.recorder.get() is None

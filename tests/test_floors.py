@@ -38,6 +38,7 @@ FLOORS = {
     "comm.board": 2,
     "comm.wiring": 0,
     "comm.choose": 0,
+    "comm.subgroups": 1,
     "comm.reduction": 1,
     "comm.tree": 1,
     "comm.naive": 1,

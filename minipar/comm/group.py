@@ -21,6 +21,7 @@ from minipar.array import Array, array_module, describe
 from minipar.comm.algorithms import Algorithm, pick
 from minipar.comm.link import Calls, Receiving, as_array, world_suffix
 from minipar.comm.reduction import Reduction
+from minipar.comm.subgroups import Serials, entry, group_number, members
 from minipar.comm.transport import ANY, Pending, Transport
 from minipar.comm.wiring import Link, even_cuts, seen_from
 from minipar.errors import CallMismatch, UsageError
@@ -34,9 +35,11 @@ class Group:
         transport: Transport,
         ranks: Sequence[int] | None = None,
         ident: int = 0,
+        serials: Serials | None = None,
     ) -> None:
-        """ranks: world ranks in group order (None: all).  ident: the same number on all of them."""
+        """ranks: world ranks in group order (None: all).  ident, serials: see `subgroups`."""
         self._transport = transport
+        self._serials = Serials() if serials is None else serials
         self.world_ranks = tuple(range(transport.size) if ranks is None else ranks)
         self.rank = self.world_ranks.index(transport.rank)
         self.size = len(self.world_ranks)
@@ -219,6 +222,30 @@ class Group:
         run(link, x, received)
         return received
 
+    # -- groups of fewer ranks ----------------------------------------------------------------
+
+    def split(self, color: int | None, key: int | None = None) -> Group | None:
+        """A group of the ranks that give the same color; None for those that give None.
+
+        All ranks of this group call this. In the new group they are ordered by key (None: by their
+        rank here), ties by rank. Messages of different groups do not mix.
+        """
+        return self._split("split", color, self.rank if key is None else key)
+
+    def subgroup(self, ranks: Sequence[int]) -> Group | None:
+        """A group of these ranks of this group, in this order; None on the others.
+
+        All ranks of this group call this, with the same ranks.
+        """
+        ranks = list(ranks)
+        for rank in ranks:
+            self._check_peer("subgroup", rank)
+        if len(set(ranks)) < len(ranks):
+            raise UsageError(f"subgroup: a rank stands in {ranks} more than once")
+        inside = self.rank in ranks
+        place = ranks.index(self.rank) if inside else 0
+        return self._split("subgroup", 0 if inside else None, place, f"of {ranks}")
+
     def close(self) -> CallMismatch | None:
         """Finish what was sent; the launcher calls this.
 
@@ -241,6 +268,16 @@ class Group:
         self._check_peer(op, root)
         name, run = pick(op, algorithm, nbytes, self.size, self.backend)
         return run, seen_from(self._calls.collective(op, signature, name, combine), root)
+
+    def _split(self, op: str, color: int | None, key: int, signature: str = "") -> Group | None:
+        mine = entry(color, key, self._serials)
+        name, run = pick("all_gather", None, 0, self.size, self.backend)
+        table = np.empty((self.size, len(mine)), mine.dtype)
+        table[self.rank] = mine
+        run(self._calls.collective(op, signature, name), table, range(self.size + 1))
+        ranks = [self.world_ranks[r] for r in members(table, self.rank)]
+        number = group_number(table, min(ranks, default=0), self._transport.size, self._serials)
+        return Group(self._transport, ranks, number, self._serials) if ranks else None
 
     def _one_row_per_rank(self, op: str, x: Any) -> Array:
         x = as_array(op, x)

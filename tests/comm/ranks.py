@@ -18,6 +18,7 @@ def conformance(group):
     for check in (
         all_collectives,
         every_algorithm,
+        groups_beside_each_other,
         opposite_large_sends,
         blocking_opposite_sends,
         sent_arrays_may_change,
@@ -78,6 +79,24 @@ def every_algorithm(group):
                     "all_to_all": x[r] - r + np.arange(p).reshape(p, 1),
                 }[op]
                 assert got is None if expected is None else np.array_equal(got, expected), op
+
+
+def groups_beside_each_other(group):
+    """Three groups of each rank, used in turn, with messages under way in all of them."""
+    p, r = group.size, group.rank
+    half = group.split(r % 2, key=-r)
+    assert half.world_ranks == tuple(range(p))[r % 2 :: 2][::-1]
+    alone = group.subgroup([p - 1])
+    assert (alone is None) == (r != p - 1)
+    for n in (1, 100_000):
+        sends = [g.isend(np.full(n, g.size), (g.rank + 1) % g.size) for g in (group, half)]
+        for g in (half, group):
+            assert (g.all_reduce(np.full(n, 1.0)) == g.size).all()
+            assert (g.recv((g.rank - 1) % g.size) == g.size).all()
+        for send in sends:
+            send.wait()
+    quarter = half.split(half.rank % 2)
+    assert quarter.all_gather(np.array(r)).tolist() == list(quarter.world_ranks)
 
 
 def opposite_large_sends(group):

@@ -70,9 +70,50 @@ def test_rank_and_size_and_how_it_prints():
     )
 
 
+def test_split_by_color_and_key():
+    def work(group):
+        half = group.split(group.rank % 2, key=-group.rank)
+        total = half.all_reduce(np.array(2**group.rank))
+        return half.world_ranks, half.rank, int(total), half.split(None), repr(half)
+
+    found = run(work, 5)
+    assert [f[0] for f in found] == [(4, 2, 0), (3, 1)] * 2 + [(4, 2, 0)]
+    assert [f[1] for f in found] == [2, 1, 1, 0, 0]
+    assert [f[2] for f in found] == [21, 10, 21, 10, 21]
+    assert {f[3] for f in found} == {None}
+    assert found[0][4] == "Group(rank 2 of 3 (world rank 0))"
+
+
+def test_messages_of_groups_do_not_mix():
+    """All groups of three ranks that rank 0 is in, with sends under way in all of them at once."""
+
+    def work(group):
+        pairs = [group.subgroup([0, other]) for other in range(1, group.size)]
+        again = group.subgroup([0, 1])
+        mine = [(i, g) for i, g in enumerate([*pairs, again, group]) if g is not None]
+        for i, g in mine:
+            if g.rank == 0:
+                g.send(np.array(i), 1)
+        return [(i, int(g.recv(0))) for i, g in reversed(mine) if g.rank == 1]
+
+    zero, one, two = run(work, 3)
+    assert zero == [] and one == [(3, 3), (2, 2), (0, 0)] and two == [(1, 1)]
+
+
+def test_subgroup_keeps_the_given_order():
+    def work(group):
+        few = group.subgroup([3, 1])
+        return None if few is None else (few.rank, few.all_gather(np.array(group.rank)).tolist())
+
+    assert run(work, 4) == [None, (1, [3, 1]), None, (0, [3, 1])]
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
+        (lambda g: g.subgroup([0, 2]), "subgroup: there is no rank 2"),
+        (lambda g: g.subgroup([0, 0]), r"stands in \[0, 0\] more than once"),
+        (lambda g: g.split("red"), "split: color and key are integers, not 'red'"),
         (lambda g: g.scatter(np.zeros((3, 1))), r"rank 0/2, scatter: x is float64\[3, 1\], but it"),
         (lambda g: g.scatter(), "scatter takes arrays, not NoneType"),
         (lambda g: g.all_to_all(np.zeros(5)), r"needs a row for each rank: \[2, ...\]"),
@@ -97,6 +138,11 @@ def test_ranks_that_disagree_about_the_root_are_told():
     for call in ("reduce", "gather"):
         with pytest.raises(Deadlock, match=f"rank 0 waits for rank 1 in {call} #0"):
             run(work, 2, args=(call,))
+
+
+def test_ranks_that_disagree_about_a_subgroup_are_told():
+    with pytest.raises(CallMismatch, match=r"of \[0, 1\].*of \[0, 2\]|of \[0, 2\].*of \[0, 1\]"):
+        run(lambda g: g.subgroup([0, 1 + g.rank % 2]), 3)
 
 
 def test_arrays_of_as_many_dimensions_as_can_be_sent():

@@ -1,12 +1,14 @@
 """A link checks that what it receives belongs to the same call."""
 
+import re
+
 import numpy as np
 import pytest
 
 from minipar import run
 from minipar.comm.frame import MAX_SIGNATURE
 from minipar.comm.link import as_array
-from minipar.errors import CallMismatch, UsageError
+from minipar.errors import CallMismatch, Deadlock, UsageError
 
 
 def test_a_send_of_another_shape_than_out():
@@ -48,6 +50,46 @@ def test_tensors_are_refused_with_advice():
 
     with pytest.raises(UsageError, match=r"not Tensor; pass a Tensor's \.data"):
         as_array("send", Tensor())
+
+
+def test_a_subgroup_is_told_with_world_ranks_too():
+    def mismatch(group):
+        half = group.split(group.rank // 2)
+        if half.world_ranks == (2, 3):
+            half.all_reduce(np.zeros(3 + half.rank))
+
+    with pytest.raises(CallMismatch) as caught:
+        run(mismatch, 4)
+    text = str(caught.value)
+    first, second = ("0", "1") if text.startswith("rank 0") else ("1", "0")
+    world = {"0": "2", "1": "3"}
+    assert text.startswith(f"rank {first}/2 (world rank {world[first]}), all_reduce #0: ")
+    assert f"rank {second} (world rank {world[second]}) sent sum float64[" in text
+    assert text.count("test_link.py:") == 2
+
+
+def test_where_the_numbers_are_the_worlds_nothing_is_added():
+    def mismatch(group):
+        few = group.subgroup([0, 1])
+        if few is not None:
+            few.all_reduce(np.zeros(3 + few.rank))
+
+    with pytest.raises(CallMismatch) as caught:
+        run(mismatch, 3)
+    assert "world" not in str(caught.value)
+
+
+def test_waits_in_a_subgroup_say_which_numbers_they_use():
+    def lonely(group):
+        half = group.split(group.rank // 2)
+        if group.rank == 3:
+            half.recv(0)
+
+    with pytest.raises(Deadlock) as caught:
+        run(lonely, 4)
+    text = str(caught.value)
+    assert re.search(r"rank 3 waits for rank 2 in recv #0 of group \d+ at .*test_link.py", text)
+    assert text.endswith("These are ranks of the world; ranks 0 to 1 of this group are 2, 3")
 
 
 def test_long_shapes_are_compared_in_full():
