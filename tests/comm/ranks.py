@@ -312,7 +312,7 @@ def deadlock(group, how):
     if how == "send for all_reduce" and group.rank == 1:
         group.send(np.zeros(2), 2)
     elif how == "send for all_reduce":
-        group.all_reduce(np.zeros(2))
+        group.all_reduce(np.zeros(2), algorithm="ring")
     others = {"any": ANY, "some have finished": 3 - group.rank}
     group.recv(others.get(how, (group.rank + 1) % 3 if how == "receive first" else 0))
 
