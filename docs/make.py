@@ -31,6 +31,8 @@ from matplotlib.figure import Figure
 
 import minipar
 from minipar import Group, cost
+from minipar.comm.algorithms import ALGORITHMS
+from minipar.comm.choose import choose
 from minipar.config import Config
 from minipar.events import recording
 from minipar.models import MLP
@@ -46,7 +48,9 @@ FIGURES = DOCS / "figures"
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 MARKS = re.compile(r"^\[rank \d\] +[~^]+\n", re.MULTILINE)  # under a source line, since Python 3.11
 BLUE, ORANGE = "#0072B2", "#D55E00"
+GREEN, GREY = "#009E73", "#777777"
 MB = 2**20
+ALPHA, BETA, GAMMA = 5e-6, 1 / 10e9, 1 / 20e9  # the example machine of the pages
 
 
 # -- blocks -----------------------------------------------------------------------------------
@@ -54,7 +58,6 @@ MB = 2**20
 
 def cost_table() -> str:
     """The ring all-reduce in messages, bytes and predicted time."""
-    alpha, beta, gamma = 5e-6, 1 / 10e9, 1 / 20e9
     rows = [
         "| ranks | array | messages | sent by each rank | added | predicted |",
         "|" + "---:|" * 6,
@@ -62,7 +65,7 @@ def cost_table() -> str:
     for p in (2, 4, 8):
         for n in (1024, MB, 100 * MB):
             c = cost.ring_all_reduce(p, n)
-            seconds = c.seconds(alpha, beta, gamma)
+            seconds = c.seconds(ALPHA, BETA, GAMMA)
             rows.append(
                 f"| {p} | {_size(n)} | {c.messages} | {_size(c.sent)} | {_size(c.added)} "
                 f"| {_time(seconds)} |"
@@ -78,9 +81,31 @@ def naive_against_ring() -> str:
     )
     rows = [head, "|" + "---:|" * 4]
     for p in (2, 4, 8):
-        naive, ring = (_bytes_sent(p, n // 8, call) for call in (_through_root, _by_ring))
+        naive, ring = (_bytes_sent(p, n // 8, algorithm) for algorithm in ("naive", "ring"))
         assert sum(naive) == sum(ring)
         rows.append(f"| {p} | {max(naive) / n:g} n | {max(ring) / n:g} n | {sum(ring) / n:g} n |")
+    return "\n".join(rows)
+
+
+def formulas(op: str) -> str:
+    """Every algorithm of one collective: its formula, and what that is for 7 and 8 ranks."""
+    rows = ["| `algorithm=` | takes | 7 ranks | 8 ranks |", "|---|---|---|---|"]
+    for algorithm in ALGORITHMS[op]:
+        text = getattr(cost, f"{algorithm}_{op}").__doc__
+        rows.append(f"| `{algorithm}` | {text} | {_counts(op, algorithm, 7)} "
+                    f"| {_counts(op, algorithm, 8)} |")  # fmt: skip
+    return "\n".join(rows)
+
+
+def choices() -> str:
+    """What is taken if no algorithm is named, on one host and elsewhere."""
+    rows = ["| call | small | large, one host | large, several hosts |", "|---|---|---|---|"]
+    for op in ALGORITHMS:
+        cells = [
+            choose(op, nbytes, 8, backend)
+            for nbytes, backend in ((0, "process"), (1 << 30, "process"), (1 << 30, "mpi"))
+        ]
+        rows.append(f"| `{op}` | " + " | ".join(f"`{name}`" for name in cells) + " |")
     return "\n".join(rows)
 
 
@@ -127,6 +152,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
         cost_table,
+        formulas,
+        choices,
         naive_against_ring,
         ring_steps,
         example,
@@ -138,28 +165,13 @@ BLOCKS: dict[str, Callable[..., str]] = {
 }
 
 
-def _bytes_sent(p: int, n: int, call: Callable[[Group, Any], Any]) -> list[int]:
+def _bytes_sent(p: int, n: int, algorithm: str) -> list[int]:
     def work(group: Group) -> int:
         with recording() as log:
-            call(group, np.ones(n))
+            group.all_reduce(np.ones(n), algorithm=algorithm)
         return sum(event.nbytes for event in log)
 
     return minipar.run(work, p)
-
-
-def _by_ring(group: Group, x: Any) -> None:
-    group.all_reduce(x)
-
-
-def _through_root(group: Group, x: Any) -> None:
-    if group.rank:
-        group.send(x, 0)
-        group.recv(0)
-        return
-    for other in range(1, group.size):
-        x = x + group.recv(other)
-    for other in range(1, group.size):
-        group.send(x, other)
 
 
 def _said(command: list[str], limit: int | None = None) -> str:
@@ -186,6 +198,13 @@ def _said(command: list[str], limit: int | None = None) -> str:
 
 def _fenced(text: str, language: str = "text") -> str:
     return f"```{language}\n{text}\n```"
+
+
+def _counts(op: str, algorithm: str, p: int) -> str:
+    """A formula's three numbers, in messages and arrays."""
+    messages, sent, added = cost.of(op, algorithm, p, 1)
+    parts = [f"{messages}α", f"{sent:.3g}nβ" if sent else "", f"{added:.3g}nγ" if added else ""]
+    return " + ".join(filter(None, parts))
 
 
 def _size(n: float) -> str:
@@ -236,6 +255,29 @@ def busiest(path: Path) -> None:
     figure.savefig(path)
 
 
+def algorithms(path: Path) -> None:
+    """Predicted time of an all-reduce over its size, for each algorithm."""
+    figure = Figure(figsize=(9, 4.4), dpi=150, layout="constrained")
+    sizes = np.logspace(2, 9, 300)
+    styles = {
+        "naive": (GREY, ":"),
+        "tree": (ORANGE, "--"),
+        "ring": (BLUE, "-"),
+        "halving_doubling": (GREEN, "-."),
+    }
+    for axes, p in zip(figure.subplots(1, 2, sharey=True), (8, 7)):
+        for name, (colour, style) in styles.items():
+            seconds = [cost.of("all_reduce", name, p, n).seconds(ALPHA, BETA, GAMMA) for n in sizes]
+            axes.loglog(sizes, seconds, style, color=colour, linewidth=2, label=name)
+        axes.set(title=f"{p} ranks", xlabel="bytes of the array", xlim=(1e2, 1e9))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    left = figure.axes[0]
+    left.set_ylabel("predicted seconds of an all-reduce")
+    left.legend(frameon=False, title="algorithm=")
+    figure.savefig(path)
+
+
 def rounding(path: Path) -> None:
     """The largest difference between the weights of two ranks' training and one rank's."""
     figure, axes = _axes()
@@ -261,6 +303,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "ring.png": ring,
     "graph.png": graph,
     "busiest.png": busiest,
+    "algorithms.png": algorithms,
     "rounding.png": rounding,
 }
 
