@@ -71,7 +71,7 @@ def ring_broadcast(link: Link, buf: Array) -> None:
     buf:    a flat array, the same length and dtype on every rank; only rank 0's is read.
     Cost:   (k + p-1)·α + 2(p-1)/p · n·β, k = ceil(log2 p)
     Raises: as ring_reduce_scatter.
-    Paper:  Thakur, Rabenseifner & Gropp 2005, section 4.2 (there after van de Geijn).
+    Paper:  Thakur, Rabenseifner & Gropp 2005 (there after van de Geijn).
     """
     cuts = even_cuts(len(buf), link.size)
     chunks = pieces(buf, cuts)
@@ -88,7 +88,7 @@ def ring_reduce(link: Link, buf: Array) -> None:
     After:  buf is the total on rank 0, scratch elsewhere.
     Cost:   (p-1 + k)·α + 2(p-1)/p · n·β + (p-1)/p · n·γ, k = ceil(log2 p)
     Raises: as ring_reduce_scatter.
-    Paper:  Thakur, Rabenseifner & Gropp 2005, section 4.4, with the ring in place of halving.
+    Paper:  Thakur, Rabenseifner & Gropp 2005, with the ring in place of halving.
     """
     cuts = even_cuts(len(buf), link.size)
     ring_reduce_scatter(link, pieces(buf, cuts))
@@ -102,7 +102,7 @@ def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:
     received: of the same shape; filled.
     Cost:     p-1 steps, (p-1)/p · n bytes out of each rank:  (p-1)·α + (p-1)/p · n·β
     Raises:   as ring_reduce_scatter.
-    Paper:    Thakur, Rabenseifner & Gropp 2005, section 4.5: pairwise exchange.
+    Paper:    Thakur, Rabenseifner & Gropp 2005: pairwise exchange.
     """
     p, r = link.size, link.rank
     received[r] = rows[r]

@@ -17,7 +17,7 @@ Letters: p ranks, q the ranks that go on, r own rank, n bytes of the whole array
 [p>q] is 1 if p is no power of two, else 0; α, β, γ as in `collectives`. Piece c of buf is
 buf[cuts[c]:cuts[c + 1]]. All work in place; all raise as `collectives.ring_reduce_scatter`.
 
-Paper: Rabenseifner 2004; Thakur, Rabenseifner & Gropp 2005, sections 4.3 to 4.5.
+Paper: Rabenseifner 2004; Thakur, Rabenseifner & Gropp 2005, as are the ranks that stand by.
 """
 
 from __future__ import annotations

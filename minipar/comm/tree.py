@@ -8,7 +8,7 @@ Letters: p ranks, r own rank, k = ceil(log2 p) rounds, n bytes of the whole arra
 α, β, γ as in `collectives`. The root is rank 0; `wiring.seen_from` serves other roots. All work in
 place; all raise as `collectives.ring_reduce_scatter`.
 
-Paper: Thakur, Rabenseifner & Gropp 2005, sections 4.2 to 4.4.
+Paper: Thakur, Rabenseifner & Gropp 2005.
 """
 
 from __future__ import annotations
