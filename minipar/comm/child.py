@@ -44,7 +44,7 @@ class Child:
         self.number = number
         self.result: Any = None
         self.ended_at: float | None = None  # when it returned or failed; no more is expected
-        self.exited = self.hung_up = False
+        self.exited = self.failed = self.hung_up = False
         self.control.setblocking(False)
         self._unsent, self._unread = bytearray(), bytearray()
         self.streams: dict[str, IO[bytes]] = {}

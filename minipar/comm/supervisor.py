@@ -161,7 +161,8 @@ class ProcessJob:
             child.exited = True
             if child.control in self._selector.get_map():
                 self._listen(child)
-            if not self._interrupted and (not child.ended or child.process.returncode):
+            broken = child.process.returncode != 0 and not child.failed
+            if (broken or not child.ended) and not self._interrupted:
                 last = self._board.read(child.number)
                 text = f"rank {child.number} {child.how_it_ended()}; its last call was {last}"
                 self._failed(Failure(child.number, text), child)
@@ -184,20 +185,16 @@ class ProcessJob:
         self._broadcast("finished", child.number)
 
     def _failed(self, failure: Failure, child: Child) -> None:
-        first, new = self.failure, not child.ended or not self._is_known(failure)
+        child.failed = True
         child.end()
-        if first is None:
+        if self.failure is None:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
             self._broadcast("lost", child.number, failure.summary)
-        elif self._signals_sent == 0 and new and failure.summary != first.summary:
+        elif self._signals_sent == 0 and failure.summary != self.failure.summary:
             # It was not terminated from here, and has something else to say than the first.
             said = failure.summary.removeprefix(f"rank {child.number} ")  # the label says it
             self._outputs["stderr"].feed(child.number, f"{said}\n")
-
-    def _is_known(self, failure: Failure) -> bool:
-        """Whether that rank has failed already, so that its exit code is no news."""
-        return self.failure is not None and not failure.traceback
 
     def _broadcast(self, *message: Any) -> None:
         for child in self._children:
