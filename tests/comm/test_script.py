@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minipar.comm.environment import python_command
 from tests.jobs import started
 
 BOTH = pytest.mark.parametrize("backend", ["process", "local"])
@@ -101,10 +102,7 @@ def test_files_beside_the_user_do_not_replace_pythons_own(tmp_path):
     (tmp_path / "random.py").write_text("raise ImportError('not the one that you want')")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/script.py").write_text("import random; print(random.randint(1, 1))")
-    command = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
-    command += ["-c", "from minipar.cli import main; main()", "run", "elsewhere/script.py"]
-    if sys.version_info < (3, 11):
-        command[1:1] = ["-I"]
+    command = python_command("minipar.cli", "run", "elsewhere/script.py")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert who_said(done.stdout, 2) == {"1": {0, 1}}, done.stderr
 
