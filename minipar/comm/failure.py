@@ -48,7 +48,11 @@ class Failure:
     def raise_it(self) -> NoReturn:
         """Raise the rank's own exception, or one that describes how the rank ended."""
         if self.exception:
-            raise pickle.loads(self.exception) from RankTraceback(self.traceback)
+            try:  # what a rank of ours pickled, and came over its inherited socket
+                error = pickle.loads(self.exception)
+            except Exception as why:  # its class can be read in the rank, but not here
+                raise RankFailed(f"{self.summary}\n{self.traceback}") from why
+            raise error from RankTraceback(self.traceback)
         kind = RankFailed if self.traceback else PeerLost
         raise kind(f"{self.summary}\n{self.traceback}".rstrip())
 

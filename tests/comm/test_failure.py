@@ -34,6 +34,12 @@ def test_it_raises_the_ranks_own_exception_with_its_traceback_as_the_cause():
     assert "users_function" in str(caught.value.__cause__)
 
 
+def test_an_exception_that_only_the_rank_can_read_is_described():
+    elsewhere = b"cno_such_module\nNoSuchError\n."  # a pickle that names an unknown class
+    with pytest.raises(RankFailed, match=r"rank 1 raised NoSuchError: why\nTraceback: line 3"):
+        Failure(1, "rank 1 raised NoSuchError: why", "Traceback: line 3", elsewhere).raise_it()
+
+
 def test_without_an_exception_it_is_described():
     with pytest.raises(PeerLost, match="gone"):
         Failure(1, "rank 1 is gone").raise_it()
