@@ -19,14 +19,14 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 
-from minipar.comm.board import Segment
+from minipar.comm.board import Board
 from minipar.comm.frame import Call, header_for
-from minipar.comm.streams import Incoming, Outgoing
+from minipar.comm.streams import Incoming, Outgoing, Reader, Writer
 from minipar.comm.transport import (
     ANY,
     BUFFERED_BYTES,
@@ -48,7 +48,7 @@ KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring 
 
 
 class ProcessTransport:
-    """One rank's end of the rings in the shared segment."""
+    """One rank's end of the streams to all others."""
 
     backend = "process"
 
@@ -56,15 +56,18 @@ class ProcessTransport:
         self,
         rank: int,
         size: int,
-        segment: Segment,
+        board: Board,
+        streams: Mapping[int, tuple[Writer, Reader]],
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
+        """streams: to and from every other rank."""
         self.rank, self.size, self.timeout_s = rank, size, timeout_s
-        self._mailbox, self._board = Mailbox(), segment.board()
-        others = [r for r in range(size) if r != rank]
-        self._rings = {r: segment.ring(rank, r) for r in others}
-        self._queues: dict[int, deque[Outgoing]] = {r: deque() for r in others}
-        self._streams = {r: Incoming(r, segment.ring(r, rank), self._mailbox) for r in others}
+        self._mailbox, self._board = Mailbox(), board
+        self._writers = {r: writer for r, (writer, _) in streams.items()}
+        self._queues: dict[int, deque[Outgoing]] = {r: deque() for r in streams}
+        self._streams = {
+            r: Incoming(r, reader, self._mailbox) for r, (_, reader) in streams.items()
+        }
         self._failure: CommError | None = None
         self._finished: frozenset[int] = frozenset()
 
@@ -163,9 +166,9 @@ class ProcessTransport:
         return moved
 
     def _push(self, dst: int) -> bool:
-        queue, ring = self._queues[dst], self._rings[dst]
+        queue, writer = self._queues[dst], self._writers[dst]
         moved = False
-        while queue and queue[0].push(ring):
+        while queue and queue[0].push(writer):
             moved = True
             if queue[0].parts:
                 break

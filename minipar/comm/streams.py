@@ -5,6 +5,8 @@ Neither side waits: each moves what fits now, and remembers where it was.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from minipar.comm.byte_ring import ByteRing
@@ -13,18 +15,35 @@ from minipar.comm.transport import Mailbox, Message, never_taken
 from minipar.errors import CallMismatch
 
 
+class Writer(Protocol):
+    """The near end of a stream of bytes to one rank."""
+
+    def write_some(self, source: memoryview) -> int:
+        """Move a first part of `source`; how many bytes (0: there is no room now)."""
+
+
+class Reader(Protocol):
+    """The near end of a stream of bytes from one rank."""
+
+    def read_some(self, target: memoryview) -> int:
+        """Fill a first part of `target` with what has come; how many bytes (0: nothing now)."""
+
+    def readable(self) -> bool:
+        """Whether something may have come."""
+
+
 class Outgoing:
-    """A message on its way out: what of it is not yet in the ring."""
+    """A message on its way out: what of it is not yet under way."""
 
     def __init__(self, header: Header, array: np.ndarray) -> None:
         self.parts = [memoryview(pack(header)), as_bytes(array)]
         self.done = False
 
-    def push(self, ring: ByteRing) -> bool:
+    def push(self, stream: Writer) -> bool:
         """Write what fits; whether anything did."""
         moved = False
         while self.parts:
-            n = ring.write_some(self.parts[0])
+            n = stream.write_some(self.parts[0])
             if not n and self.parts[0]:
                 return moved
             moved = True
@@ -43,8 +62,8 @@ class Outgoing:
 class Incoming:
     """The stream from one rank: the message that is being read from it."""
 
-    def __init__(self, src: int, ring: ByteRing, mailbox: Mailbox) -> None:
-        self._src, self._ring, self._mailbox = src, ring, mailbox
+    def __init__(self, src: int, stream: Reader, mailbox: Mailbox) -> None:
+        self._src, self._stream, self._mailbox = src, stream, mailbox
         self._raw = bytearray(HEADER_BYTES)
         self._begin()
 
@@ -53,9 +72,9 @@ class Incoming:
         self._left = memoryview(self._raw)
 
     def pull(self) -> bool:
-        """Read what has come, until the ring is empty; whether anything had."""
+        """Read what has come, until there is no more; whether anything had."""
         moved = False
-        while n := self._ring.read_some(self._left):
+        while n := self._stream.read_some(self._left):
             moved = True
             self._left = self._left[n:]
             if not self._left and self._message is None:
@@ -75,7 +94,7 @@ class Incoming:
         self._left = as_bytes(array)
 
     def readable(self) -> bool:
-        return self._ring.readable()
+        return self._stream.readable()
 
 
 def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:

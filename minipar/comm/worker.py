@@ -43,7 +43,9 @@ def main() -> None:
     if message is None:
         os._exit(1)
     _, rank, ranks, timeout_s, work = message
-    transport = ProcessTransport(rank, ranks, Segment(segment, ranks), timeout_s)
+    memory = Segment(segment, ranks)
+    streams = {r: (memory.ring(rank, r), memory.ring(r, rank)) for r in range(ranks) if r != rank}
+    transport = ProcessTransport(rank, ranks, memory.board(), streams, timeout_s)
     os.close(segment)
     threading.Thread(target=_listen, args=(sock, transport), daemon=True).start()
     group = Group(transport)
