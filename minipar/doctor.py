@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minipar.comm.board import create_segment, segment_bytes
 from minipar.comm.byte_ring import ORDERED_STORES
 from minipar.comm.environment import THREAD_VARIABLES, cpu_quota, usable_cores
+from minipar.comm.segment import create_segment, segment_bytes
 from minipar.errors import SharedMemoryFull
 
 

@@ -1,120 +1,85 @@
-"""The one segment of shared memory of a job: a notice per rank, and a ring per ordered pair.
+"""What every rank of a host is doing, in memory that all of them and the launcher can read.
 
-    [notice 0][notice 1]...[notice p-1]  [ring 0->1][ring 0->2]...[ring p-1 -> p-2]
+    notice of a rank:  [waits begun and ended][whom it waits for][calls so far] ... [its last calls]
 
-    notice:  [number of waits begun and ended][whom it waits for][text of its current call]
-
-The segment has no name: it is a descriptor (memfd, or a file that is unlinked at once) that the
-ranks inherit, so nothing can be left behind, whoever is killed. Its pages are allocated before
-anybody starts, so that a lack of memory is a sentence now and not a bus error later.
-
-Others read the text of a notice only to explain why they wait, so a torn read does no harm.
+A rank writes down each call before it begins, and each wait. The others read that only to explain
+why they wait, and the launcher to explain how a job ended, so a torn read does no harm. What was
+written last outlives its writer, so it can be told of a rank that was killed, too.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import sys
-import tempfile
+import struct
 
-from minipar.comm.byte_ring import COUNTER_BYTES, ByteRing
-from minipar.comm.frame import Call
-from minipar.errors import SharedMemoryFull
+from minipar.comm.frame import MAX_SIGNATURE, SITE_BYTES, Call
 
-NOTICE_BYTES = 256
-TEXT_BYTES = NOTICE_BYTES - 16
-MANY_RANKS = 8  # above this the rings shrink, since there are p(p-1) of them
+KEPT_CALLS = 8
+RECORD = struct.Struct(f"<16s{MAX_SIGNATURE}s{SITE_BYTES}s")  # op, signature, site
+RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding after it
+HEAD_BYTES = 64
+NOTICE_BYTES = HEAD_BYTES + KEPT_CALLS * RECORD_BYTES
+WAITS, WHOM, CALLS, SECOND = 0, 1, 2, 3  # places in the head, in words of 8 bytes
 
 
 class Board:
-    """What each rank is doing, readable by all."""
+    """The notices of all ranks."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory, self._numbers = memory, memory.cast("q")
+        self._written: dict[int, list[str]] = {}  # by the place of a record
 
     def write(self, rank: int, call: Call) -> None:
         """Say what this rank is doing."""
-        text, start = str(call).encode()[-TEXT_BYTES:], (rank + 1) * NOTICE_BYTES - TEXT_BYTES
-        self._memory[start : start + TEXT_BYTES] = text.ljust(TEXT_BYTES, b"\0")
+        numbers, counter = self._numbers, rank * NOTICE_BYTES // 8 + CALLS
+        group, sequence, *texts = call
+        count = numbers[counter]
+        start = rank * NOTICE_BYTES + HEAD_BYTES + count % KEPT_CALLS * RECORD_BYTES
+        numbers[start // 8] = group
+        numbers[start // 8 + 1] = sequence
+        if self._written.get(start) != texts:  # in a loop it is mostly the same call
+            self._written[start] = texts
+            raw = RECORD.pack(*(text.encode()[-SITE_BYTES:] for text in texts))
+            self._memory[start + 16 : start + 16 + RECORD.size] = raw
+        numbers[counter] = count + 1
 
     def begin_wait(self, rank: int, whom: int) -> None:
         """Say that this rank waits, and for whom."""
         place = rank * NOTICE_BYTES // 8
-        self._numbers[place + 1] = whom
-        self._numbers[place] += 1
+        self._numbers[place + WHOM] = whom
+        self._numbers[place + WAITS] += 1
 
     def end_wait(self, rank: int) -> None:
-        self._numbers[rank * NOTICE_BYTES // 8] += 1
+        self._numbers[rank * NOTICE_BYTES // 8 + WAITS] += 1
+
+    def second_turns(self, rank: int) -> None:
+        """The second thread of this rank begins or ends a piece of work, or a wait in it."""
+        self._numbers[rank * NOTICE_BYTES // 8 + SECOND] += 1
+
+    def second(self, rank: int) -> int:
+        """How often it has done so: even while it waits or has no work."""
+        return self._numbers[rank * NOTICE_BYTES // 8 + SECOND]
 
     def waits(self, rank: int) -> int:
         """How many waits of that rank have begun or ended: odd while it waits."""
-        return self._numbers[rank * NOTICE_BYTES // 8]
+        return self._numbers[rank * NOTICE_BYTES // 8 + WAITS]
 
     def waits_for(self, rank: int) -> int:
         """The rank that it waits for, or did when it last waited."""
-        return self._numbers[rank * NOTICE_BYTES // 8 + 1]
+        return self._numbers[rank * NOTICE_BYTES // 8 + WHOM]
+
+    def last(self, rank: int) -> list[Call]:
+        """The last calls of that rank, up to KEPT_CALLS, in order."""
+        count = self._numbers[rank * NOTICE_BYTES // 8 + CALLS]
+        return [self._call(rank, i) for i in range(max(0, count - KEPT_CALLS), count)]
 
     def read(self, rank: int) -> str:
         """The last call of that rank, or "none yet"."""
-        end = (rank + 1) * NOTICE_BYTES
-        raw = bytes(self._memory[end - TEXT_BYTES : end])
-        return raw.rstrip(b"\0").decode(errors="replace") or "none yet"
+        calls = self.last(rank)
+        return str(calls[-1]) if calls else "none yet"
 
-
-class Segment:
-    """The mapped segment, and where in it the rings are."""
-
-    def __init__(self, descriptor: int, ranks: int) -> None:
-        self._map = mmap.mmap(descriptor, segment_bytes(ranks))
-        self._memory, self._ranks = memoryview(self._map), ranks
-
-    def board(self) -> Board:
-        return Board(self._memory[: self._ranks * NOTICE_BYTES])
-
-    def ring(self, src: int, dst: int) -> ByteRing:
-        """The ring from rank src to another rank dst."""
-        size = ring_bytes(self._ranks)
-        place = src * (self._ranks - 1) + dst - (dst > src)
-        start = self._ranks * NOTICE_BYTES + place * size
-        return ByteRing(self._memory[start : start + size])
-
-
-def ring_bytes(ranks: int) -> int:
-    """Bytes of one ring: 1 MB, or 320 KB with many ranks; both hold a buffered send (256 KB)."""
-    return 2 * COUNTER_BYTES + (1024 if ranks <= MANY_RANKS else 320) * 1024
-
-
-def segment_bytes(ranks: int) -> int:
-    """Bytes of shared memory that a job of so many ranks takes: about 2 MB for 2, 12 MB for 4."""
-    return ranks * NOTICE_BYTES + ranks * (ranks - 1) * ring_bytes(ranks)
-
-
-def create_segment(ranks: int) -> int:
-    """A descriptor of zeroed, really allocated memory.  Raises: SharedMemoryFull."""
-    size = segment_bytes(ranks)
-    descriptor = -1
-    try:
-        descriptor = _anonymous_file()
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:  # macOS
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(bytes(size))
-    except OSError as error:
-        if descriptor >= 0:
-            os.close(descriptor)
-        raise SharedMemoryFull(
-            f"{ranks} ranks need {size / 2**20:.0f} MB of shared memory, and the system refused: "
-            f"{error.strerror}. Start fewer ranks, or raise the limit: `ulimit -f`, the memory of "
-            "the container, or (without memfd) the space in the temporary folder."
-        ) from None
-    return descriptor
-
-
-def _anonymous_file() -> int:
-    if sys.platform == "linux":
-        return os.memfd_create("minipar")
-    descriptor, path = tempfile.mkstemp(prefix="minipar")
-    os.unlink(path)
-    return descriptor
+    def _call(self, rank: int, i: int) -> Call:
+        start = rank * NOTICE_BYTES + HEAD_BYTES + i % KEPT_CALLS * RECORD_BYTES
+        group, sequence = self._numbers[start // 8], self._numbers[start // 8 + 1]
+        raw = RECORD.unpack_from(self._memory, start + 16)
+        texts = (text.rstrip(b"\0").decode(errors="replace") for text in raw)
+        return Call(group, sequence, *texts)

@@ -23,7 +23,8 @@ from minipar.errors import CommError, UsageError
 MAGIC = b"mp01"
 MAX_DIMS = 8
 MAX_SIGNATURE = 96
-LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s104s")
+SITE_BYTES = 104
+LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s{SITE_BYTES}s")
 HEADER_BYTES = LAYOUT.size
 DTYPES = frozenset(np.dtype(code).name for code in "?bhiqBHIQefdFD") | {"bfloat16"}
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -109,7 +110,7 @@ def pack(header: Header) -> bytes:
         call.op.encode()[:16],
         header.dtype.encode(),
         call.signature.encode()[:MAX_SIGNATURE],
-        call.site.encode()[-104:],
+        call.site.encode()[-SITE_BYTES:],
     )
 
 
@@ -132,14 +133,14 @@ def _text(raw: bytes) -> str:
 def call_site() -> str:
     """file:line of the nearest caller outside minipar/comm."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_FOLDER):
-        frame = frame.f_back
-    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
+    while (outer := frame.f_back) is not None and frame.f_code.co_filename.startswith(OWN_FOLDER):
+        frame = outer
+    return _site(frame.f_code.co_filename, frame.f_lineno)
 
 
 @lru_cache(maxsize=1024)
-def _short(path: str) -> str:
+def _site(path: str, line: int) -> str:
     if "ipykernel_" in path:
-        return "notebook cell"
+        return f"notebook cell:{line}"
     inside = os.path.relpath(path) if os.path.isabs(path) else path
-    return path if inside.startswith("..") else inside
+    return f"{path if inside.startswith('..') else inside}:{line}"

@@ -1,64 +1,57 @@
-"""The shared segment: its places do not overlap, and a lack of memory is a sentence."""
-
-import mmap
-import os
-import resource
-import subprocess
-import sys
+"""The notices: what a rank writes is what others read, and no more than its last calls are kept."""
 
 import pytest
 
-from minipar.comm.board import Segment, create_segment, ring_bytes, segment_bytes
-from minipar.comm.frame import Call
-from minipar.comm.transport import BUFFERED_BYTES
+from minipar.comm.board import KEPT_CALLS, NOTICE_BYTES, Board
+from minipar.comm.frame import MAX_SIGNATURE, SITE_BYTES, Call
 
 
-@pytest.mark.parametrize("p", [1, 2, 3, 9])
-def test_every_ring_and_notice_has_a_place_of_its_own(p):
-    descriptor = create_segment(p)
-    segment = Segment(descriptor, p)
-    board = segment.board()
-    for r in range(p):
-        board.write(r, Call(0, r, "barrier", "", "here:1"))
-    pairs = [(a, b) for a in range(p) for b in range(p) if a != b]
-    for r in range(p):
+@pytest.fixture
+def memory():
+    return bytearray(3 * NOTICE_BYTES)
+
+
+def boards(memory):
+    """Two views of the same notices, as two processes have them."""
+    return Board(memoryview(memory)), Board(memoryview(memory))
+
+
+def test_the_last_calls_of_every_rank(memory):
+    mine, other = boards(memory)
+    calls = [Call(7, i, "all_reduce", f"sum float32[{i}]", f"a.py:{i}") for i in range(20)]
+    for n, call in enumerate(calls, 1):
+        mine.write(1, call)
+        assert other.last(1) == calls[max(0, n - KEPT_CALLS) : n]
+    assert other.read(1) == "all_reduce #19 of group 7 at a.py:19"
+    assert other.last(0) == other.last(2) == []
+    assert other.read(0) == "none yet"
+
+
+def test_the_same_call_again_differs_in_its_number(memory):
+    """Only what has changed is written, so this is where a stale record would show."""
+    mine, other = boards(memory)
+    for i in range(3 * KEPT_CALLS):
+        mine.write(0, Call(0, i, "barrier", "by direct", "a.py:1" if i % 3 else "b.py:2"))
+    assert [call.sequence for call in other.last(0)] == list(range(16, 24))
+    assert [call.site for call in other.last(0)][-3:] == ["b.py:2", "a.py:1", "a.py:1"]
+
+
+def test_texts_that_are_too_long_are_cut(memory):
+    mine, other = boards(memory)
+    mine.write(2, Call(1, 2, "all_reduce", "s" * 200, "folder/" * 40 + "file.py:123"))
+    (call,) = other.last(2)
+    assert len(call.signature) <= MAX_SIGNATURE and len(call.site) == SITE_BYTES
+    assert call.site.endswith("folder/file.py:123")
+
+
+def test_waits_are_counted(memory):
+    mine, other = boards(memory)
+    for r in range(3):
         for _ in range(r):
-            board.begin_wait(r, p - 1 - r)
-            board.end_wait(r)
-    for a, b in pairs:
-        assert segment.ring(a, b).write_some(memoryview(bytes([a, b] * 1000))) == 2000
-    for a, b in pairs:  # another mapping of the same memory, as another process has it
-        got = bytearray(3000)
-        assert Segment(descriptor, p).ring(a, b).read_some(memoryview(got)) == 2000
-        assert got[:2000] == bytes([a, b] * 1000)
-    assert [board.read(r) for r in range(p)] == [f"barrier #{r} at here:1" for r in range(p)]
-    assert [board.waits(r) for r in range(p)] == [2 * r for r in range(p)]
-    assert [board.waits_for(r) for r in range(1, p)] == [p - 1 - r for r in range(1, p)]
-    os.close(descriptor)
-
-
-def test_it_is_as_large_as_it_says_and_nameless():
-    descriptor = create_segment(4)
-    assert os.fstat(descriptor).st_size == segment_bytes(4)
-    assert os.fstat(descriptor).st_nlink == 0
-    assert os.fstat(descriptor).st_blocks * 512 >= segment_bytes(4)  # allocated, not only promised
-    os.close(descriptor)
-
-
-@pytest.mark.parametrize("p", [2, 8, 9, 64])
-def test_a_ring_holds_a_buffered_send(p):
-    assert ring_bytes(p) > BUFFERED_BYTES + 1024
-    assert ring_bytes(p) % mmap.ALLOCATIONGRANULARITY % 64 == 0
-
-
-def test_no_space_is_one_sentence_that_says_what_to_do():
-    code = """
-import resource, minipar
-from tests.comm import ranks
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-minipar.run(ranks.late, 4, args=(0,), backend="process")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "SharedMemoryFull: 4 ranks need 12 MB of shared memory" in done.stderr
-    assert "Start fewer ranks" in done.stderr.splitlines()[-1]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE) != (1 << 20, 1 << 20)
+            mine.begin_wait(r, 2 - r)
+            assert other.waits(r) % 2 == 1
+            mine.end_wait(r)
+    assert [other.waits(r) for r in range(3)] == [0, 2, 4]
+    assert [other.waits_for(r) for r in (1, 2)] == [1, 0]
+    mine.second_turns(1)
+    assert [other.second(r) for r in range(3)] == [0, 1, 0]

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from minipar.comm import deadlock
-from minipar.comm.board import Segment, create_segment
 from minipar.comm.deadlock import LASTING_S, LOOKS, DeadlockWatch, report
 from minipar.comm.frame import Call
+from minipar.comm.segment import Segment, create_segment
 from minipar.comm.transport import ANY
 
 
