@@ -11,5 +11,5 @@ from contextvars import ContextVar
 from typing import Any
 
 grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
-recorder: ContextVar[Any] = ContextVar("recorder", default=None)  # a list of events.Event, or None
+recorder: ContextVar[Any] = ContextVar("recorder", default=None)  # an events.Recorder, or None
 world: ContextVar[Any] = ContextVar("world", default=None)  # the Group of all ranks, or None
