@@ -28,17 +28,18 @@ LAST_READS = 64  # for each stream at the end: 4 MB, more than a pipe holds
 class Child:
     """The process of rank `number`, in a session of its own: Ctrl-C does not reach it."""
 
-    def __init__(self, number: int, ranks: int, segment: int) -> None:
-        """segment: the descriptor of the shared memory."""
+    def __init__(self, number: int, ranks: int, memory: tuple[int, int]) -> None:
+        """memory: the descriptors of segment and heap."""
         self.control, theirs = socket.socketpair()
         with theirs:
+            descriptors = (theirs.fileno(), *memory)
             self.process = subprocess.Popen(
-                python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
+                python_command("minipar.comm.worker", *map(str, descriptors)),
                 env=_environment(ranks),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(), segment),
+                pass_fds=descriptors,
                 start_new_session=True,
             )
         self.number = number

@@ -21,11 +21,13 @@ from contextlib import contextmanager
 from itertools import permutations
 from typing import Any
 
-from minipar.comm.board import Segment, create_segment
 from minipar.comm.child import Child
 from minipar.comm.deadlock import DeadlockWatch
+from minipar.comm.exchange import left_in_cells
 from minipar.comm.failure import Failure
+from minipar.comm.heap import create_heap
 from minipar.comm.output import Output
+from minipar.comm.segment import Segment, create_segment
 from minipar.comm.streams import left_in
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
@@ -55,13 +57,14 @@ class ProcessJob:
         self._signals_sent = 0
         self._children: list[Child] = []
         segment = create_segment(ranks)
+        heap = create_heap()
         try:
             self._segment = Segment(segment, ranks)
             self._board = self._segment.board()
             self._watch = DeadlockWatch(self._segment, ranks)
             with _sigint_held_back() as held:
                 for number in range(ranks):
-                    self._start(Child(number, ranks, segment))
+                    self._start(Child(number, ranks, (segment, heap)))
                     self._children[number].say("start", number, ranks, timeout_s, work)
             if held:
                 raise KeyboardInterrupt
@@ -71,6 +74,7 @@ class ProcessJob:
             raise
         finally:
             os.close(segment)
+            os.close(heap)
 
     def _start(self, child: Child) -> None:
         self._children.append(child)
@@ -94,16 +98,17 @@ class ProcessJob:
             raise
         finally:
             self._finish()
-        self.failure = self.failure or self._left or self._left_in_rings()
+        self.failure = self.failure or self._left or self._left_in_memory()
         return [child.result for child in self._children]
 
-    def _left_in_rings(self) -> Failure | None:
+    def _left_in_memory(self) -> Failure | None:
         """A collective that some ranks made and others left out, when all have returned."""
         for src, dst in permutations(range(len(self._children)), 2):
             error = left_in(self._segment.ring(src, dst), src, dst)
             if error is not None:
                 return Failure.of(dst, error)
-        return None
+        error = left_in_cells(self._segment, len(self._children))
+        return None if error is None else Failure.of(0, error)
 
     def _finish(self) -> None:
         """See every rank to its end, whatever happens, and print what they still had to say."""

@@ -1,0 +1,111 @@
+"""Memory of a rank that the other ranks of its host can reach: where `group.empty` arrays live.
+
+    heap file, sparse:   [region of rank 0 ........][region of rank 1 ........] ...
+                          block   block     block    block
+
+Each rank cuts blocks out of its own region, so nobody has to be asked, and says where an array lies
+as bytes into that region. Whoever wants to read it maps that part of the file. A block goes back
+when the last array in it has gone; its pages are returned to the system.
+
+The file has no name, like the segment; it is as large as it may ever get, but only blocks take
+memory, which is really allocated when they are cut.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from bisect import bisect_right, insort
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from minipar.comm.shared_file import anonymous_file
+from minipar.errors import SharedMemoryFull
+
+REGION_BYTES = 1 << 36  # of addresses in the file, not of memory
+PAGE = mmap.ALLOCATIONGRANULARITY
+KEPT_MAPS = 64
+
+
+def create_heap() -> int:
+    """A descriptor of the file. It is empty, and grows with the blocks."""
+    return anonymous_file()
+
+
+class Heap:
+    """One rank's region, and its view of the regions of the others."""
+
+    def __init__(self, descriptor: int, place: int) -> None:
+        """place: which region is this rank's: its number on this host."""
+        self._descriptor, self._place = descriptor, place
+        self._blocks: list[tuple[int, int]] = []  # (start in the region, bytes), sorted
+        self._addresses: list[tuple[int, int, int]] = []  # (address, bytes, start), sorted
+        self._maps: dict[tuple[int, int, int], Any] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of that shape in a block of its own.  Raises: SharedMemoryFull."""
+        nbytes = prod(shape) * dtype.itemsize
+        size = -(-max(nbytes, 1) // PAGE) * PAGE
+        start = self._gap(size)
+        offset = self._place * REGION_BYTES + start
+        try:
+            os.posix_fallocate(self._descriptor, offset, size)
+            block = mmap.mmap(self._descriptor, size, offset=offset)
+        except OSError as error:
+            raise SharedMemoryFull(
+                f"group.empty: {size / 2**20:.0f} MB of shared memory are not to be had: "
+                f"{error.strerror}. Use fewer or smaller arrays, or np.empty."
+            ) from None
+        whole = np.frombuffer(block, np.uint8)
+        address = whole.__array_interface__["data"][0]
+        insort(self._blocks, (start, size))
+        insort(self._addresses, (address, size, start))
+        weakref.finalize(block, self._free, (start, size), (address, size, start))
+        return whole[:nbytes].view(dtype).reshape(shape)
+
+    def place_of(self, array: np.ndarray) -> int | None:
+        """Where in the region the array's memory begins; None if it does not lie there."""
+        if not self._addresses:
+            return None
+        address = array.__array_interface__["data"][0]
+        i = bisect_right(self._addresses, (address, REGION_BYTES, 0)) - 1
+        if i < 0:
+            return None
+        base, size, start = self._addresses[i]
+        inside = address + array.nbytes <= base + size
+        return start + address - base if inside else None
+
+    def view(self, place: int, start: int, nbytes: int, dtype: np.dtype) -> np.ndarray:
+        """A flat array in the region of the rank at that place of the host."""
+        key = place, start, nbytes
+        if key not in self._maps:
+            if len(self._maps) >= KEPT_MAPS:
+                del self._maps[next(iter(self._maps))]
+            begin = start // PAGE * PAGE
+            offset = place * REGION_BYTES + begin
+            window = mmap.mmap(self._descriptor, start - begin + nbytes, offset=offset)
+            self._maps[key] = np.frombuffer(window, np.uint8)[start - begin :]
+        return self._maps[key].view(dtype)
+
+    def _gap(self, size: int) -> int:
+        """The first place in the region where so many bytes are free."""
+        start = 0
+        for begin, length in self._blocks:
+            if begin - start >= size:
+                break
+            start = begin + length
+        if start + size > REGION_BYTES:
+            raise SharedMemoryFull("group.empty: more than a rank's 64 GB of shared memory")
+        return start
+
+    def _free(self, block: tuple[int, int], address: tuple[int, int, int]) -> None:
+        self._blocks.remove(block)
+        self._addresses.remove(address)
+        start, size = block
+        if hasattr(mmap, "MADV_REMOVE"):  # Linux: gives the pages back; elsewhere they are reused
+            offset = self._place * REGION_BYTES + start
+            with mmap.mmap(self._descriptor, size, offset=offset) as window:
+                window.madvise(mmap.MADV_REMOVE)

@@ -1,0 +1,85 @@
+"""Blocks that others reach: no two overlap, all are found again, what has gone is given back."""
+
+import gc
+import os
+import random
+
+import numpy as np
+import pytest
+
+from minipar.comm.heap import PAGE, Heap
+from minipar.comm.shared_file import anonymous_file
+from minipar.errors import SharedMemoryFull
+
+
+@pytest.fixture
+def heaps():
+    """The heaps of two ranks of one host."""
+    descriptor = anonymous_file()
+    yield Heap(descriptor, 0), Heap(os.dup(descriptor), 1), descriptor
+    os.close(descriptor)
+
+
+def memory_of(descriptor):
+    return os.fstat(descriptor).st_blocks * 512
+
+
+def test_the_other_rank_sees_and_writes_the_same_memory(heaps):
+    mine, other, _ = heaps
+    first, second = mine.empty((3, 5), np.dtype("float32")), mine.empty((7,), np.dtype("int64"))
+    first[:], second[:] = 1, 2
+    for array in (first, second, first[1:], second[3:]):
+        start = mine.place_of(array)
+        view = other.view(0, start, array.nbytes, array.dtype)
+        assert (view == array.reshape(-1)).all()
+        view[-1] = 9
+        assert array.reshape(-1)[-1] == 9
+    assert other.empty((4,), np.dtype("float64")).shape == (4,)  # in a region of its own
+    assert (second[:3] == 2).all()
+
+
+def test_private_memory_has_no_place(heaps):
+    mine, other, _ = heaps
+    assert mine.place_of(np.zeros(3)) is None  # before there is any block
+    array = mine.empty((3,), np.dtype("float64"))
+    assert mine.place_of(np.zeros(3)) is None
+    assert other.place_of(array) is None
+
+
+def test_blocks_never_overlap_and_go_back(heaps):
+    """A random life of arrays: each keeps its own value, and at the end nothing is left."""
+    mine, _, descriptor = heaps
+    dice, arrays = random.Random(0), {}
+    for step in range(300):
+        if arrays and dice.random() < 0.45:
+            step_of, array = arrays.popitem() if dice.random() < 0.5 else (min(arrays), None)
+            array = arrays.pop(step_of) if array is None else array
+            assert (array == step_of).all()
+            del array
+        else:
+            array = mine.empty((dice.randrange(1, 3 * PAGE),), np.dtype("int32"))
+            array[:] = step
+            arrays[step] = array
+            del array
+    assert all((array == step).all() for step, array in arrays.items())
+    assert memory_of(descriptor) >= sum(array.nbytes for array in arrays.values()) > 0
+    arrays.clear()
+    gc.collect()
+    assert memory_of(descriptor) == 0
+    array = mine.empty((1,), np.dtype("int8"))
+    assert mine.place_of(array) == 0  # the region begins anew
+
+
+def test_a_view_keeps_its_block_alive(heaps):
+    mine, _, _ = heaps
+    view = mine.empty((100,), np.dtype("int64"))[10:20]
+    view[:] = 3
+    other = mine.empty((100,), np.dtype("int64"))
+    other[:] = 4
+    assert (view == 3).all()
+
+
+def test_memory_that_is_not_to_be_had_is_a_sentence(heaps):
+    mine, _, _ = heaps
+    with pytest.raises(SharedMemoryFull, match=r"group\.empty: .* 64 GB"):
+        mine.empty((1 << 40,), np.dtype("int8"))
