@@ -41,7 +41,7 @@ def of(op: str, algorithm: str, p: int, n: float) -> Cost:
     return formula(p) if op == "barrier" else formula(p, n)
 
 
-# -- ring and direct --------------------------------------------------------------------------
+# -- ring and pairwise ------------------------------------------------------------------------
 
 
 def ring_reduce_scatter(p: int, n: float) -> Cost:
@@ -69,7 +69,7 @@ def ring_reduce(p: int, n: float) -> Cost:
     return Cost(p - 1 + _rounds(p), 2 * (p - 1) / p * n, (p - 1) / p * n)
 
 
-def direct_all_to_all(p: int, n: float) -> Cost:
+def pairwise_all_to_all(p: int, n: float) -> Cost:
     """(p-1)·α + (p-1)/p·n·β"""
     return Cost(p - 1, (p - 1) / p * n, 0)
 
@@ -77,6 +77,44 @@ def direct_all_to_all(p: int, n: float) -> Cost:
 def dissemination_barrier(p: int) -> Cost:
     """k·α"""
     return Cost(_rounds(p), 0, 0)
+
+
+# -- direct: what is shown in shared memory, counted as messages -------------------------------
+
+
+def flat_all_reduce(p: int, n: float) -> Cost:
+    """(p-1)·α + (p-1)·n·β + (p-1)·n·γ"""
+    return Cost(p - 1, (p - 1) * n, (p - 1) * n)
+
+
+def direct_all_reduce(p: int, n: float) -> Cost:
+    """2(p-1)·α + 2(p-1)/p·n·β + (p-1)/p·n·γ"""
+    return ring_all_reduce(p, n)
+
+
+def direct_reduce_scatter(p: int, n: float) -> Cost:
+    """(p-1)·α + (p-1)/p·n·β + (p-1)/p·n·γ"""
+    return ring_reduce_scatter(p, n)
+
+
+def direct_all_gather(p: int, n: float) -> Cost:
+    """(p-1)·α + (p-1)/p·n·β"""
+    return ring_all_gather(p, n)
+
+
+def direct_broadcast(p: int, n: float) -> Cost:
+    """(p-1)·α + (p-1)·n·β"""
+    return naive_broadcast(p, n)
+
+
+def direct_all_to_all(p: int, n: float) -> Cost:
+    """(p-1)·α + (p-1)/p·n·β"""
+    return pairwise_all_to_all(p, n)
+
+
+def direct_barrier(p: int) -> Cost:
+    """(p-1)·α"""
+    return Cost(p - 1, 0, 0)
 
 
 # -- tree -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from minipar.array import Array
 from minipar.comm import collectives as ring
-from minipar.comm import halving_doubling, naive, tree
+from minipar.comm import direct, halving_doubling, naive, tree
 from minipar.comm.choose import choose
 from minipar.comm.wiring import Link, pieces
 from minipar.errors import UsageError
@@ -34,12 +34,14 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
             "naive": naive.naive_barrier,
             "tree": tree.tree_barrier,
             "dissemination": ring.dissemination_barrier,
+            "direct": direct.direct_barrier,
         },
         "broadcast": {
             "naive": naive.naive_broadcast,
             "tree": tree.tree_broadcast,
             "ring": ring.ring_broadcast,
             "halving_doubling": halving_doubling.halving_doubling_broadcast,
+            "direct": direct.direct_broadcast,
         },
         "reduce": {
             "naive": naive.naive_reduce,
@@ -52,6 +54,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
             "tree": tree.tree_all_reduce,
             "ring": ring.ring_all_reduce,
             "halving_doubling": halving_doubling.halving_doubling_all_reduce,
+            "direct": direct.direct_all_reduce,
+            "flat": direct.flat_all_reduce,
         },
         "gather": {"naive": naive.naive_gather, "tree": tree.tree_gather},
         "scatter": {"naive": naive.naive_scatter, "tree": tree.tree_scatter},
@@ -60,27 +64,33 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
             "tree": tree.tree_all_gather,
             "ring": _ring_all_gather,
             "halving_doubling": halving_doubling.halving_doubling_all_gather,
+            "direct": direct.direct_all_gather,
         },
         "reduce_scatter": {
             "naive": naive.naive_reduce_scatter,
             "tree": tree.tree_reduce_scatter,
             "ring": _ring_reduce_scatter,
             "halving_doubling": halving_doubling.halving_doubling_reduce_scatter,
+            "direct": direct.direct_reduce_scatter,
         },
-        "all_to_all": {"naive": naive.naive_all_to_all, "direct": ring.direct_all_to_all},
+        "all_to_all": {
+            "naive": naive.naive_all_to_all,
+            "pairwise": ring.pairwise_all_to_all,
+            "direct": direct.direct_all_to_all,
+        },
     }
 )
 
 
 def pick(
-    op: str, algorithm: str | None, nbytes: int, ranks: int, backend: str
+    op: str, algorithm: str | None, nbytes: int, ranks: int, medium: str
 ) -> tuple[str, Algorithm]:
     """The algorithm for a call: its name and its function.
 
     algorithm: a name, or None for what `choose` says.  nbytes: of the whole array, as in `cost`.
     Raises:    UsageError for a name that this collective does not have.
     """
-    name = choose(op, nbytes, ranks, backend) if algorithm is None else algorithm
+    name = choose(op, nbytes, ranks, medium) if algorithm is None else algorithm
     known = ALGORITHMS[op]
     if name not in known:
         raise UsageError(f"{op} has no algorithm {name!r}; it has {', '.join(known)}")

@@ -95,7 +95,7 @@ def ring_reduce(link: Link, buf: Array) -> None:
     tree_gather(link, buf, cuts)
 
 
-def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:
+def pairwise_all_to_all(link: Link, rows: Array, received: Array) -> None:
     """Bring row j of rank i to row i of rank j, each straight to its receiver.
 
     rows:     [p, ...], the same shape and dtype on every rank.

@@ -11,15 +11,57 @@ Letters: p ranks, r own rank, c a piece of an array: piece c is buf[cuts[c]:cuts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
 
+class Circle(Protocol):
+    """Ranks that show each other arrays (flat ones) without sending them; `direct` says what for.
+
+    All of them make the same calls in the same order. What a method returns may be read until the
+    next call of one of them.
+    """
+
+    @property
+    def room(self) -> int:
+        """The bytes that can be shown at once."""
+
+    def show(self, parts: Sequence[Array]) -> list[Array]:
+        """A copy of every rank's own part; part i is as long on every rank."""
+
+    def show_from(self, root: int, array: Array) -> Array:
+        """The root's array on every rank; the root need not wait for the others."""
+
+    def exchange(self, pieces: Sequence[Array]) -> list[Array]:
+        """From every rank its piece for this one; piece i is as long on every rank."""
+
+    def windows(self, array: Array) -> list[Array] | None:
+        """Every rank's array itself, to be read and written; None if not all can be reached.
+
+        After it, `meet` before anybody may take its array for complete.
+        """
+
+    def meet(self) -> None:
+        """Return once every rank has got here."""
+
+    def among(self, order: Sequence[int]) -> Circle | None:
+        """Some of these ranks, or all in another order."""
+
+    def enter(self, call: Any, note: Callable[[int, int], object] | None) -> None:
+        """What follows belongs to that call.  note: told of (world rank, bytes)."""
+
+    def release(self) -> None:
+        """The last call of a collective: nothing that was shown will be read again."""
+
+
 class Link(Protocol):
-    """One call of one rank: the neighbours, and how to add."""
+    """One call of one rank: the neighbours, and how to add.
+
+    If the ranks have memory in common, it also has a `circle`: see `circle_of`.
+    """
 
     rank: int
     size: int
@@ -52,6 +94,16 @@ class Renumbered:
 
     def add(self, into: Array, array: Array) -> None:
         self._link.add(into, array)
+
+    @property
+    def circle(self) -> Circle | None:
+        circle = circle_of(self._link)
+        return None if circle is None else circle.among(self._order)
+
+
+def circle_of(link: Link) -> Circle | None:
+    """The same call among the same ranks, by the memory that they have in common, if they do."""
+    return getattr(link, "circle", None)
 
 
 def seen_from(link: Link, root: int) -> Link:

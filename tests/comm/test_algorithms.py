@@ -207,7 +207,7 @@ def test_what_the_busiest_rank_sends_is_in_the_formula(op, algorithm, p):
 
     messages, sent = (max(column) for column in zip(*run(work, p)))
     formula = cost.of(op, algorithm, p, 8 * NUMBERS)
-    alike = algorithm in ("direct", "dissemination") or (
+    alike = algorithm in ("direct", "flat", "pairwise", "dissemination") or (
         algorithm == "ring" and op not in ("reduce", "broadcast")
     )
     alike |= algorithm == "halving_doubling" and p in (1, 2, 4, 8) and op != "reduce"

@@ -1,0 +1,183 @@
+"""Collectives without messages: every rank reads straight from the memory of the others.
+
+    stage of rank 0   [ 0a | 0b ]  \\        rank 0 reads all the a's, and shows their sum;
+    stage of rank 1   [ 1a | 1b ]  /        rank 1 reads all the b's, and shows theirs
+
+They are written over a circle of ranks. `exchange(pieces)` returns from each rank the piece that it
+has for me, where it lies; `show(parts)` the own part of each rank. There is room for so many bytes
+at once, so large arrays go in blocks that fit the cache. Between ranks without common memory, the
+same is done with messages (`Messages`), which is what the costs are about; shared memory saves the
+copies and most of α.
+
+Numbers are added up in the same order as by the tree (`flat`) and by the ring (`direct`), so a run
+on processes has the same bits as one on threads.
+
+Letters: p ranks, r own rank, i another one, n bytes of the whole array (of all pieces); α, β, γ as
+in `collectives`. The root is rank 0. All raise as `collectives.ring_reduce_scatter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from minipar.array import Array
+from minipar.comm.messages import Messages
+from minipar.comm.wiring import Circle, Link, circle_of, even_cuts, pieces
+
+CACHE_BYTES = 256 * 1024  # worked on at once where nothing is copied
+LINE = 64  # bytes by which pieces may grow in a stage
+
+
+def direct_all_reduce(link: Link, buf: Array) -> None:
+    """Replace buf by the total over all ranks, the same bits on each: each adds up its part.
+
+    buf:    a flat array, the same length and dtype on every rank.
+    Cost:   2(p-1)·α + 2(p-1)/p · n·β + (p-1)/p · n·γ
+    """
+    circle, r = common(link), link.rank
+    windows = circle.windows(buf)
+    if windows is not None:
+        _add_in_place(link, windows)
+    else:
+        for parts in blocks(pieces(buf, even_cuts(len(buf), link.size)), circle.room):
+            add_like_the_ring(link, parts[r], circle.exchange(parts))
+            _fill(parts, circle.show(parts), r)
+    circle.release()
+
+
+def _add_in_place(link: Link, windows: list[Array]) -> None:
+    """All bufs can be reached: each rank writes the total of its part into every one of them."""
+    cuts, r = even_cuts(len(windows[0]), link.size), link.rank
+    step = max(1, CACHE_BYTES // windows[0].itemsize)
+    for start in range(cuts[r], cuts[r + 1], step):
+        stop = min(start + step, cuts[r + 1])
+        parts = [window[start:stop] for window in windows]
+        add_like_the_ring(link, parts[r], parts)
+        for i, part in enumerate(parts):
+            if i != r:
+                part[...] = parts[r]
+    common(link).meet()
+
+
+def flat_all_reduce(link: Link, buf: Array) -> None:
+    """Replace buf by the total over all ranks, the same bits on each: everybody adds up all.
+
+    buf:    a flat array, the same length and dtype on every rank.
+    Cost:   (p-1)·(α + n·β + n·γ), one round in which all wait for all: for small arrays
+    """
+    circle = common(link)
+    for (block,) in blocks([buf], circle.room):
+        add_like_a_tree(link, block, circle.show([block] * link.size))
+    circle.release()
+
+
+def direct_reduce_scatter(link: Link, buf: Array, cuts: Sequence[int]) -> None:
+    """Add up piece r of all ranks on rank r.
+
+    buf:    piece c is buf[cuts[c]:cuts[c + 1]], all pieces filled on every rank.
+    After:  piece r is the total; the others are as they were.
+    Cost:   (p-1)·α + (p-1)/p · n·(β + γ)
+    """
+    circle, r = common(link), link.rank
+    for parts in blocks(pieces(buf, cuts), circle.room):
+        add_like_the_ring(link, parts[r], circle.exchange(parts))
+    circle.release()
+
+
+def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
+    """Bring piece r of rank r to every rank.
+
+    buf:    piece c is buf[cuts[c]:cuts[c + 1]]; on rank r only piece r is read.
+    After:  buf is complete, the same bits everywhere.
+    Cost:   (p-1)·α + (p-1)/p · n·β
+    """
+    circle, r = common(link), link.rank
+    for parts in blocks(pieces(buf, cuts), circle.room):
+        _fill(parts, circle.show(parts), r)
+    circle.release()
+
+
+def direct_broadcast(link: Link, buf: Array) -> None:
+    """Bring the buf of rank 0 to every rank.
+
+    buf:    a flat array, the same length and dtype on every rank; only rank 0's is read.
+    Cost:   (p-1)·(α + n·β)
+    """
+    circle = common(link)
+    for (block,) in blocks([buf], circle.room):
+        seen = circle.show_from(0, block)
+        if link.rank:
+            block[...] = seen
+    circle.release()
+
+
+def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:
+    """Bring row j of rank i to row i of rank j.
+
+    rows:     [p, ...], the same shape and dtype on every rank.
+    received: of the same shape; filled.
+    Cost:     (p-1)·α + (p-1)/p · n·β
+    """
+    circle, p = common(link), link.size
+    given, got = list(rows.reshape(p, -1)), list(received.reshape(p, -1))
+    for parts, places in zip(blocks(given, circle.room), blocks(got, circle.room)):
+        for place, part in zip(places, circle.exchange(parts)):
+            place[...] = part
+    circle.release()
+
+
+def direct_barrier(link: Link) -> None:
+    """Return once every rank has called this.  Cost: (p-1)·α"""
+    common(link).meet()
+
+
+# -- what they share --------------------------------------------------------------------------
+
+
+def common(link: Link) -> Circle:
+    """The circle of the link, or messages in its place."""
+    circle = circle_of(link)
+    return Messages(link) if circle is None else circle
+
+
+def blocks(parts: Sequence[Array], room: int) -> Iterable[Sequence[Array]]:
+    """The parts in step with each other, cut so that what is shown at once has room.
+
+    At least one block, if only of empty arrays, so that every call is seen by the others.
+    """
+    longest = max(map(len, parts)) if len(parts) > 1 else len(parts[0])
+    step = (room // max(1, len(parts) - 1) - LINE) // parts[0].itemsize
+    if longest <= step:
+        return (parts,)
+    starts = range(0, longest, max(1, step))
+    return ([part[start : start + step] for part in parts] for start in starts)
+
+
+def add_like_the_ring(link: Link, mine: Array, seen: Sequence[Array]) -> None:
+    """mine = ((seen[r+1] + seen[r+2]) + ...) + mine, where seen[r] is mine."""
+    p, r = link.size, link.rank
+    others = [seen[(r + i) % p] for i in range(1, p)]
+    if len(others) > 1:
+        others[0] = others[0].copy()
+    for other in others[1:]:
+        link.add(others[0], other)
+    if others:
+        link.add(mine, others[0])
+
+
+def add_like_a_tree(link: Link, buf: Array, seen: Sequence[Array]) -> None:
+    """buf = the sum of all that is seen: neighbours first, then neighbours among the sums."""
+    buf[...] = seen[0]
+    sums = [buf, *seen[1:]]
+    if len(sums) > 2:
+        sums[2::2] = [array.copy() for array in sums[2::2]]  # these will be added to
+    while len(sums) > 1:
+        for left, right in zip(sums[::2], sums[1::2]):
+            link.add(left, right)
+        sums = sums[::2]
+
+
+def _fill(parts: Sequence[Array], seen: Sequence[Array], r: int) -> None:
+    for i, part in enumerate(parts):
+        if i != r:
+            part[...] = seen[i]
