@@ -28,6 +28,7 @@ from minipar.comm.output import Output
 from minipar.comm.supervisor import ProcessJob
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
+from minipar.events import Recorder
 
 BACKENDS = ("local", "process")
 
@@ -171,9 +172,10 @@ def run_threads(
         world.enter(rank)
         group, failed = Group(LocalTransport(world, rank)), None
         ambient.world.set(group)
-        ambient.recorder.set(None)
+        ambient.recorder.set(Recorder())
         try:
             results[rank] = fn(group, *args)
+            group.close()
         except BaseException as error:
             if not left_cleanly(error):
                 failed = error

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,13 @@ import numpy as np
 from minipar import ambient
 from minipar.array import Array, describe, is_array
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
+from minipar.comm.mismatch import mismatch
 from minipar.comm.transport import ANY, Message, Pending, Transport
-from minipar.errors import CallMismatch, UsageError
-from minipar.events import Event
+from minipar.comm.wiring import Circle
+from minipar.errors import UsageError
+from minipar.events import EVERYBODY, Recorder
+
+IN_MEMORY = ("direct", "flat")  # algorithms that ask for a circle
 
 
 class CallLink:
@@ -31,19 +37,21 @@ class CallLink:
         call: Call,
         algorithm: str = "",
         combine: Callable[..., Array] = np.add,
+        circle: Circle | None = None,
     ) -> None:
         """ranks: world ranks in group order.  combine: a ufunc, what `add` does."""
-        self._transport, self._ranks, self._call = transport, ranks, call
-        self._algorithm, self._combine = algorithm, combine
+        self._transport, self._ranks, self.call = transport, ranks, call
+        self._algorithm, self._combine, self._circle = algorithm, combine, circle
+        self._recorder: Recorder | None = ambient.recorder.get()
         self.rank, self.size = ranks.index(transport.rank), len(ranks)
 
     def isend(self, array: Array, dst: int) -> Pending:
-        array = as_array(self._call.op, array)
+        array = as_array(self.call.op, array)
         peer = self._ranks[dst]
-        recorder = ambient.recorder.get()
-        if recorder is not None:
-            recorder.append(self._event(peer, array))
-        return self._noted(self._transport.isend(array, peer, self._call))
+        record = self._record(peer, array.nbytes)
+        pending = self._noted(self._transport.isend(array, peer, self.call))
+        pending.record = record
+        return pending
 
     def send(self, array: Array, dst: int) -> None:
         self.isend(array, dst).wait()
@@ -53,7 +61,7 @@ class CallLink:
 
     def irecv(self, src: int, out: Array | None = None) -> Pending:
         peer = src if src == ANY else self._ranks[src]
-        return self._noted(self._transport.irecv(peer, self._call, out))
+        return self._noted(self._transport.irecv(peer, self.call, out))
 
     def sendrecv(self, array: Array, dst: int, src: int) -> Array:
         sending = self.isend(array, dst)
@@ -65,39 +73,45 @@ class CallLink:
         """into += array, or the call's op instead of +; here, so that a backend can charge it."""
         self._combine(into, array, out=into)
 
+    @property
+    def circle(self) -> Circle | None:
+        if self._circle is not None:
+            watched = self._recorder is not None and self._recorder.watched
+            self._circle.enter(self.call, self._record if watched else None)
+        return self._circle
+
+    def carry_out(self, work: Callable[[], Any], nbytes: int) -> Any:
+        """work(), and a record of the whole call."""
+        record = self._record(EVERYBODY, nbytes)
+        result = work()
+        if record is not None:
+            record[-1] = perf_counter_ns()
+        return result
+
     def sender(self, message: Message) -> int:
         """The rank within this group that sent the message."""
         return self._ranks.index(message.src)
 
     def received(self, message: Message, out: Array | None = None) -> Array:
         """The message's array, once it is known to belong to this call.  Raises: CallMismatch."""
-        mine, theirs = self._call, message.header.call
+        mine, theirs = self.call, message.header.call
+        seen = ""
         if mine.op == "recv" and theirs.op == "send":
             if out is None or message.array is out:
                 return message.array
-            seen, expected = str(message.header), describe(out)
+            seen = f"sent {message.header}, expected {describe(out)}"
         elif mine[:4] == theirs[:4]:  # all but the site, which may differ
             return message.array
-        elif mine[:3] == theirs[:3]:
-            seen, expected = theirs.signature, mine.signature
-        else:
-            seen = f"{theirs.op} #{theirs.sequence} {theirs.signature}".rstrip()
-            expected = f"{mine.op} #{mine.sequence} {mine.signature}".rstrip()
-        in_world = world_suffix(self._ranks, self.rank)
-        src = self.sender(message)
-        sender = f"rank {src}{world_suffix(self._ranks, src)}"
-        raise CallMismatch(
-            f"rank {self.rank}/{self.size}{in_world}, {mine.op} #{mine.sequence}: "
-            f"{sender} sent {seen}, expected {expected}.\n"
-            f"  rank {self.rank}{in_world} at {mine.site}\n  {sender} at {theirs.site}\n"
-            "All ranks must make the same calls in the same order, with the same shapes and "
-            "dtypes; usual causes: a call inside `if rank == 0:`, or uneven batches."
-        )
+        raise mismatch(mine, theirs, self.rank, self.sender(message), self._ranks, seen)
 
-    def _event(self, peer: int, array: Array) -> Event:
-        call, me = self._call, self._transport.rank
-        return Event(
-            me, peer, call.op, call.sequence, array.nbytes, call.site, self._algorithm, call.group
+    def _record(self, peer: int, nbytes: int) -> list[Any] | None:
+        """Leave a record of a message to that world rank."""
+        if self._recorder is None:
+            return None
+        group, sequence, op, _, site = self.call
+        me, now = self._transport.rank, perf_counter_ns()
+        return self._recorder.take(
+            [me, peer, op, sequence, nbytes, site, self._algorithm, group, now, 0]
         )
 
     def _noted(self, pending: Pending) -> Pending:
@@ -117,6 +131,7 @@ class Calls:
         """ranks: world ranks in group order.  ident: the group's number."""
         self._transport, self._ranks, self._ident = transport, ranks, ident
         self._collectives = 0
+        self.circle = transport.circle(ranks)  # None if they have no memory in common
         self._sent: Counter[int] = Counter()
         self._received: Counter[int] = Counter()
 
@@ -135,18 +150,27 @@ class Calls:
     ) -> CallLink:
         """The link of the next collective.  signature: what all ranks must agree on."""
         self._collectives += 1
-        signature = f"{signature} by {algorithm}".lstrip()[:MAX_SIGNATURE]
-        return self._link(op, self._collectives - 1, signature, algorithm, combine)
+        call = Call(
+            self._ident, self._collectives - 1, op, _full(signature, algorithm), call_site()
+        )
+        self._transport.announce(call)
+        circle = self.circle if algorithm in IN_MEMORY else None
+        return CallLink(self._transport, self._ranks, call, algorithm, combine, circle)
 
     def poll(self, src: int) -> bool:
         """Whether something that rank src (or ANY) has sent waits for a receive."""
         call = Call(self._ident, 0, "recv", "", "")
         return self._transport.poll(src if src == ANY else self._ranks[src], call)
 
-    def _link(self, op: str, sequence: int, signature: str = "", *more: Any) -> CallLink:
-        call = Call(self._ident, sequence, op, signature, call_site())
+    def _link(self, op: str, sequence: int) -> CallLink:
+        call = Call(self._ident, sequence, op, "", call_site())
         self._transport.announce(call)
-        return CallLink(self._transport, self._ranks, call, *more)
+        return CallLink(self._transport, self._ranks, call)
+
+
+@lru_cache(maxsize=512)
+def _full(signature: str, algorithm: str) -> str:
+    return f"{signature} by {algorithm}".lstrip()[:MAX_SIGNATURE]
 
 
 class Receiving:
@@ -167,13 +191,10 @@ class Receiving:
         return (self._link.sender(message), array) if self._src == ANY else array
 
 
-def world_suffix(ranks: tuple[int, ...], rank: int) -> str:
-    """What messages say after a rank of a group that has another number in the world."""
-    return "" if ranks[rank] == rank else f" (world rank {ranks[rank]})"
-
-
 def as_array(op: str, x: Any) -> Array:
     """x, or the array of a number or list.  Raises: UsageError for anything else."""
+    if type(x) is np.ndarray and x.dtype.isnative:
+        return x
     if is_array(x):
         return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     if isinstance(x, np.generic | int | float | bool | list | tuple):

@@ -18,7 +18,8 @@ Left out on purpose: time. Nobody waits on a clock here, so there is no timeout.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -30,10 +31,12 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    WaitForWork,
     pending_receive,
 )
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said
 
+IDLE = Call(0, 0, "waiting for work", "", "its second thread")
 PATIENCE = 10_000  # how often a rank may ask `done()` in vain
 
 
@@ -44,9 +47,10 @@ class LocalWorld:
         self.size, self.buffer_bytes = size, buffer_bytes
         self.mail = [Mailbox() for _ in range(size)]
         self.failure: CommError | None = None  # once set, every wait raises it
-        self._turn = [threading.Semaphore(0) for _ in range(size)]
-        self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * size
-        self._finished = [False] * size
+        # A rank may have a second thread (`asynchronous`): thread 2r is rank r, 2r+1 its second.
+        self._turn = [threading.Semaphore(0) for _ in range(2 * size)]
+        self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * (2 * size)
+        self._finished = [False, True] * size
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
     def start(self) -> None:
@@ -55,14 +59,29 @@ class LocalWorld:
 
     def enter(self, rank: int) -> None:
         """Wait for this rank's first turn."""
-        self._turn[rank].acquire()
+        self._turn[2 * rank].acquire()
 
     def leave(self, rank: int, failed: BaseException | None = None) -> None:
         """This rank is over; whoever still waits for it will be told why."""
-        self._finished[rank] = True
+        self._finished[2 * rank] = True
         if failed is not None:
             self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
-        self._pass_on(rank)
+        self._pass_on(2 * rank)
+
+    def expect_second(self, rank: int) -> None:
+        """The rank is about to start its second thread, which then runs as soon as it may."""
+        self._finished[2 * rank + 1] = False
+
+    @contextmanager
+    def second(self, rank: int) -> Iterator[None]:
+        """Around all that the second thread of a rank does."""
+        thread = 2 * rank + 1
+        self._turn[thread].acquire()
+        try:
+            yield
+        finally:
+            self._finished[thread] = True
+            self._pass_on(thread)
 
     def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
         """The first rank that never took a message of a collective, and the error that says so."""
@@ -76,24 +95,38 @@ class LocalWorld:
         """Make every wait, now and later, raise; the first failure is the one that counts."""
         self.failure = self.failure or failure
 
-    def wait(self, rank: int, ready: Callable[[], bool], whom: int, call: Call) -> None:
-        self._waits[rank] = (ready, whom, call)
+    def wait(self, thread: int, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        self._waits[thread] = (ready, whom, call)
         while self.failure is None and not ready():
-            self._switch(rank)
-        self._waits[rank] = None
+            self._switch(thread)
+        self._waits[thread] = None
         if self.failure is not None and not ready():
-            raise _for_rank(self.failure, rank, call)
+            raise _for_rank(self.failure, thread // 2, call)
+
+    def wait_for_work(self, thread: int, ready: Callable[[], bool]) -> None:
+        """As `wait`, by a second thread that has nothing to do: it returns when there is work, or
+        when its rank is over; what fails elsewhere does not concern it.
+        """
+
+        def over_or_ready() -> bool:
+            return self._finished[thread - 1] or ready()
+
+        self._waits[thread] = (over_or_ready, thread // 2, IDLE)
+        while not over_or_ready():
+            self._switch(thread)
+        self._waits[thread] = None
 
     def has_let_go(self, message: Message, dst: int) -> bool:
         """Whether the sender may change its array again. A rank that waits, for whatever, takes in
         what arrives; with buffer_bytes=0 only a receive does (rendezvous).
         """
-        if self.buffer_bytes and not message.taken and self._waits[dst] is not None:
+        waits = self._waits[2 * dst] is not None or self._waits[2 * dst + 1] is not None
+        if self.buffer_bytes and not message.taken and waits:
             message.keep()
         return message.owned or message.taken
 
-    def give_others_a_turn(self, rank: int) -> None:
-        self._switch(rank)
+    def give_others_a_turn(self, thread: int) -> None:
+        self._switch(thread)
         if self.failure is not None:
             raise type(self.failure)(str(self.failure))
 
@@ -101,41 +134,44 @@ class LocalWorld:
         """A rank has asked in vain whether something is done. That is no wait, but if it has asked
         very often while all others wait or have finished, it will ask for ever.
         """
-        others = (r for r in range(self.size) if r != rank)
-        self._asked[rank] = 0 if any(self._can_run(r) for r in others) else self._asked[rank] + 1
+        others = (t for t in range(2 * self.size) if t != 2 * rank)
+        self._asked[rank] = 0 if any(self._can_run(t) for t in others) else self._asked[rank] + 1
         if self._asked[rank] > PATIENCE:
-            self._waits[rank] = (lambda: False, whom, call)
+            self._waits[2 * rank] = (lambda: False, whom, call)
             self.stop(Deadlock(self._explain()))
             raise Deadlock(str(self.failure))
 
-    def _switch(self, rank: int) -> None:
-        if self._pass_on(rank):
-            self._turn[rank].acquire()
+    def _switch(self, thread: int) -> None:
+        if self._pass_on(thread):
+            self._turn[thread].acquire()
 
-    def _pass_on(self, rank: int) -> bool:
-        """Hand the baton to the next rank that can run; False if it stays here."""
-        following = [(rank + i) % self.size for i in range(1, self.size + 1)]
-        chosen = next((r for r in following if self._can_run(r)), None)
+    def _pass_on(self, thread: int) -> bool:
+        """Hand the baton to the next thread that can run; False if it stays here."""
+        threads = 2 * self.size
+        following = [(thread + i) % threads for i in range(1, threads + 1)]
+        chosen = next((t for t in following if self._can_run(t)), None)
         if chosen is None and not all(self._finished):
             self.stop(Deadlock(self._explain()))
-            chosen = next(r for r in following if not self._finished[r])
-        if chosen is None or chosen == rank:
+            chosen = next(t for t in following if not self._finished[t])
+        if chosen is None or chosen == thread:
             return False
         self._turn[chosen].release()
         return True
 
-    def _can_run(self, rank: int) -> bool:
-        waiting = self._waits[rank]
-        if self._finished[rank]:
+    def _can_run(self, thread: int) -> bool:
+        waiting = self._waits[thread]
+        if self._finished[thread]:
             return False
-        return waiting is None or self.failure is not None or waiting[0]()
+        if waiting is None or waiting[0]():
+            return True
+        return self.failure is not None and waiting[2] is not IDLE
 
     def _explain(self) -> str:
         waits = [
             None
             if done or waiting is None
             else (waiting[1], f"{waiting[2]}{self.mail[rank].unasked(waiting[1])}")
-            for rank, (waiting, done) in enumerate(zip(self._waits, self._finished, strict=True))
+            for rank, (waiting, done) in enumerate(zip(self._waits[::2], self._finished[::2]))
         ]
         return report(waits)
 
@@ -153,6 +189,7 @@ class LocalTransport:
 
     def __init__(self, world: LocalWorld, rank: int) -> None:
         self.rank, self.size, self._world = rank, world.size, world
+        self._second: int | None = None  # the identity of the second thread
 
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
         buffered = array.nbytes <= self._world.buffer_bytes
@@ -170,16 +207,34 @@ class LocalTransport:
         return self._world.mail[self.rank].holds(src, call)
 
     def progress(self) -> None:
-        self._world.give_others_a_turn(self.rank)
+        self._world.give_others_a_turn(self._thread())
 
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
-        self._world.wait(self.rank, ready, whom, call)
+        self._world.wait(self._thread(), ready, whom, call)
+
+    def _thread(self) -> int:
+        return 2 * self.rank + (threading.get_ident() == self._second)
 
     def check(self, whom: int, call: Call) -> None:
         self._world.note_fruitless(self.rank, whom, call)
 
     def announce(self, call: Call) -> None:
         """Nothing to note: a deadlock report reads the waits themselves."""
+
+    def circle(self, ranks: Sequence[int]) -> None:
+        """Ranks in one process could; but then there would be no messages to look at."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def begin_second_thread(self) -> None:
+        self._world.expect_second(self.rank)
+
+    @contextmanager
+    def second_thread(self) -> Iterator[WaitForWork]:
+        self._second = threading.get_ident()
+        with self._world.second(self.rank):
+            yield lambda _, ready: self._world.wait_for_work(2 * self.rank + 1, ready)
 
     def close(self) -> CallMismatch | None:
         """An unfinished send stays readable for its receiver."""

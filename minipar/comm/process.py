@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 
 from minipar.comm.board import Board
+from minipar.comm.exchange import Circle, Exchange
 from minipar.comm.frame import Call, header_for
 from minipar.comm.streams import Incoming, Outgoing, Reader, Writer
 from minipar.comm.transport import (
@@ -35,13 +38,14 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    WaitForWork,
     pending_receive,
 )
 from minipar.errors import CallMismatch, CommError, CommTimeout, Deadlock, Interrupted, PeerLost
 
 SPINS = 20  # rounds of `_move` before the core is offered to somebody else: some 10 µs
 YIELD_S = 0.002  # how long a wait yields before it sleeps
-LONGEST_SLEEP_S = 0.001
+SHORTEST_SLEEP_S, LONGEST_SLEEP_S = 20e-6, 0.001
 SAY_SO_AFTER_S = 5.0
 AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
@@ -68,6 +72,9 @@ class ProcessTransport:
         self._streams = {
             r: Incoming(r, reader, self._mailbox) for r, (_, reader) in streams.items()
         }
+        self._lock = threading.Lock()  # a rank may have a second thread (`asynchronous`)
+        self._second: int | None = None  # its identity
+        self._shared: Exchange | None = None
         self._failure: CommError | None = None
         self._finished: frozenset[int] = frozenset()
 
@@ -76,18 +83,21 @@ class ProcessTransport:
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
         header = header_for(call, array)
         if dst == self.rank:
-            self._mailbox.deliver(Message(dst, header, array.copy()))
+            with self._lock:
+                self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
         message = Outgoing(header, array)
-        queue = self._queues[dst]
-        queue.append(message)
-        self._push(dst)
-        if not message.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
-            message.keep()
+        with self._lock:
+            queue = self._queues[dst]
+            queue.append(message)
+            self._push(dst)
+            if not message.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
+                message.keep()
         return Pending(self, lambda: message.done, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
-        return pending_receive(self, self._mailbox, Receive(src, call, out), call)
+        with self._lock:
+            return pending_receive(self, self._mailbox, Receive(src, call, out), call)
 
     def poll(self, src: int, call: Call) -> bool:
         self.progress()
@@ -98,14 +108,20 @@ class ProcessTransport:
         self._move()
 
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        if self._second == threading.get_ident():
+            self._board.second_turns(self.rank)
+            try:
+                self._wait(ready, whom, call, _Backoff(gentle=True))
+            finally:
+                self._board.second_turns(self.rank)
+            return
         self._board.begin_wait(self.rank, whom)
         try:
-            self._wait(ready, whom, call)
+            self._wait(ready, whom, call, _Backoff(gentle=self._second is not None))
         finally:
             self._board.end_wait(self.rank)
 
-    def _wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
-        backoff = _Backoff()
+    def _wait(self, ready: Callable[[], bool], whom: int, call: Call, backoff: _Backoff) -> None:
         while not ready():
             if self._move():
                 backoff.spins = 0
@@ -125,6 +141,35 @@ class ProcessTransport:
         self._raise_failure(call)
         if self._finished:
             self._raise_if_gone(whom, call)
+
+    def share(self, exchange: Exchange) -> None:
+        """From now on the ranks of this host show each other arrays through this."""
+        self._shared = exchange
+
+    def circle(self, ranks: Sequence[int]) -> Circle | None:
+        return None if self._shared is None else self._shared.circle(ranks)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype) if self._shared is None else self._shared.empty(shape, dtype)
+
+    def begin_second_thread(self) -> None:
+        """Nothing to prepare."""
+
+    @contextmanager
+    def second_thread(self) -> Iterator[WaitForWork]:
+        self._second = threading.get_ident()
+        self._board.second_turns(self.rank)
+        if self._shared is not None:
+            self._shared.spins = 0
+        try:
+            yield self._wait_for_work
+        finally:
+            self._board.second_turns(self.rank)
+
+    def _wait_for_work(self, arrived: threading.Semaphore, ready: Callable[[], bool]) -> None:
+        self._board.second_turns(self.rank)
+        arrived.acquire()
+        self._board.second_turns(self.rank)
 
     def announce(self, call: Call) -> None:
         self._board.write(self.rank, call)
@@ -156,6 +201,14 @@ class ProcessTransport:
     # -- moving bytes -------------------------------------------------------------------------
 
     def _move(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False  # the other thread is at it
+        try:
+            return self._move_all()
+        finally:
+            self._lock.release()
+
+    def _move_all(self) -> bool:
         moved = False
         for dst, queue in self._queues.items():
             if queue:
@@ -205,24 +258,29 @@ class ProcessTransport:
 
 
 class _Backoff:
-    """Spin, then yield, then sleep: short waits stay short, long ones leave the core to others."""
+    """Spin, then yield, then sleep: short waits stay short, long ones leave the core to others.
 
-    def __init__(self) -> None:
+    A gentle one only sleeps: spinning (and yielding) keeps the interpreter's lock from the other
+    thread of this rank.
+    """
+
+    def __init__(self, gentle: bool) -> None:
         self.spins, self.said_so = 0, False
+        self._gentle, self._most_spins = gentle, 1 if gentle else SPINS
         self._since = time.monotonic()
         self._yielding_since = 0.0
 
     def pause(self) -> float:
         """Wait a moment; how long this wait has lasted so far."""
         self.spins += 1
-        if self.spins < SPINS:
+        if self.spins < self._most_spins:
             return 0.0
         now = time.monotonic()
-        if self.spins == SPINS:
+        if self.spins == self._most_spins:
             self._yielding_since = now
         idle = now - self._yielding_since
-        if idle < YIELD_S:
-            os.sched_yield()
+        if idle >= YIELD_S or self._gentle:
+            time.sleep(min(max(idle / 20, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
         else:
-            time.sleep(min(idle / 20, LONGEST_SLEEP_S))
+            os.sched_yield()
         return now - self._since

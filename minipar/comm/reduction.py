@@ -8,10 +8,13 @@ around on overflow, and nan and inf spread, as in NumPy. Nothing is averaged but
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from minipar.array import Array, array_module, describe
+import numpy as np
+
+from minipar.array import Array, array_module
 from minipar.errors import UsageError
 
 # op: the function that combines two arrays, and the kinds of dtype for which it is defined
@@ -27,32 +30,36 @@ OPS = MappingProxyType(
 HALF = ("float16", "bfloat16")
 
 
-class Reduction:
-    """One call's op for arrays of one dtype."""
+def reduction_for(call: str, op: str, x: Array) -> Reduction:
+    """The Reduction for arrays like x; made once for each kind."""
+    return _made(call, op, x.shape, x.dtype, array_module(x))
 
-    def __init__(self, call: str, op: str, x: Array) -> None:
-        """call: the name for error messages.  Raises: UsageError if op is not defined for x."""
+
+class Reduction:
+    """A call's op for arrays of one shape and dtype."""
+
+    def __init__(
+        self, call: str, op: str, shape: tuple[int, ...], dtype: np.dtype, module: Any
+    ) -> None:
+        """call: the name for error messages.  Raises: UsageError if op is not defined for dtype."""
         if op not in OPS:
             raise UsageError(f"{call}: op is one of {', '.join(OPS)}, not {op!r}")
         function, kinds = OPS[op]
-        half = x.dtype.name in HALF
-        if not half and x.dtype.kind not in kinds:
+        half = dtype.name in HALF
+        if not half and dtype.kind not in kinds:
             raise UsageError(
-                f"{call}: the {op} of {x.dtype} arrays is not defined; convert them first"
+                f"{call}: the {op} of {dtype} arrays is not defined; convert them first"
             )
-        self._call, self._op, self._shape, self._dtype = call, op, x.shape, x.dtype
-        self._wide: Any = "float32" if half and op not in ("min", "max") else x.dtype
-        self.combine: Callable[..., Array] = getattr(array_module(x), function)
+        self._op, self._shape, self._dtype = op, shape, dtype
+        self._wide = np.dtype("float32") if half and op not in ("min", "max") else dtype
+        self.combine: Callable[..., Array] = getattr(module, function)
+        self.signature = f"{op} {dtype}[{', '.join(map(str, shape))}]"  # all ranks must agree on
 
     def flat(self, x: Array, out: Array | None = None) -> Array:
         """x as a flat array that may be overwritten: out's own memory where that is possible.
 
-        Raises: UsageError if out does not fit.
+        out: of x's shape and dtype.
         """
-        if out is not None and (out.shape != x.shape or out.dtype != x.dtype):
-            raise UsageError(
-                f"{self._call}: out is {describe(out)}, but the result is {describe(x)}"
-            )
         if out is None or self._wide != x.dtype:
             return x.astype(self._wide, order="C").reshape(-1)
         flat = out.reshape(-1)  # a view of out if out is contiguous, else already a copy
@@ -66,6 +73,11 @@ class Reduction:
             flat /= ranks
         if out is None:
             return flat.astype(self._dtype, copy=False).reshape(self._shape)
-        if not array_module(out).may_share_memory(out, flat):
+        if flat.base is not out and not array_module(out).may_share_memory(out, flat):
             out[...] = flat.reshape(self._shape)
         return out
+
+
+@lru_cache(maxsize=512)
+def _made(call: str, op: str, shape: tuple[int, ...], dtype: np.dtype, module: Any) -> Reduction:
+    return Reduction(call, op, shape, dtype, module)

@@ -105,7 +105,7 @@ def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:
     if ring.read_some(memoryview(raw)) < HEADER_BYTES:
         return None
     header = unpack(raw)
-    return None if header.call.lane[1] else never_taken(dst, src, header)
+    return None if header.call.lane[1] else never_taken(dst, src, header.call)
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

@@ -13,19 +13,24 @@ the transport has taken a copy. Ranks here are ranks in the world; `Group` trans
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from minipar.comm.frame import Call, Header, dtype_of
+from minipar.comm.wiring import Circle
 from minipar.errors import CallMismatch, CommError
 
 ANY = -1  # as `src`: the first message of the group, whoever sent it
 BUFFERED_BYTES = 256 * 1024
 Lane = tuple[int, bool]
 DEFAULT_TIMEOUT_S = 300.0
+WaitForWork = Callable[[threading.Semaphore, Callable[[], bool]], None]
 
 
 class Transport(Protocol):
@@ -55,6 +60,18 @@ class Transport(Protocol):
 
     def announce(self, call: Call) -> None:
         """Note what this rank is doing, for the messages of ranks that come to wait for it."""
+
+    def circle(self, ranks: Sequence[int]) -> Circle | None:
+        """These ranks (the own one among them), if they can show each other arrays in memory."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array in memory that the other ranks reach best.  Raises: SharedMemoryFull."""
+
+    def begin_second_thread(self) -> None:
+        """This rank is about to start a second thread (`asynchronous`)."""
+
+    def second_thread(self) -> AbstractContextManager[WaitForWork]:
+        """Around all that the second thread does; what waits for its next work."""
 
     def close(self) -> CallMismatch | None:
         """Finish what was sent.  Returns: the error that it would be if the run ended well now."""
@@ -140,8 +157,9 @@ class Mailbox:
 
     def never_taken(self, rank: int) -> CallMismatch | None:
         """The error if this rank returns now and leaves a message of a collective; None if not."""
-        left = (m for lane, messages in self._arrived.items() if not lane[1] for m in messages)
-        return next((never_taken(rank, m.src, m.header) for m in left), None)
+        arrived = list(self._arrived.items())
+        left = (m for lane, messages in arrived if not lane[1] for m in messages)
+        return next((never_taken(rank, m.src, m.header.call) for m in left), None)
 
     def expected(self, src: int, call: Call) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""
@@ -149,7 +167,7 @@ class Mailbox:
 
     def holds(self, src: int, call: Call) -> bool:
         """Whether a message from src (or ANY) waits for a receive in the call's lane."""
-        return any(src in (ANY, m.src) for m in self._arrived[call.lane])
+        return any(src in (ANY, m.src) for m in list(self._arrived[call.lane]))
 
     def contradiction(self, call: Call) -> Message | None:
         """A message to a collective call that proves that its sender has parted ways with us.
@@ -157,9 +175,10 @@ class Mailbox:
         It belongs to our call's number or an earlier one, and yet is not part of our call. So it
         need not wait until the rank that this one happens to wait for has something to say.
         """
-        if call.op in ("send", "recv"):
+        arrived = self._arrived[call.lane]
+        if not arrived or call.op in ("send", "recv"):
             return None
-        for message in self._arrived[call.lane]:
+        for message in list(arrived):
             theirs = message.header.call
             if theirs.sequence <= call.sequence and theirs[:4] != call[:4]:
                 return message
@@ -167,7 +186,8 @@ class Mailbox:
 
     def unasked(self, src: int) -> str:
         """What has come from src (or ANY) and nobody asked for, as error messages say it."""
-        left = [m for lane in self._arrived.values() for m in lane if src in (ANY, m.src)]
+        lanes = list(self._arrived.values())
+        left = [m for lane in lanes for m in list(lane) if src in (ANY, m.src)]
         if not left:
             return ""
         first = left[0]
@@ -191,6 +211,7 @@ class Pending:
         self._give_up = give_up
         self._whom, self._call = whom, call
         self.note = ""  # a line to be added to what goes wrong
+        self.record: list[Any] | None = None  # of an event, whose end is that of the wait
 
     def done(self) -> bool:
         """Whether `wait` would return at once.  Raises: PeerLost, Deadlock if it never will be."""
@@ -209,6 +230,8 @@ class Pending:
                 if self.note:
                     raise type(error)(f"{error}\n{self.note}") from None
                 raise
+        if self.record is not None:
+            self.record[-1] = self.record[-1] or time.perf_counter_ns()
         return self._result()
 
 
@@ -231,10 +254,10 @@ def pending_receive(
     )
 
 
-def never_taken(rank: int, src: int, header: Header) -> CallMismatch:
-    """The error of a run in which all returned, but rank left a message of a collective untaken."""
+def never_taken(rank: int, src: int, call: Call) -> CallMismatch:
+    """The error of a run in which all returned, but rank never answered src in a collective."""
     return CallMismatch(
-        f"rank {rank} has returned, but never took part in rank {src}'s {header.call} "
-        f"({header.call.signature or header}).\nAll ranks must make the same calls; usual causes: "
+        f"rank {rank} has returned, but never took part in rank {src}'s {call} "
+        f"({call.signature}).\nAll ranks must make the same calls; usual causes: "
         "a call inside `if rank == 0:`, or different roots."
     )

@@ -1,4 +1,4 @@
-"""What a rank's process runs:  main() with the arguments CONTROL_FD SEGMENT_FD
+"""What a rank's process runs:  main() with the arguments CONTROL_FD SEGMENT_FD HEAP_FD
 
 It connects to its peers, gets its work from the launcher (a function, or a script to run as
 `__main__`), and reports the result or the exception. A thread listens to the launcher all the
@@ -22,12 +22,16 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 from minipar import ambient
-from minipar.comm.board import Segment
 from minipar.comm.control import MAIN_ALIAS, receive_message, send_message
+from minipar.comm.environment import usable_cores
+from minipar.comm.exchange import SPINS, Exchange
 from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
+from minipar.comm.heap import Heap
 from minipar.comm.process import ProcessTransport
+from minipar.comm.segment import Segment
 from minipar.errors import Deadlock, Interrupted, PeerLost
+from minipar.events import Recorder
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -36,7 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with_launcher()
-    control, segment = (int(argument) for argument in sys.argv[1:3])
+    control, segment, heap = (int(argument) for argument in sys.argv[1:4])
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
     message = receive_message(sock)
@@ -47,9 +51,13 @@ def main() -> None:
     streams = {r: (memory.ring(rank, r), memory.ring(r, rank)) for r in range(ranks) if r != rank}
     transport = ProcessTransport(rank, ranks, memory.board(), streams, timeout_s)
     os.close(segment)
+    os.set_inheritable(heap, False)
+    spins = SPINS if usable_cores() >= ranks else 0
+    transport.share(Exchange(memory, Heap(heap, rank), range(ranks), rank, transport.wait, spins))
     threading.Thread(target=_listen, args=(sock, transport), daemon=True).start()
     group = Group(transport)
     ambient.world.set(group)
+    ambient.recorder.set(Recorder())
     sys.exit(_work(sock, group, work))
 
 

@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import time
+from zlib import crc32
 
 import numpy as np
 
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.transport import ANY
 from minipar.errors import CommTimeout
+from minipar.events import EVERYBODY, last
 
 
 def conformance(group):
@@ -370,3 +372,107 @@ def retries(group):
             return int(group.recv(0)[0])
         except CommTimeout:
             pass
+
+
+# -- asynchronous calls -----------------------------------------------------------------------
+
+
+def asynchronous_calls(group):
+    """All collectives at once under way; True if each returns what it does otherwise."""
+    p, r = group.size, group.rank
+    x, rows = np.arange(1000.0) + r, np.arange(7.0 * p).reshape(p, 7) + r
+    stack = group.gather(rows)
+
+    def begin(**more):
+        return [
+            group.all_reduce(x, **more),
+            group.all_reduce(x, "mean", algorithm="ring", **more),
+            group.broadcast(x, root=p - 1, **more),
+            group.reduce(x, root=0, **more),
+            group.gather(x, root=p - 1, **more),
+            group.scatter(stack, **more),
+            group.all_gather(x, **more),
+            group.reduce_scatter(x, **more),
+            group.all_to_all(rows, **more),
+            group.barrier(**more),
+        ]
+
+    handles = begin(async_op=True)
+    for handle in reversed(handles):
+        handle.wait()
+        assert handle.done()
+    for handle, expected in zip(handles, begin(), strict=True):
+        got = handle.wait()
+        assert np.array_equal(got, expected) if expected is not None else got is None
+    return True
+
+
+def crossing(group):
+    """Each rank waits for the other while its own all-reduce has only begun."""
+    other = 1 - group.rank
+    if group.rank == 0:
+        handle = group.all_reduce(np.array([1.0]), async_op=True)
+        group.send(np.array([7.0]), other)
+        message = group.recv(other)
+        return float(handle.wait()[0]), float(message[0])
+    message = group.recv(other)
+    handle = group.all_reduce(np.array([2.0]), async_op=True)
+    group.send(message, other)
+    return float(handle.wait()[0]), float(message[0])
+
+
+def plain_among_asynchronous(group):
+    """The sequence numbers of all calls, as the collectives began."""
+    big = np.ones(200_000)
+    for _ in range(2):
+        first = group.all_reduce(big, async_op=True)
+        second = group.all_reduce(big, async_op=True)
+        assert (group.all_reduce(np.ones(3)) == group.size).all()  # overtakes nobody
+        assert first.done() and second.done()
+    return [event.sequence for event in last() if event.peer == EVERYBODY]
+
+
+def asynchronous_mismatch(group, wait=True):
+    handle = group.all_reduce(np.zeros(3 + group.rank), async_op=True)
+    if wait:
+        handle.wait()
+
+
+def asynchronous_deadlock(group):
+    if group.rank == 0:
+        group.all_reduce(np.zeros(3), async_op=True).wait()
+    else:
+        group.recv(0)
+
+
+# -- shared memory ----------------------------------------------------------------------------
+
+
+def sums(group):
+    """Hashes of sums whose bits depend on the order in which they are added up."""
+    found = []
+    for n in (1, 5, 1000, 70_000, 700_001):
+        x = np.random.default_rng(group.rank * 1000 + n).normal(size=n).astype(np.float32)
+        for op in ("sum", "prod", "mean"):
+            found.append(crc32(group.all_reduce(x, op)))
+        found.append(crc32(group.reduce_scatter(x)))
+        total = group.reduce(x)
+        found.append(None if total is None else crc32(total))
+    return found
+
+
+def shared_arrays(group):
+    """All-reduce of arrays from group.empty: all of them, some, views of them; True at the end."""
+    p, r = group.size, group.rank
+    total = p * (p + 1) / 2
+    for n in (1, 1000, 100_003, 1_000_001):
+        shared, again = group.empty(n), group.empty((n, 2), np.float64)
+        for x in (shared, again, again[: n // 2], np.empty(n) if r else again.reshape(-1)[:n]):
+            x[...] = r + 1
+            assert group.all_reduce(x, out=x) is x
+            assert (x == total).all()
+        shared[...] = r + 1
+        assert (group.all_reduce(shared) == total).all() and (shared == r + 1).all()
+        assert (group.all_reduce(shared, "max", algorithm="ring", out=shared) == p).all()
+        del shared, again, x
+    return True

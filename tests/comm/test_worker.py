@@ -7,12 +7,12 @@ import sys
 def test_a_worker_without_a_launcher_ends():
     code = """
 import os, socket, subprocess, sys
-from minipar.comm.board import create_segment
+from minipar.comm.segment import create_segment
 from minipar.comm.environment import python_command
 ours, theirs = socket.socketpair()
 segment = create_segment(2)
 child = subprocess.Popen(
-    python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
+    python_command("minipar.comm.worker", str(theirs.fileno()), str(segment), str(segment)),
     pass_fds=(theirs.fileno(), segment),
 )
 theirs.close()
