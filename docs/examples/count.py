@@ -17,7 +17,6 @@ if group.rank == 0:
     print(f"sent: {len(log)} messages, {sent} bytes")
     print(f"expected: {expected.messages} messages, {expected.sent:.0f} bytes")
     print(f"expected time: {seconds * 1e6:.0f} µs")
-    e = log[0]
-    print(
-        f"{e.nbytes} bytes from rank {e.rank} to {e.peer}: {e.op} #{e.sequence} by {e.algorithm} at {e.site}"
-    )
+    first = log[0]
+    print(f"first: {first.nbytes} bytes to rank {first.peer}, {first.op} by {first.algorithm}")
+    print(f"called at {first.site}")

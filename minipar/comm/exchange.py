@@ -16,7 +16,7 @@ and 8 have places of their own in the cell, because a may post 8 before b has lo
 until 7 is taken.
 
 An array that lies in memory that all can reach anyway (`heap`) is not copied: the note says where
-it is (`Circle.windows`).
+it is (`Circle.windows`). Messages do the same with large arrays that lie there (`lend`, `fetch`).
 
 Order of stores: as in `byte_ring`; a note is complete before its number is there.
 """
@@ -40,7 +40,7 @@ from minipar.comm.transport import never_taken
 from minipar.errors import CallMismatch, CommError
 
 CELL = CELL_BYTES // 8  # words of a cell: two notes (number, place, call), then `taken`
-PLACE, WORD, TAKEN = 1, 2, 6
+PLACE, WORD, TAKEN, FETCHED = 1, 2, 6, 7
 PRIVATE = SLOTS  # as a place: nothing is shown; below: a slot; above: where in the heap
 LINE = 64  # pieces in a slot begin at cache lines
 SPINS = 1000  # looks at a cell before the wait becomes a patient one: some 50 µs
@@ -61,6 +61,7 @@ class Exchange:
         self.heap, self.spins, self._wait = heap, spins, wait
         self.cells = segment.cells().cast("Q")
         self.uses = [0] * len(here)  # so far, with each rank of the host
+        self._lent = [0] * len(here)  # arrays so far, to each of them
         self.slot_bytes = slot_bytes(len(here))
         self._stages = [np.frombuffer(segment.stage(i), np.uint8) for i in range(len(here))]
         self._next_slot = 0
@@ -80,6 +81,27 @@ class Exchange:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array that all ranks of the host can reach.  Raises: SharedMemoryFull."""
         return self.heap.empty(shape, dtype)
+
+    # -- messages whose payload lies in the sender's heap --------------------------------------
+
+    def lend(self, array: np.ndarray, dst: int) -> tuple[int, Callable[[], bool]] | None:
+        """Where the array lies, and what tells that rank dst has fetched it; None if it cannot."""
+        place = self.heap.place_of(array) if array.flags.c_contiguous else None
+        if place is None or dst not in self.here:
+            return None
+        at = self.here.index(dst)
+        cells, cell = self.cells, (at * len(self.here) + self.place) * CELL + FETCHED
+        self._lent[at] += 1
+        number = self._lent[at]
+        return place, lambda: cells[cell] >= number
+
+    def fetch(self, src: int, place: int, into: np.ndarray) -> None:
+        """Fill `into` from the heap of rank src, and tell it."""
+        at = self.here.index(src)
+        into.reshape(-1)[...] = self.heap.view(at, place, into.nbytes, into.dtype)
+        self.cells[(self.place * len(self.here) + at) * CELL + FETCHED] += 1
+
+    # -- stages ---------------------------------------------------------------------------------
 
     def view(self, place: int, start: int, nbytes: int, dtype: np.dtype) -> np.ndarray:
         """A flat array in the stage of the rank at that place of the host."""

@@ -4,7 +4,9 @@ The receiver compares it with its own call, so ranks that disagree find out at t
 and not at the first wrong number. A header is a C struct of fixed size with bounded strings:
 reading one allocates nothing, evaluates nothing and cannot run off its end.
 
-    magic  group  sequence  payload bytes  dimensions  shape[8]  op  dtype  signature  site
+    magic  group  sequence  payload bytes  place  dimensions  shape[8]  op  dtype  signature  site
+
+The payload follows, unless `place` says where it lies in memory that the receiver can reach.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ MAGIC = b"mp01"
 MAX_DIMS = 8
 MAX_SIGNATURE = 96
 SITE_BYTES = 104
-LAYOUT = struct.Struct(f"<4sIQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s{SITE_BYTES}s")
+LAYOUT = struct.Struct(f"<4sIQQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s{SITE_BYTES}s")
 HEADER_BYTES = LAYOUT.size
 DTYPES = frozenset(np.dtype(code).name for code in "?bhiqBHIQefdFD") | {"bfloat16"}
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -55,6 +57,7 @@ class Header(NamedTuple):
     call: Call
     dtype: str
     shape: tuple[int, ...]
+    place: int = 0  # 0: the payload follows; else 1 + where it begins in the sender's heap
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +107,7 @@ def pack(header: Header) -> bytes:
         call.group,
         call.sequence,
         header.nbytes,
+        header.place,
         len(shape),
         *shape,
         *(0,) * (MAX_DIMS - len(shape)),
@@ -116,11 +120,11 @@ def pack(header: Header) -> bytes:
 
 def unpack(raw: bytes | bytearray | memoryview) -> Header:
     """The header in `raw`.  Raises: CommError for bytes that no minipar rank would have sent."""
-    magic, group, sequence, nbytes, ndim, *rest = LAYOUT.unpack(raw)
+    magic, group, sequence, nbytes, place, ndim, *rest = LAYOUT.unpack(raw)
     shape, (op, dtype, signature, site) = tuple(rest[:MAX_DIMS]), map(_text, rest[MAX_DIMS:])
     if magic != MAGIC or ndim > MAX_DIMS or any(shape[ndim:]) or dtype not in DTYPES:
         raise CommError("a message does not begin with a minipar header; it was dropped")
-    header = Header(Call(group, sequence, op, signature, site), dtype, shape[:ndim])
+    header = Header(Call(group, sequence, op, signature, site), dtype, shape[:ndim], place)
     if header.nbytes != nbytes:
         raise CommError(f"a header announces {nbytes} bytes for {header}; the message was dropped")
     return header

@@ -63,7 +63,8 @@ class Heap:
         address = whole.__array_interface__["data"][0]
         insort(self._blocks, (start, size))
         insort(self._addresses, (address, size, start))
-        weakref.finalize(block, self._free, (start, size), (address, size, start))
+        gone = weakref.finalize(block, self._free, (start, size), (address, size, start))
+        gone.atexit = False  # others may still read what this rank has sent
         return whole[:nbytes].view(dtype).reshape(shape)
 
     def place_of(self, array: np.ndarray) -> int | None:

@@ -28,7 +28,7 @@ import numpy as np
 
 from minipar.comm.board import Board
 from minipar.comm.exchange import Circle, Exchange
-from minipar.comm.frame import Call, header_for
+from minipar.comm.frame import Call, Header, header_for
 from minipar.comm.streams import Incoming, Outgoing, Reader, Writer
 from minipar.comm.transport import (
     ANY,
@@ -70,11 +70,13 @@ class ProcessTransport:
         self._writers = {r: writer for r, (writer, _) in streams.items()}
         self._queues: dict[int, deque[Outgoing]] = {r: deque() for r in streams}
         self._streams = {
-            r: Incoming(r, reader, self._mailbox) for r, (_, reader) in streams.items()
+            r: Incoming(r, reader, self._mailbox, self._fetch) for r, (_, reader) in streams.items()
         }
         self._lock = threading.Lock()  # a rank may have a second thread (`asynchronous`)
         self._second: int | None = None  # its identity
         self._shared: Exchange | None = None
+        # Arrays that were sent by saying where they are, which must live until they are fetched.
+        self._lending: list[tuple[np.ndarray, Callable[[], bool]]] = []
         self._failure: CommError | None = None
         self._finished: frozenset[int] = frozenset()
 
@@ -86,6 +88,9 @@ class ProcessTransport:
             with self._lock:
                 self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
+        fetched = None
+        if self._shared is not None and array.nbytes > BUFFERED_BYTES:
+            header, fetched = self._lend(header, array, dst)
         message = Outgoing(header, array)
         with self._lock:
             queue = self._queues[dst]
@@ -93,7 +98,7 @@ class ProcessTransport:
             self._push(dst)
             if not message.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
                 message.keep()
-        return Pending(self, lambda: message.done, dst, call)
+        return Pending(self, fetched or (lambda: message.done), dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         with self._lock:
@@ -227,6 +232,24 @@ class ProcessTransport:
                 break
             queue.popleft()
         return moved
+
+    def _lend(
+        self, header: Header, array: np.ndarray, dst: int
+    ) -> tuple[Header, Callable[[], bool] | None]:
+        """A header that says where the receiver finds the array, if that can be."""
+        assert self._shared is not None
+        self._lending = [(held, fetched) for held, fetched in self._lending if not fetched()]
+        lent = self._shared.lend(array, dst)
+        if lent is None:
+            return header, None
+        place, fetched = lent
+        self._lending.append((array, fetched))
+        return header._replace(place=1 + place), fetched
+
+    def _fetch(self, src: int, place: int, into: np.ndarray) -> None:
+        if self._shared is None or src not in self._shared.here:
+            raise CommError(f"rank {src} points to memory that rank {self.rank} cannot reach")
+        self._shared.fetch(src, place, into)
 
     # -- giving up ----------------------------------------------------------------------------
 

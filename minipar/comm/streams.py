@@ -5,6 +5,7 @@ Neither side waits: each moves what fits now, and remembers where it was.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from minipar.comm.byte_ring import ByteRing
 from minipar.comm.frame import HEADER_BYTES, Header, dtype_of, pack, unpack
 from minipar.comm.transport import Mailbox, Message, never_taken
 from minipar.errors import CallMismatch
+
+Fetch = Callable[[int, int, np.ndarray], None]  # (src, where in its heap, array to be filled)
 
 
 class Writer(Protocol):
@@ -36,7 +39,9 @@ class Outgoing:
     """A message on its way out: what of it is not yet under way."""
 
     def __init__(self, header: Header, array: np.ndarray) -> None:
-        self.parts = [memoryview(pack(header)), as_bytes(array)]
+        self.parts = [memoryview(pack(header))]
+        if not header.place:
+            self.parts.append(as_bytes(array))
         self.done = False
 
     def push(self, stream: Writer) -> bool:
@@ -62,8 +67,9 @@ class Outgoing:
 class Incoming:
     """The stream from one rank: the message that is being read from it."""
 
-    def __init__(self, src: int, stream: Reader, mailbox: Mailbox) -> None:
-        self._src, self._stream, self._mailbox = src, stream, mailbox
+    def __init__(self, src: int, stream: Reader, mailbox: Mailbox, fetch: Fetch) -> None:
+        """fetch: what copies a payload that lies in the sender's heap."""
+        self._src, self._stream, self._mailbox, self._fetch = src, stream, mailbox, fetch
         self._raw = bytearray(HEADER_BYTES)
         self._begin()
 
@@ -91,7 +97,11 @@ class Incoming:
         if array is None:
             array = np.empty(header.shape, dtype_of(header.dtype))
         self._message = Message(self._src, header, array)
-        self._left = as_bytes(array)
+        if header.place:
+            self._fetch(self._src, header.place - 1, array)
+            self._left = memoryview(b"")
+        else:
+            self._left = as_bytes(array)
 
     def readable(self) -> bool:
         return self._stream.readable()

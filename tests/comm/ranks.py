@@ -476,3 +476,32 @@ def shared_arrays(group):
         assert (group.all_reduce(shared, "max", algorithm="ring", out=shared) == p).all()
         del shared, again, x
     return True
+
+
+def lent_arrays(group):
+    """Large arrays from group.empty, sent by saying where they are; True at the end."""
+    p, r = group.size, group.rank
+    x = group.empty(200_000, np.float64)
+    for k in range(5):
+        x[:] = 100 * k + r
+        request = group.irecv((r - 1) % p, out=np.empty_like(x) if k % 2 else None)
+        group.send(x[k:], (r + 1) % p) if k > 1 and not k % 2 else group.send(x, (r + 1) % p)
+        x[:] = -1
+        assert (request.wait() == 100 * k + (r - 1) % p).all()
+    group.barrier()
+    sends = []
+    for k in range(3):  # nobody holds these any more, and they are not yet fetched
+        y = group.empty(100_000, np.float64)
+        y[:] = 10 * k + r
+        group.isend(y, (r + 1) % p)
+        del y
+    for k in range(3):
+        assert (group.recv((r - 1) % p) == 10 * k + (r - 1) % p).all()
+    big = group.empty(300_000, np.float64)
+    big[:] = r
+    sends = [group.isend(big, dst) for dst in range(p) if dst != r]
+    for src in range(p):  # opposite sends, each rank receiving only now
+        assert src == r or (group.recv(src) == src).all()
+    for send in sends:
+        send.wait()
+    return True

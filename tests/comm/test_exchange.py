@@ -180,3 +180,22 @@ def test_processes_have_the_same_bits_as_threads(p):
 def test_shared_arrays_are_reduced_in_place(p):
     assert minipar.run(ranks.shared_arrays, p, backend="process", timeout_s=60) == [True] * p
     assert minipar.run(ranks.shared_arrays, p) == [True] * p
+
+
+@pytest.mark.parametrize("p", [2, 3])
+def test_large_shared_arrays_are_sent_by_saying_where_they_are(p):
+    assert minipar.run(ranks.lent_arrays, p, backend="process", timeout_s=60) == [True] * p
+
+
+def test_who_is_told_when_an_array_has_been_fetched():
+    host = Host(2)
+    zero, one = host.exchanges
+    x = zero.heap.empty((4,), np.dtype("int64"))
+    x[:] = 5
+    assert zero.lend(np.zeros(4), 1) is None  # private memory
+    place, fetched = zero.lend(x[1:], 1)
+    into = np.zeros(3, np.int64)
+    assert not fetched()
+    one.fetch(0, place, into)
+    assert fetched() and (into == 5).all()
+    assert not zero.lend(x, 1)[1]()

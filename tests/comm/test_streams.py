@@ -26,7 +26,7 @@ def ring_of(capacity):
 @pytest.mark.parametrize("into", [False, True])
 def test_what_goes_in_comes_out_in_order(capacity, into):
     ring, mailbox = ring_of(capacity), Mailbox()
-    incoming = Incoming(3, ring, mailbox)
+    incoming = Incoming(3, ring, mailbox, None)
     receives = [Receive(3, RECV, np.empty_like(x) if into else None) for x in ARRAYS]
     for receive in receives:
         mailbox.post(receive)
@@ -44,13 +44,33 @@ def test_what_goes_in_comes_out_in_order(capacity, into):
         assert receive.message.src == 3
 
 
+def test_a_payload_that_is_fetched_from_where_it_lies():
+    ring, mailbox, heap = ring_of(1000), Mailbox(), {}
+
+    def fetch(src, place, into):
+        into[...] = heap[src, place]
+
+    incoming = Incoming(3, ring, mailbox, fetch)
+    for i, x in enumerate((np.arange(6.0).reshape(2, 3), np.arange(5))):
+        heap[3, 100 * i] = x
+        message = Outgoing(header_for(SEND, x)._replace(place=1 + 100 * i), x)
+        assert len(message.parts) == 1  # the header alone
+        message.push(ring)
+    while incoming.pull():
+        pass
+    for x in heap.values():
+        receive = Receive(3, RECV)
+        mailbox.post(receive)
+        assert np.array_equal(receive.message.array, x)
+
+
 def test_a_kept_message_no_longer_needs_the_senders_array():
     ring, mailbox, x = ring_of(100), Mailbox(), np.arange(50)
     message = Outgoing(header_for(SEND, x), x)
     message.push(ring)
     message.keep()
     x[:] = 0
-    incoming = Incoming(0, ring, mailbox)
+    incoming = Incoming(0, ring, mailbox, None)
     while message.parts:
         message.push(ring)
         incoming.pull()
