@@ -26,8 +26,9 @@ MAGIC = b"mp01"
 MAX_DIMS = 8
 MAX_SIGNATURE = 96
 SITE_BYTES = 104
-LAYOUT = struct.Struct(f"<4sIQQQB7x{MAX_DIMS}Q16s16s{MAX_SIGNATURE}s{SITE_BYTES}s")
-HEADER_BYTES = LAYOUT.size
+NUMBERS = struct.Struct(f"<4sIQQQB7x{MAX_DIMS}Q")
+TEXTS = struct.Struct(f"<16s16s{MAX_SIGNATURE}s{SITE_BYTES}s")
+HEADER_BYTES = NUMBERS.size + TEXTS.size
 DTYPES = frozenset(np.dtype(code).name for code in "?bhiqBHIQefdFD") | {"bfloat16"}
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -102,7 +103,7 @@ def header_for(call: Call, array: np.ndarray) -> Header:
 def pack(header: Header) -> bytes:
     """header as HEADER_BYTES bytes; texts that are too long are cut."""
     call, shape = header.call, header.shape
-    return LAYOUT.pack(
+    numbers = NUMBERS.pack(
         MAGIC,
         call.group,
         call.sequence,
@@ -111,27 +112,39 @@ def pack(header: Header) -> bytes:
         len(shape),
         *shape,
         *(0,) * (MAX_DIMS - len(shape)),
-        call.op.encode()[:16],
-        header.dtype.encode(),
-        call.signature.encode()[:MAX_SIGNATURE],
-        call.site.encode()[-SITE_BYTES:],
+    )
+    return numbers + _packed(call.op, header.dtype, call.signature, call.site)
+
+
+@lru_cache(maxsize=256)
+def _packed(op: str, dtype: str, signature: str, site: str) -> bytes:
+    """The texts, which are the same ones again and again."""
+    return TEXTS.pack(
+        op.encode()[:16],
+        dtype.encode(),
+        signature.encode()[:MAX_SIGNATURE],
+        site.encode()[-SITE_BYTES:],
     )
 
 
 def unpack(raw: bytes | bytearray | memoryview) -> Header:
     """The header in `raw`.  Raises: CommError for bytes that no minipar rank would have sent."""
-    magic, group, sequence, nbytes, place, ndim, *rest = LAYOUT.unpack(raw)
-    shape, (op, dtype, signature, site) = tuple(rest[:MAX_DIMS]), map(_text, rest[MAX_DIMS:])
-    if magic != MAGIC or ndim > MAX_DIMS or any(shape[ndim:]) or dtype not in DTYPES:
+    magic, group, sequence, nbytes, place, ndim, *shape = NUMBERS.unpack_from(raw)
+    if magic != MAGIC or ndim > MAX_DIMS or any(shape[ndim:]):
         raise CommError("a message does not begin with a minipar header; it was dropped")
-    header = Header(Call(group, sequence, op, signature, site), dtype, shape[:ndim], place)
+    op, dtype, signature, site = _unpacked(bytes(raw[NUMBERS.size : HEADER_BYTES]))
+    if dtype not in DTYPES:
+        raise CommError("a message does not begin with a minipar header; it was dropped")
+    call = Call(group, sequence, op, signature, site)
+    header = Header(call, dtype, tuple(shape[:ndim]), place)
     if header.nbytes != nbytes:
         raise CommError(f"a header announces {nbytes} bytes for {header}; the message was dropped")
     return header
 
 
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode(errors="replace")
+@lru_cache(maxsize=256)
+def _unpacked(raw: bytes) -> list[str]:
+    return [text.rstrip(b"\0").decode(errors="replace") for text in TEXTS.unpack(raw)]
 
 
 def call_site() -> str:
