@@ -60,6 +60,8 @@ FLOORS = {
     "parallel.checkpoint": 7,
     "models": 8,
     "testing.gradcheck": 7,
+    "testing.clock": 7,
+    "testing.collectives": 8,
     "testing.promise": 7,
     "testing.transports": 8,
     "trace": 8,
