@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minipar.array import Array, array_module, describe
-from minipar.comm.algorithms import Algorithm, pick
+from minipar.comm.algorithms import Algorithm, Choice, pick
 from minipar.comm.link import Calls, Receiving, as_array, world_suffix
 from minipar.comm.reduction import Reduction
 from minipar.comm.subgroups import Serials, entry, group_number, members
@@ -94,7 +94,7 @@ class Group:
 
     # -- one has it, or gets it ---------------------------------------------------------------
 
-    def broadcast(self, x: Array, root: int = 0, algorithm: str | None = None) -> Array:
+    def broadcast(self, x: Array, root: int = 0, algorithm: Choice = None) -> Array:
         """A copy of the root's x on every rank; all pass an array of the same shape and dtype.
 
         Cost: (ceil(log2 p) + p-1)·α + 2(p-1)/p · n·β, in chunks round the ring.
@@ -108,7 +108,7 @@ class Group:
         return flat.reshape(x.shape)
 
     def reduce(
-        self, x: Array, root: int = 0, op: str = "sum", algorithm: str | None = None
+        self, x: Array, root: int = 0, op: str = "sum", algorithm: Choice = None
     ) -> Array | None:
         """The sum (or mean, prod, min, max) of x over all ranks on the root, None elsewhere.
 
@@ -124,7 +124,7 @@ class Group:
         run(link, flat)
         return reduction.result(flat, self.size) if self.rank == root else None
 
-    def gather(self, x: Array, root: int = 0, algorithm: str | None = None) -> Array | None:
+    def gather(self, x: Array, root: int = 0, algorithm: Choice = None) -> Array | None:
         """The x of every rank, stacked in rank order, on the root: [p, *x.shape]; None elsewhere.
 
         Cost: ceil(log2 p)·α + (p-1)/p · n·β, a tree; n is the bytes of the stack.
@@ -139,7 +139,7 @@ class Group:
             return None
         return array_module(rows).roll(rows, root, axis=0) if root else rows
 
-    def scatter(self, x: Array | None = None, root: int = 0, algorithm: str | None = None) -> Array:
+    def scatter(self, x: Array | None = None, root: int = 0, algorithm: Choice = None) -> Array:
         """Row r of the root's x on rank r. The others pass nothing; shape and dtype come with it.
 
         x: [p, ...] on the root; on the others it is not read.
@@ -153,13 +153,13 @@ class Group:
 
     # -- all have it, or get it ---------------------------------------------------------------
 
-    def barrier(self, algorithm: str | None = None) -> None:
+    def barrier(self, algorithm: Choice = None) -> None:
         """Return once every rank has called this.  Cost: ceil(log2 p) · α."""
         run, link = self._begin("barrier", "", 0, algorithm)
         run(link)
 
     def all_reduce(
-        self, x: Array, op: str = "sum", out: Array | None = None, algorithm: str | None = None
+        self, x: Array, op: str = "sum", out: Array | None = None, algorithm: Choice = None
     ) -> Array:
         """The sum, mean, prod, min or max of x over all ranks, the same bits on each of them.
 
@@ -176,7 +176,7 @@ class Group:
         run(link, flat)
         return reduction.result(flat, self.size, out)
 
-    def reduce_scatter(self, x: Array, op: str = "sum", algorithm: str | None = None) -> Array:
+    def reduce_scatter(self, x: Array, op: str = "sum", algorithm: Choice = None) -> Array:
         """This rank's part of the sum (or mean, prod, min, max) of x over all ranks.
 
         x: [n, ...]; the parts are those of array_split along the first axis: rank r gets rows
@@ -198,7 +198,7 @@ class Group:
         mine = flat[cuts[self.rank] : cuts[self.rank + 1]].copy()
         return reduction.result(mine, self.size)
 
-    def all_gather(self, x: Array, algorithm: str | None = None) -> Array:
+    def all_gather(self, x: Array, algorithm: Choice = None) -> Array:
         """The x of every rank, stacked: [p, *x.shape], in rank order, on every rank.
 
         Cost: (p-1)·α + (p-1)/p · n·β, the ring; n is the bytes of the result.
@@ -210,7 +210,7 @@ class Group:
         run(link, rows.reshape(self.size, -1), range(self.size + 1))
         return rows
 
-    def all_to_all(self, x: Array, algorithm: str | None = None) -> Array:
+    def all_to_all(self, x: Array, algorithm: Choice = None) -> Array:
         """Row j of the result is row r of rank j's x: each rank sends a row to each rank.
 
         x: [p, ...], the same shape and dtype on every rank.
@@ -260,7 +260,7 @@ class Group:
         op: str,
         signature: str,
         nbytes: int,
-        algorithm: str | None,
+        algorithm: Choice,
         root: int = 0,
         combine: Callable[..., Array] = np.add,
     ) -> tuple[Algorithm, Link]:

@@ -206,6 +206,29 @@ def test_a_name_that_a_collective_does_not_have():
         run(lambda g: g.gather(np.zeros(1), algorithm="ring"), 2)
 
 
+def twice_the_tree(link, buf):
+    """An algorithm of one's own."""
+    ALGORITHMS["all_reduce"]["tree"](link, buf)
+    link.add(buf, buf.copy())
+
+
+def test_a_function_is_an_algorithm_too_under_its_own_name():
+    def work(group):
+        with recording() as log:
+            total = group.all_reduce(np.ones(3), algorithm=twice_the_tree)
+        return total.tolist(), {event.algorithm for event in log}
+
+    assert run(work, 3) == [([6.0] * 3, {"twice_the_tree"})] * 3
+
+
+def test_ranks_of_which_only_one_brings_its_own_algorithm_are_told():
+    def work(group):
+        group.all_reduce(np.ones(3), algorithm=twice_the_tree if group.rank else "tree")
+
+    with pytest.raises(CallMismatch, match=r"by (tree|twice_the_tree), expected .* by t"):
+        run(work, 2)
+
+
 @every("p", [2, 3, 5, 8])
 @every("op", ["all_reduce", "broadcast", "reduce", "all_gather", "reduce_scatter"])
 def test_ranks_that_name_different_algorithms_are_told(op, p):
