@@ -22,7 +22,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,12 @@ def answer(name: str, backend: str, *options: str) -> str:
     return _fenced(f"$ minipar {' '.join(command)}\n{_said(command)}")
 
 
+def script(name: str) -> str:
+    """The source of docs/examples/NAME.py, and what plain `python NAME.py` prints."""
+    said = _said([f"{name}.py"], program=())
+    return f"{source(name)}\n\n{_fenced(f'$ python {name}.py' + chr(10) + said)}"
+
+
 def memory_refused() -> str:
     """What a launcher says that gets too little shared memory (here: a limit of 1 MB)."""
     command = ["run", "-n", "4", "failure.py"]
@@ -159,6 +165,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         example,
         source,
         answer,
+        script,
         memory_refused,
         manifest,
     )
@@ -174,10 +181,12 @@ def _bytes_sent(p: int, n: int, algorithm: str) -> list[int]:
     return minipar.run(work, p)
 
 
-def _said(command: list[str], limit: int | None = None) -> str:
+def _said(
+    command: list[str], limit: int | None = None, program: Sequence[str] = ("-m", "minipar")
+) -> str:
     """What the command says, less the marks that newer tracebacks have.
 
-    limit: the most bytes that a file may have.
+    limit: the most bytes that a file may have.  program: what Python runs.
     """
 
     def set_limit() -> None:
@@ -185,7 +194,7 @@ def _said(command: list[str], limit: int | None = None) -> str:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     done = subprocess.run(
-        [sys.executable, "-m", "minipar", *command],
+        [sys.executable, *program, *command],
         cwd=DOCS / "examples",
         env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
         capture_output=True,

@@ -31,7 +31,7 @@ from minipar.testing.clock import ClockLink
 OPS = ("barrier", "broadcast", "reduce", "all_reduce", "gather", "scatter", "all_gather",
        "reduce_scatter", "all_to_all")  # fmt: skip
 REDUCING = ("reduce", "all_reduce", "reduce_scatter")
-COUNTED = 2520  # float64 numbers in a counted call; 1 to 10 ranks cut them into equal parts
+COUNTED = 5040  # float64 numbers in a counted call; 1 to 10 ranks can cut halves of it evenly
 UNTOUCHED = -7  # what is in memory that an algorithm has to fill
 
 

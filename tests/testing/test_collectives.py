@@ -175,7 +175,7 @@ def test_other_collectives_are_told_which_piece_is_wrong(wrong, op, says):
 
 
 def test_a_formula_that_promises_too_much():
-    says = r"with 2 ranks and 20160 bytes, there are 2 messages .* the formula says 1"
+    says = r"with 2 ranks and 40320 bytes, there are 2 messages .* the formula says 1"
     with pytest.raises(WrongCollective, match=says):
         check_collective(ring_all_reduce, "all_reduce", formula=cost.ring_all_gather)
 
