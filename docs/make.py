@@ -39,8 +39,9 @@ from minipar.models import MLP
 from minipar.ops import cross_entropy
 from minipar.parallel import checkpoint
 from minipar.random import Init
+from minipar.trace.chunk_figure import draw_chunks
+from minipar.trace.chunks import chunk_snapshots, chunk_text
 from minipar.trace.graph_figure import draw_graph
-from minipar.trace.ring import draw_ring, ring_snapshots, ring_text
 from minipar.train import FIRST_STEPS, Trainer
 
 DOCS = Path(__file__).resolve().parent
@@ -111,7 +112,7 @@ def choices() -> str:
 
 def ring_steps(ranks: str) -> str:
     """The states of the ring as text."""
-    return _fenced(ring_text(ring_snapshots(int(ranks))))
+    return _fenced(chunk_text(chunk_snapshots("all_reduce", "ring", int(ranks))))
 
 
 def example(name: str, backend: str, *options: str) -> str:
@@ -231,7 +232,11 @@ def _time(seconds: float) -> str:
 
 
 def ring(path: Path) -> None:
-    draw_ring(ring_snapshots(4)).savefig(path)
+    draw_chunks(chunk_snapshots("all_reduce", "ring", 4)).savefig(path)
+
+
+def halving(path: Path) -> None:
+    draw_chunks(chunk_snapshots("all_reduce", "halving_doubling", 4)).savefig(path)
 
 
 def graph(path: Path) -> None:
@@ -310,6 +315,7 @@ def rounding(path: Path) -> None:
 
 MADE: dict[str, Callable[[Path], None]] = {
     "ring.png": ring,
+    "halving_doubling.png": halving,
     "graph.png": graph,
     "busiest.png": busiest,
     "algorithms.png": algorithms,

@@ -47,7 +47,7 @@ if __name__ == "__main__":
     try:
         check_collective(swap_and_add, "all_reduce")
     except WrongCollective as error:
-        print("swap_and_add:", error, "\n")
+        print(f"swap_and_add: {error}\n")
 
     check_collective(recursive_doubling, "all_reduce", formula=formula)
     print("recursive_doubling: right, and costs what its formula says")

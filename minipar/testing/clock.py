@@ -26,7 +26,7 @@ class ClockLink:
         """combine: a ufunc, what `add` does."""
         self.rank, self.size = group.rank, group.size
         self.time = np.zeros(3)  # messages, bytes sent, bytes added
-        self._received_until = np.zeros(3)
+        self.received_until = np.zeros(3)  # when the last message was all there
         self._group, self._combine = group, combine
 
     def send(self, array: Array, dst: int) -> None:
@@ -36,8 +36,8 @@ class ClockLink:
 
     def recv(self, src: int) -> Array:
         sent_at, array = self._group.recv(src), self._group.recv(src)
-        self._received_until = np.maximum(sent_at, self._received_until) + _cost(array)
-        self.time = np.maximum(self.time, self._received_until)
+        self.received_until = np.maximum(sent_at, self.received_until) + _cost(array)
+        self.time = np.maximum(self.time, self.received_until)
         return array
 
     def sendrecv(self, array: Array, dst: int, src: int) -> Array:
