@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666")
 DARK = (0, 2, 5, 7)  # colours on which a number is written in white
 INK, EMPTY, FAINT = "#222222", "#F1F1F1", "#555555"
+WIDE = 5  # panels in a row, at most
 HEIGHT, LANE, MARGIN = 0.62, 0.13, 0.1  # of a cell; between lanes; left and right of them
 
 
@@ -32,9 +33,10 @@ def draw_chunks(
 
     p = len(snapshots[0].parts)
     last = max((i for i, s in enumerate(snapshots) if s.added), default=len(snapshots) - 1)
-    rows: list[list[Snapshot | None]] = [[*snapshots[: last + 1]]]
+    phases: list[list[Snapshot | None]] = [[*snapshots[: last + 1]]]
     if snapshots[last + 1 :]:
-        rows.append([None, *snapshots[last + 1 :]])
+        phases.append([None, *snapshots[last + 1 :]])
+    rows = [row[i : i + WIDE] for row in phases for i in range(0, len(row), WIDE)]
     columns = max(map(len, rows))
     pitch = 1 + 2 * MARGIN + LANE * max(1, *(_lanes(s.moves)[1] for s in snapshots))
     if figure is None:
