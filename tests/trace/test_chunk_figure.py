@@ -47,3 +47,15 @@ def test_it_draws_into_a_figure_that_it_is_given(tmp_path) -> None:
     figure = matplotlib.figure.Figure()
     assert draw_chunks(chunk_snapshots("reduce", "tree", 2), figure) is figure
     figure.savefig(tmp_path / "chunks.png")
+
+
+def test_many_steps_go_on_in_the_next_row() -> None:
+    def chain(link, buf) -> None:
+        if link.rank:
+            buf[...] = link.recv(link.rank - 1)
+        if link.rank < link.size - 1:
+            link.send(buf, link.rank + 1)
+
+    figure = draw_chunks(chunk_snapshots("broadcast", chain, 8))  # a start and 7 steps
+    rows = [round(axes.get_position().y0, 3) for axes in figure.axes if axes.get_title()]
+    assert [rows.count(row) for row in sorted(set(rows), reverse=True)] == [5, 3]
