@@ -22,7 +22,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ from minipar.models import MLP
 from minipar.ops import cross_entropy
 from minipar.parallel import checkpoint
 from minipar.random import Init
+from minipar.trace.chunk_figure import draw_chunks
+from minipar.trace.chunks import chunk_snapshots, chunk_text
 from minipar.trace.graph_figure import draw_graph
-from minipar.trace.ring import draw_ring, ring_snapshots, ring_text
 from minipar.train import FIRST_STEPS, Trainer
 
 DOCS = Path(__file__).resolve().parent
@@ -111,7 +112,7 @@ def choices() -> str:
 
 def ring_steps(ranks: str) -> str:
     """The states of the ring as text."""
-    return _fenced(ring_text(ring_snapshots(int(ranks))))
+    return _fenced(chunk_text(chunk_snapshots("all_reduce", "ring", int(ranks))))
 
 
 def example(name: str, backend: str, *options: str) -> str:
@@ -128,6 +129,12 @@ def answer(name: str, backend: str, *options: str) -> str:
     """What `minipar run` on 2 ranks says to docs/examples/NAME.py."""
     command = ["run", "-n", "2", "--backend", backend, *options, f"{name}.py"]
     return _fenced(f"$ minipar {' '.join(command)}\n{_said(command)}")
+
+
+def script(name: str) -> str:
+    """The source of docs/examples/NAME.py, and what plain `python NAME.py` prints."""
+    said = _said([f"{name}.py"], program=())
+    return f"{source(name)}\n\n{_fenced(f'$ python {name}.py' + chr(10) + said)}"
 
 
 def memory_refused() -> str:
@@ -159,6 +166,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         example,
         source,
         answer,
+        script,
         memory_refused,
         manifest,
     )
@@ -174,10 +182,12 @@ def _bytes_sent(p: int, n: int, algorithm: str) -> list[int]:
     return minipar.run(work, p)
 
 
-def _said(command: list[str], limit: int | None = None) -> str:
+def _said(
+    command: list[str], limit: int | None = None, program: Sequence[str] = ("-m", "minipar")
+) -> str:
     """What the command says, less the marks that newer tracebacks have.
 
-    limit: the most bytes that a file may have.
+    limit: the most bytes that a file may have.  program: what Python runs.
     """
 
     def set_limit() -> None:
@@ -185,7 +195,7 @@ def _said(command: list[str], limit: int | None = None) -> str:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     done = subprocess.run(
-        [sys.executable, "-m", "minipar", *command],
+        [sys.executable, *program, *command],
         cwd=DOCS / "examples",
         env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
         capture_output=True,
@@ -222,7 +232,11 @@ def _time(seconds: float) -> str:
 
 
 def ring(path: Path) -> None:
-    draw_ring(ring_snapshots(4)).savefig(path)
+    draw_chunks(chunk_snapshots("all_reduce", "ring", 4)).savefig(path)
+
+
+def halving(path: Path) -> None:
+    draw_chunks(chunk_snapshots("all_reduce", "halving_doubling", 4)).savefig(path)
 
 
 def graph(path: Path) -> None:
@@ -301,6 +315,7 @@ def rounding(path: Path) -> None:
 
 MADE: dict[str, Callable[[Path], None]] = {
     "ring.png": ring,
+    "halving_doubling.png": halving,
     "graph.png": graph,
     "busiest.png": busiest,
     "algorithms.png": algorithms,

@@ -69,8 +69,6 @@ FLOORS = {
     "parallel.data": 8,
     "parallel.checkpoint": 8,
     "models": 9,
-    "testing": 9,
-    "trace": 9,
     "config": 10,
     "run_folder": 11,
     "doctor": 10,
@@ -82,6 +80,16 @@ FLOORS = {
     "train": 12,
     "training_job": 13,
     "cli": 14,
+    "testing.gradcheck": 8,
+    "testing.clock": 8,
+    "testing.collectives": 9,
+    "testing.promise": 8,
+    "testing.transports": 9,
+    "trace.figures": 9,
+    "trace.graph_figure": 9,
+    "trace.show": 9,
+    "trace.chunks": 9,
+    "trace.chunk_figure": 10,
 }
 AUTOGRAD = {"tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"}
 MEETING_FLOOR = 8

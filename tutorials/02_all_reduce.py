@@ -29,7 +29,8 @@ from minipar import Group, cost
 from minipar.array import Array
 from minipar.errors import Deadlock, UsageError
 from minipar.events import Event, recording
-from minipar.trace.ring import draw_ring, ring_snapshots, ring_text
+from minipar.trace.chunk_figure import draw_chunks
+from minipar.trace.chunks import chunk_snapshots, chunk_text
 from minipar.trace.show import show
 
 MB = 2**20
@@ -140,8 +141,8 @@ assert max(naive_bytes) == 3 * 4 * N  # 4 bytes a number
 # Here is every step. A coloured field says: the part of this rank is in this chunk.
 
 # %%
-snapshots = ring_snapshots(4)
-show(draw_ring(snapshots), "ring")
+snapshots = chunk_snapshots("all_reduce", "ring", ranks=4)
+show(draw_chunks(snapshots), "ring")
 
 # %% [markdown]
 # The picture was not drawn by hand: `minipar` ran its real ring and took down all chunks after each
@@ -149,7 +150,7 @@ show(draw_ring(snapshots), "ring")
 # is complete on rank 0 in step 3. Here are the first two steps as text:
 
 # %%
-print(ring_text(snapshots[1:3]))
+print(chunk_text(snapshots[1:3]))
 
 # %% [markdown]
 # ## The ring by hand

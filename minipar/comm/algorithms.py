@@ -18,6 +18,7 @@ from minipar.comm.wiring import Link, pieces
 from minipar.errors import UsageError
 
 Algorithm = Callable[..., Array]
+Choice = str | Algorithm | None  # what `algorithm=` takes: a name, a function, or no wish
 
 
 def _ring_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
@@ -82,14 +83,15 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
 )
 
 
-def pick(
-    op: str, algorithm: str | None, nbytes: int, ranks: int, medium: str
-) -> tuple[str, Algorithm]:
+def pick(op: str, algorithm: Choice, nbytes: int, ranks: int, medium: str) -> tuple[str, Algorithm]:
     """The algorithm for a call: its name and its function.
 
-    algorithm: a name, or None for what `choose` says.  nbytes: of the whole array, as in `cost`.
+    algorithm: a name, None for what `choose` says, or a function that is called as those above.
+    nbytes:    of the whole array, as in `cost`.
     Raises:    UsageError for a name that this collective does not have.
     """
+    if callable(algorithm):
+        return getattr(algorithm, "__name__", type(algorithm).__name__), algorithm
     name = choose(op, nbytes, ranks, medium) if algorithm is None else algorithm
     known = ALGORITHMS[op]
     if name not in known:

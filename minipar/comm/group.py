@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minipar.array import Array, array_module, describe
-from minipar.comm.algorithms import Algorithm, pick
+from minipar.comm.algorithms import Algorithm, Choice, pick
 from minipar.comm.asynchronous import Worker
 from minipar.comm.link import CallLink, as_array
 from minipar.comm.pairs import Pairs
@@ -65,7 +65,7 @@ class Group(Pairs):
         self,
         x: Array,
         root: int = 0,
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         out: Array | None = None,
         async_op: bool = False,
@@ -93,7 +93,7 @@ class Group(Pairs):
         x: Array,
         root: int = 0,
         op: str = "sum",
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         async_op: bool = False,
     ) -> Any:
@@ -116,7 +116,7 @@ class Group(Pairs):
         return self._carry_out(call, flat.nbytes, work, async_op)
 
     def gather(
-        self, x: Array, root: int = 0, algorithm: str | None = None, *, async_op: bool = False
+        self, x: Array, root: int = 0, algorithm: Choice = None, *, async_op: bool = False
     ) -> Any:
         """The x of every rank, stacked in rank order, on the root: [p, *x.shape]; None elsewhere.
 
@@ -140,7 +140,7 @@ class Group(Pairs):
         self,
         x: Array | None = None,
         root: int = 0,
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         async_op: bool = False,
     ) -> Any:
@@ -161,7 +161,7 @@ class Group(Pairs):
 
     # -- all have it, or get it ---------------------------------------------------------------
 
-    def barrier(self, algorithm: str | None = None, *, async_op: bool = False) -> Any:
+    def barrier(self, algorithm: Choice = None, *, async_op: bool = False) -> Any:
         """Return once every rank has called this.  Cost: ceil(log2 p) · α."""
         run, call, link = self._begin("barrier", "", 0, algorithm)
         return self._carry_out(call, 0, lambda: run(link), async_op)
@@ -171,7 +171,7 @@ class Group(Pairs):
         x: Array,
         op: str = "sum",
         out: Array | None = None,
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         async_op: bool = False,
     ) -> Any:
@@ -200,7 +200,7 @@ class Group(Pairs):
         self,
         x: Array,
         op: str = "sum",
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         out: Array | None = None,
         async_op: bool = False,
@@ -237,7 +237,7 @@ class Group(Pairs):
     def all_gather(
         self,
         x: Array,
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         out: Array | None = None,
         async_op: bool = False,
@@ -261,7 +261,7 @@ class Group(Pairs):
     def all_to_all(
         self,
         x: Array,
-        algorithm: str | None = None,
+        algorithm: Choice = None,
         *,
         out: Array | None = None,
         async_op: bool = False,
@@ -322,7 +322,7 @@ class Group(Pairs):
         op: str,
         signature: str,
         nbytes: int,
-        algorithm: str | None,
+        algorithm: Choice,
         root: int = 0,
         combine: Callable[..., Array] = np.add,
     ) -> tuple[Algorithm, CallLink, Link]:

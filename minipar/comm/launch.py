@@ -158,13 +158,14 @@ def check(ranks: int, backend: str) -> None:
 
 
 def run_threads(
-    fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()
+    fn: Callable[..., Any], ranks: int, args: Sequence[Any] = (), world: LocalWorld | None = None
 ) -> tuple[list[Any], tuple[int, BaseException] | None]:
     """`run` on the local backend: the results, and the first rank that failed with its exception.
 
+    world:  for these ranks, if not the usual one: LocalWorld(ranks, buffer_bytes=0) is rendezvous.
     Raises: KeyboardInterrupt.
     """
-    world = LocalWorld(ranks)
+    world = world or LocalWorld(ranks)
     results: list[Any] = [None] * ranks
     failures: list[tuple[int, BaseException]] = []
 

@@ -18,7 +18,7 @@ Left out on purpose: time. Nobody waits on a clock here, so there is no timeout.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -31,6 +31,7 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    Transport,
     WaitForWork,
     pending_receive,
 )
@@ -182,7 +183,7 @@ def _for_rank(failure: CommError, rank: int, call: Call) -> CommError:
     return type(failure)(f"{failure}; rank {rank} was in {call}")
 
 
-class LocalTransport:
+class LocalTransport(Transport):
     """One rank's end of a LocalWorld."""
 
     backend = "local"
@@ -220,12 +221,6 @@ class LocalTransport:
 
     def announce(self, call: Call) -> None:
         """Nothing to note: a deadlock report reads the waits themselves."""
-
-    def circle(self, ranks: Sequence[int]) -> None:
-        """Ranks in one process could; but then there would be no messages to look at."""
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return np.empty(shape, dtype)
 
     def begin_second_thread(self) -> None:
         self._world.expect_second(self.rank)

@@ -38,6 +38,7 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    Transport,
     WaitForWork,
     pending_receive,
 )
@@ -51,7 +52,7 @@ AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
 
 
-class ProcessTransport:
+class ProcessTransport(Transport):
     """One rank's end of the streams to all others."""
 
     backend = "process"

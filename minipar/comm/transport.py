@@ -24,7 +24,7 @@ import numpy as np
 
 from minipar.comm.frame import Call, Header, dtype_of
 from minipar.comm.wiring import Circle
-from minipar.errors import CallMismatch, CommError
+from minipar.errors import CallMismatch, CommError, UsageError
 
 ANY = -1  # as `src`: the first message of the group, whoever sent it
 BUFFERED_BYTES = 256 * 1024
@@ -61,20 +61,26 @@ class Transport(Protocol):
     def announce(self, call: Call) -> None:
         """Note what this rank is doing, for the messages of ranks that come to wait for it."""
 
+    def close(self) -> CallMismatch | None:
+        """Finish what was sent.  Returns: the error that it would be if the run ended well now."""
+
+    # What a transport may offer; those that inherit from this class get the plain answers.
+
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         """These ranks (the own one among them), if they can show each other arrays in memory."""
+        return None
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array in memory that the other ranks reach best.  Raises: SharedMemoryFull."""
+        return np.empty(shape, dtype)
 
     def begin_second_thread(self) -> None:
-        """This rank is about to start a second thread (`asynchronous`)."""
+        """This rank is about to start a second thread (`asynchronous`), which will use it, too."""
+        raise UsageError(f"async_op: ranks of backend {self.backend!r} have no second thread")
 
     def second_thread(self) -> AbstractContextManager[WaitForWork]:
         """Around all that the second thread does; what waits for its next work."""
-
-    def close(self) -> CallMismatch | None:
-        """Finish what was sent.  Returns: the error that it would be if the run ended well now."""
+        raise NotImplementedError
 
 
 class Message:

@@ -1,1 +1,17 @@
-"""Checks that users can run on their own ops, models and transports."""
+"""Checks that users can run on their own ops, models, transports and collectives."""
+
+from minipar.testing.collectives import WrongCollective, check_collective, measured_cost
+from minipar.testing.gradcheck import GradientMismatch, gradcheck
+from minipar.testing.promise import PromiseBroken
+from minipar.testing.transports import PROMISES, check_transport
+
+__all__ = (
+    "PROMISES",
+    "GradientMismatch",
+    "PromiseBroken",
+    "WrongCollective",
+    "check_collective",
+    "check_transport",
+    "gradcheck",
+    "measured_cost",
+)

@@ -5,10 +5,9 @@ import pytest
 
 from minipar import cost, run
 from minipar.comm.algorithms import ALGORITHMS, pick
-from minipar.comm.wiring import even_cuts
 from minipar.errors import CallMismatch, UsageError
 from minipar.events import recording
-from tests.comm.clock import ClockLink
+from minipar.testing import check_collective
 
 RANKS = range(1, 10)
 SIZES = [0, 1, 5, 64]  # empty, fewer than p, uneven, even
@@ -153,30 +152,10 @@ def test_nobody_leaves_a_barrier_before_all_have_entered(p, algorithm):
 NUMBERS = 2520  # can be cut into 1..10 equal parts
 
 
-def call(op, algorithm, link):
-    """The algorithm on arrays of NUMBERS numbers, as root 0 would call it."""
-    p, function = link.size, ALGORITHMS[op][algorithm]
-    buf, cuts = np.zeros(NUMBERS), even_cuts(NUMBERS, p)
-    if op == "barrier":
-        function(link)
-    elif op in ("broadcast", "reduce", "all_reduce"):
-        function(link, buf)
-    elif op == "all_to_all":
-        function(link, buf.reshape(p, -1), np.empty((p, NUMBERS // p)))
-    else:
-        function(link, buf, cuts)
-
-
-@every("p", RANKS)
 @every(("op", "algorithm"), names())
-def test_the_longest_chain_is_that_of_the_formula(op, algorithm, p):
-    def work(group):
-        link = ClockLink(group)
-        call(op, algorithm, link)
-        return link.time
-
-    measured = np.max(run(work, p), axis=0)
-    assert np.allclose(measured, cost.of(op, algorithm, p, 8 * NUMBERS))
+def test_the_longest_chain_is_that_of_the_formula_and_nobody_relies_on_buffers(op, algorithm):
+    formula = getattr(cost, f"{algorithm}_{op}")
+    check_collective(ALGORITHMS[op][algorithm], op, formula=formula)
 
 
 def by_name(group, op, algorithm):
@@ -225,6 +204,29 @@ def test_a_name_that_a_collective_does_not_have():
         pick("all_reduce", "rign", 0, 4, "local")
     with pytest.raises(UsageError, match=r"gather has no algorithm 'ring'; it has naive, tree$"):
         run(lambda g: g.gather(np.zeros(1), algorithm="ring"), 2)
+
+
+def twice_the_tree(link, buf):
+    """An algorithm of one's own."""
+    ALGORITHMS["all_reduce"]["tree"](link, buf)
+    link.add(buf, buf.copy())
+
+
+def test_a_function_is_an_algorithm_too_under_its_own_name():
+    def work(group):
+        with recording() as log:
+            total = group.all_reduce(np.ones(3), algorithm=twice_the_tree)
+        return total.tolist(), {event.algorithm for event in log}
+
+    assert run(work, 3) == [([6.0] * 3, {"twice_the_tree"})] * 3
+
+
+def test_ranks_of_which_only_one_brings_its_own_algorithm_are_told():
+    def work(group):
+        group.all_reduce(np.ones(3), algorithm=twice_the_tree if group.rank else "tree")
+
+    with pytest.raises(CallMismatch, match=r"by (tree|twice_the_tree), expected .* by t"):
+        run(work, 2)
 
 
 @every("p", [2, 3, 5, 8])
