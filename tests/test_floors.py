@@ -47,6 +47,7 @@ FLOORS = {
     "comm.algorithms": 3,
     "comm.link": 3,
     "comm.child": 1,
+    "comm.stopped": 0,
     "comm.deadlock": 3,
     "comm.local": 4,
     "comm.process": 4,

@@ -26,6 +26,7 @@ from minipar.comm.child import Child
 from minipar.comm.deadlock import DeadlockWatch
 from minipar.comm.failure import Failure
 from minipar.comm.output import Output
+from minipar.comm.stopped import StoppedWatch
 from minipar.comm.streams import left_in
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
@@ -58,7 +59,7 @@ class ProcessJob:
         try:
             self._segment = Segment(segment, ranks)
             self._board = self._segment.board()
-            self._watch = DeadlockWatch(self._segment, ranks)
+            self._watch, self._stopped = DeadlockWatch(self._segment, ranks), StoppedWatch()
             with _sigint_held_back() as held:
                 for number in range(ranks):
                     self._start(Child(number, ranks, segment))
@@ -135,11 +136,23 @@ class ProcessJob:
         for child in self._children:
             self._look_at(child)
         if self._stop_at is None:
-            report = self._watch.look(c.number for c in self._children if not c.ended)
-            if report is not None:
-                self._stop_at = time.monotonic() + GRACE_S
-                self._broadcast("deadlock", report)
+            self._look_for_standstill()
         self._enforce()
+
+    def _look_for_standstill(self) -> None:
+        """End the job if a rank is stopped, or all wait for each other."""
+        there = {c.number: c.process.pid for c in self._children if not c.exited}
+        stopped = self._stopped.look(there)
+        if stopped is not None:
+            child, last = self._children[stopped], self._board.read(stopped)
+            text = f"rank {stopped} is stopped (SIGSTOP); its last call was {last}"
+            self._failed(Failure(stopped, text), child)
+            child.send_signal(signal.SIGKILL)  # it would not see any other
+            return
+        report = self._watch.look(c.number for c in self._children if not c.ended)
+        if report is not None:
+            self._stop_at = time.monotonic() + GRACE_S
+            self._broadcast("deadlock", report)
 
     def _listen(self, child: Child) -> None:
         for kind, *content in child.hear():

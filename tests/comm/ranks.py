@@ -370,3 +370,23 @@ def retries(group):
             return int(group.recv(0)[0])
         except CommTimeout:
             pass
+
+
+def stops_itself(group):
+    group.barrier()
+    group.all_reduce(np.zeros(2))
+    if group.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    group.all_reduce(np.zeros(2))
+
+
+def prints_when_told(group, path):
+    """Wait until the test says go, then print more than a pipe holds."""
+    with open(f"{path}/{group.rank}", "w") as file:
+        file.write(str(os.getpid()))
+    while not group.broadcast(np.array(os.path.exists(f"{path}/go"))):
+        time.sleep(0.005)
+    open(f"{path}/printing-{group.rank}", "w").close()
+    for i in range(3000):
+        print(f"rank {group.rank} line {i} " + "." * 60)
+    group.barrier()

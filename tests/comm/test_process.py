@@ -5,7 +5,6 @@ import re
 import signal
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 import minipar
 from minipar.errors import CallMismatch, CommTimeout, Deadlock, PeerLost, RankFailed
 from tests.comm import ranks
-from tests.jobs import started
+from tests.jobs import alive, eventually, launched, pids
 
 FAILED_IN_S = 5 * 2.0  # promised: 2 s
 
@@ -129,36 +128,6 @@ def test_large_results_and_results_that_cannot_be_sent():
 
 
 # -- nothing is left --------------------------------------------------------------------------
-
-
-def launched(fn, p, folder):
-    code = (
-        "import minipar; from tests.comm import ranks; "
-        f"minipar.run(ranks.{fn}, {p}, args=({str(folder)!r},), backend='process')"
-    )
-    return started([sys.executable, "-c", code])
-
-
-def pids(folder, p):
-    """The processes of the ranks, once they all run."""
-    for rank in range(p):
-        path = Path(folder, str(rank))
-        eventually(lambda path=path: path.exists() and path.read_text())
-    return [int(Path(folder, str(rank)).read_text()) for rank in range(p)]
-
-
-def eventually(condition, deadline_s=10.0):
-    until = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
