@@ -46,6 +46,7 @@ FLOORS = {
     "comm.halving_doubling": 2,
     "comm.algorithms": 3,
     "comm.link": 3,
+    "comm.history": 2,
     "comm.child": 1,
     "comm.stopped": 0,
     "comm.deadlock": 3,

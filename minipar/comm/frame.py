@@ -45,7 +45,8 @@ class Call(NamedTuple):
 
     def __str__(self) -> str:
         where = f" of group {self.group}" if self.group else ""
-        return f"{self.op} #{self.sequence}{where} at {self.site}"
+        what = f" ({self.signature})" if self.signature else ""
+        return f"{self.op} #{self.sequence}{where}{what} at {self.site}"
 
 
 class Header(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 
 from minipar.array import Array, array_module, describe
 from minipar.comm.algorithms import Algorithm, pick
+from minipar.comm.history import History
 from minipar.comm.link import Calls, Receiving, as_array, world_suffix
 from minipar.comm.reduction import Reduction
 from minipar.comm.subgroups import Serials, entry, group_number, members
@@ -36,6 +37,7 @@ class Group:
         ranks: Sequence[int] | None = None,
         ident: int = 0,
         serials: Serials | None = None,
+        history: History | None = None,
     ) -> None:
         """ranks: world ranks in group order (None: all).  ident, serials: see `subgroups`."""
         self._transport = transport
@@ -43,7 +45,8 @@ class Group:
         self.world_ranks = tuple(range(transport.size) if ranks is None else ranks)
         self.rank = self.world_ranks.index(transport.rank)
         self.size = len(self.world_ranks)
-        self._calls = Calls(transport, self.world_ranks, ident)
+        self.history = History() if history is None else history  # shared by this rank's groups
+        self._calls = Calls(transport, self.world_ranks, ident, self.history)
 
     @property
     def backend(self) -> str:
@@ -277,7 +280,9 @@ class Group:
         run(self._calls.collective(op, signature, name), table, range(self.size + 1))
         ranks = [self.world_ranks[r] for r in members(table, self.rank)]
         number = group_number(table, min(ranks, default=0), self._transport.size, self._serials)
-        return Group(self._transport, ranks, number, self._serials) if ranks else None
+        if not ranks:
+            return None
+        return Group(self._transport, ranks, number, self._serials, self.history)
 
     def _one_row_per_rank(self, op: str, x: Any) -> Array:
         x = as_array(op, x)

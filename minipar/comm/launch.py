@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 
 from minipar import ambient
 from minipar.comm.control import MAIN_ALIAS
-from minipar.comm.failure import Failure, left_cleanly
+from minipar.comm.failure import Failure, add_notes, left_cleanly
 from minipar.comm.group import Group
+from minipar.comm.history import History, first_partings
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
 from minipar.comm.supervisor import ProcessJob
@@ -64,7 +65,9 @@ def run(
     if backend == "local":
         results, failed = run_threads(fn, ranks, args)
         if failed is not None:
-            raise failed[1]
+            _, error, notes = failed
+            add_notes(error, notes)
+            raise error
         return results
     job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s)
     if job.failure is not None:
@@ -158,18 +161,20 @@ def check(ranks: int, backend: str) -> None:
 
 def run_threads(
     fn: Callable[..., Any], ranks: int, args: Sequence[Any] = ()
-) -> tuple[list[Any], tuple[int, BaseException] | None]:
-    """`run` on the local backend: the results, and the first rank that failed with its exception.
+) -> tuple[list[Any], tuple[int, BaseException, tuple[str, ...]] | None]:
+    """`run` on the local backend: the results, and the first rank that failed with its exception
+    and notes, as Failure.of takes them.
 
     Raises: KeyboardInterrupt.
     """
     world = LocalWorld(ranks)
     results: list[Any] = [None] * ranks
     failures: list[tuple[int, BaseException]] = []
+    histories = [History() for _ in range(ranks)]
 
     def live(rank: int) -> None:
         world.enter(rank)
-        group, failed = Group(LocalTransport(world, rank)), None
+        group, failed = Group(LocalTransport(world, rank), history=histories[rank]), None
         ambient.world.set(group)
         ambient.recorder.set(None)
         try:
@@ -198,4 +203,6 @@ def run_threads(
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
-    return results, failures[0] if failures else world.mismatch_at_the_end()
+    failed = failures[0] if failures else world.mismatch_at_the_end()
+    notes = first_partings(history.partings.values() for history in histories)
+    return results, None if failed is None else (*failed, notes)

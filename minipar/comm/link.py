@@ -16,6 +16,7 @@ import numpy as np
 from minipar import ambient
 from minipar.array import Array, describe, is_array
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
+from minipar.comm.history import History
 from minipar.comm.transport import ANY, Message, Pending, Transport
 from minipar.errors import CallMismatch, UsageError
 from minipar.events import Event
@@ -29,21 +30,23 @@ class CallLink:
         transport: Transport,
         ranks: tuple[int, ...],
         call: Call,
+        history: History,
         algorithm: str = "",
         combine: Callable[..., Array] = np.add,
     ) -> None:
         """ranks: world ranks in group order.  combine: a ufunc, what `add` does."""
-        self._transport, self._ranks, self._call = transport, ranks, call
+        self._transport, self._ranks, self.call = transport, ranks, call
+        self._history = history
         self._algorithm, self._combine = algorithm, combine
         self.rank, self.size = ranks.index(transport.rank), len(ranks)
 
     def isend(self, array: Array, dst: int) -> Pending:
-        array = as_array(self._call.op, array)
+        array = as_array(self.call.op, array)
         peer = self._ranks[dst]
         recorder = ambient.recorder.get()
         if recorder is not None:
             recorder.append(self._event(peer, array))
-        return self._noted(self._transport.isend(array, peer, self._call))
+        return self._noted(self._transport.isend(array, peer, self.call))
 
     def send(self, array: Array, dst: int) -> None:
         self.isend(array, dst).wait()
@@ -53,7 +56,7 @@ class CallLink:
 
     def irecv(self, src: int, out: Array | None = None) -> Pending:
         peer = src if src == ANY else self._ranks[src]
-        return self._noted(self._transport.irecv(peer, self._call, out))
+        return self._noted(self._transport.irecv(peer, self.call, out))
 
     def sendrecv(self, array: Array, dst: int, src: int) -> Array:
         sending = self.isend(array, dst)
@@ -71,31 +74,37 @@ class CallLink:
 
     def received(self, message: Message, out: Array | None = None) -> Array:
         """The message's array, once it is known to belong to this call.  Raises: CallMismatch."""
-        mine, theirs = self._call, message.header.call
+        mine, theirs = self.call, message.header.call
         if mine.op == "recv" and theirs.op == "send":
             if out is None or message.array is out:
                 return message.array
-            seen, expected = str(message.header), describe(out)
-        elif mine[:4] == theirs[:4]:  # all but the site, which may differ
+            raise self._mismatch(message, mine, str(message.header), describe(out))
+        if mine[:4] == theirs[:4]:
+            if mine.site != theirs.site:  # which is legal
+                self._history.part(self._transport.rank, mine, message.src, theirs)
             return message.array
-        elif mine[:3] == theirs[:3]:
-            seen, expected = theirs.signature, mine.signature
-        else:
-            seen = f"{theirs.op} #{theirs.sequence} {theirs.signature}".rstrip()
-            expected = f"{mine.op} #{mine.sequence} {mine.signature}".rstrip()
+        if mine.sequence > theirs.sequence:  # the ranks parted ways in that earlier call
+            mine = self._history.other_than(theirs) or mine
+        if mine[:3] == theirs[:3]:
+            raise self._mismatch(message, mine, theirs.signature, mine.signature)
+        seen, expected = (f"{c.op} #{c.sequence} {c.signature}".rstrip() for c in (theirs, mine))
+        raise self._mismatch(message, mine, seen, expected)
+
+    def _mismatch(self, message: Message, mine: Call, seen: str, expected: str) -> CallMismatch:
         in_world = world_suffix(self._ranks, self.rank)
-        src = self.sender(message)
+        src, call = self.sender(message), self.call
         sender = f"rank {src}{world_suffix(self._ranks, src)}"
-        raise CallMismatch(
-            f"rank {self.rank}/{self.size}{in_world}, {mine.op} #{mine.sequence}: "
+        return CallMismatch(
+            f"rank {self.rank}/{self.size}{in_world}, {call.op} #{call.sequence}: "
             f"{sender} sent {seen}, expected {expected}.\n"
-            f"  rank {self.rank}{in_world} at {mine.site}\n  {sender} at {theirs.site}\n"
+            f"  rank {self.rank}{in_world} at {mine.site}\n"
+            f"  {sender} at {message.header.call.site}\n"
             "All ranks must make the same calls in the same order, with the same shapes and "
             "dtypes; usual causes: a call inside `if rank == 0:`, or uneven batches."
         )
 
     def _event(self, peer: int, array: Array) -> Event:
-        call, me = self._call, self._transport.rank
+        call, me = self.call, self._transport.rank
         return Event(
             me, peer, call.op, call.sequence, array.nbytes, call.site, self._algorithm, call.group
         )
@@ -113,9 +122,12 @@ class CallLink:
 class Calls:
     """Numbers the calls of one rank in one group, and makes the link of each."""
 
-    def __init__(self, transport: Transport, ranks: tuple[int, ...], ident: int) -> None:
-        """ranks: world ranks in group order.  ident: the group's number."""
+    def __init__(
+        self, transport: Transport, ranks: tuple[int, ...], ident: int, history: History
+    ) -> None:
+        """ranks: world ranks in group order.  ident: the group's number.  history: this rank's."""
         self._transport, self._ranks, self._ident = transport, ranks, ident
+        self._history = history
         self._collectives = 0
         self._sent: Counter[int] = Counter()
         self._received: Counter[int] = Counter()
@@ -136,7 +148,9 @@ class Calls:
         """The link of the next collective.  signature: what all ranks must agree on."""
         self._collectives += 1
         signature = f"{signature} by {algorithm}".lstrip()[:MAX_SIGNATURE]
-        return self._link(op, self._collectives - 1, signature, algorithm, combine)
+        link = self._link(op, self._collectives - 1, signature, algorithm, combine)
+        self._history.begin(link.call)
+        return link
 
     def poll(self, src: int) -> bool:
         """Whether something that rank src (or ANY) has sent waits for a receive."""
@@ -146,7 +160,7 @@ class Calls:
     def _link(self, op: str, sequence: int, signature: str = "", *more: Any) -> CallLink:
         call = Call(self._ident, sequence, op, signature, call_site())
         self._transport.announce(call)
-        return CallLink(self._transport, self._ranks, call, *more)
+        return CallLink(self._transport, self._ranks, call, self._history, *more)
 
 
 class Receiving:

@@ -46,6 +46,7 @@ class LocalWorld:
         self.failure: CommError | None = None  # once set, every wait raises it
         self._turn = [threading.Semaphore(0) for _ in range(size)]
         self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * size
+        self._last: list[object] = ["none yet"] * size  # the last call of each rank
         self._finished = [False] * size
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
@@ -64,10 +65,18 @@ class LocalWorld:
             self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
         self._pass_on(rank)
 
+    def announce(self, rank: int, call: Call) -> None:
+        """Note what the rank is doing, for the messages about ranks that have finished."""
+        self._last[rank] = call
+
+    def never_taken(self, rank: int) -> CallMismatch | None:
+        """The error if the rank returns now and leaves a message of a collective; None if not."""
+        return self.mail[rank].never_taken(rank, self._last[rank])
+
     def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
         """The first rank that never took a message of a collective, and the error that says so."""
-        for rank, mailbox in enumerate(self.mail):
-            error = mailbox.never_taken(rank)
+        for rank in range(self.size):
+            error = self.never_taken(rank)
             if error is not None:
                 return rank, error
         return None
@@ -132,7 +141,7 @@ class LocalWorld:
 
     def _explain(self) -> str:
         waits = [
-            None
+            (None, str(self._last[rank]))
             if done or waiting is None
             else (waiting[1], f"{waiting[2]}{self.mail[rank].unasked(waiting[1])}")
             for rank, (waiting, done) in enumerate(zip(self._waits, self._finished, strict=True))
@@ -179,8 +188,8 @@ class LocalTransport:
         self._world.note_fruitless(self.rank, whom, call)
 
     def announce(self, call: Call) -> None:
-        """Nothing to note: a deadlock report reads the waits themselves."""
+        self._world.announce(self.rank, call)
 
     def close(self) -> CallMismatch | None:
         """An unfinished send stays readable for its receiver."""
-        return self._world.mail[self.rank].never_taken(self.rank)
+        return self._world.never_taken(self.rank)

@@ -16,8 +16,9 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -25,6 +26,7 @@ from minipar.comm.board import Segment, create_segment
 from minipar.comm.child import Child
 from minipar.comm.deadlock import DeadlockWatch
 from minipar.comm.failure import Failure
+from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
 from minipar.comm.stopped import StoppedWatch
 from minipar.comm.streams import left_in
@@ -54,6 +56,7 @@ class ProcessJob:
         self._interrupted = False
         self._left: Failure | None = None  # a failure only if no rank fails otherwise
         self._signals_sent = 0
+        self._partings: list[Iterable[Parting]] = []  # of each rank that has ended with a word
         self._children: list[Child] = []
         segment = create_segment(ranks)
         try:
@@ -95,13 +98,15 @@ class ProcessJob:
             raise
         finally:
             self._finish()
-        self.failure = self.failure or self._left or self._left_in_rings()
+        failure = self.failure or self._left or self._left_in_rings()
+        if failure is not None:
+            self.failure = replace(failure, notes=first_partings(self._partings))
         return [child.result for child in self._children]
 
     def _left_in_rings(self) -> Failure | None:
         """A collective that some ranks made and others left out, when all have returned."""
         for src, dst in permutations(range(len(self._children)), 2):
-            error = left_in(self._segment.ring(src, dst), src, dst)
+            error = left_in(self._segment.ring(src, dst), src, dst, self._board.read(dst))
             if error is not None:
                 return Failure.of(dst, error)
         return None
@@ -155,7 +160,8 @@ class ProcessJob:
             self._broadcast("deadlock", report)
 
     def _listen(self, child: Child) -> None:
-        for kind, *content in child.hear():
+        for kind, *content, partings in child.hear():
+            self._partings.append(partings.values())
             if kind == "result":
                 self._returned(child, *content)
             else:

@@ -138,10 +138,13 @@ class Mailbox:
         if receive in self._posted[receive.lane]:
             self._posted[receive.lane].remove(receive)
 
-    def never_taken(self, rank: int) -> CallMismatch | None:
-        """The error if this rank returns now and leaves a message of a collective; None if not."""
+    def never_taken(self, rank: int, last: object = "none yet") -> CallMismatch | None:
+        """The error if this rank returns now and leaves a message of a collective; None if not.
+
+        last: its last call.
+        """
         left = (m for lane, messages in self._arrived.items() if not lane[1] for m in messages)
-        return next((never_taken(rank, m.src, m.header) for m in left), None)
+        return next((never_taken(rank, m.src, m.header, last) for m in left), None)
 
     def expected(self, src: int, call: Call) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""
@@ -231,10 +234,11 @@ def pending_receive(
     )
 
 
-def never_taken(rank: int, src: int, header: Header) -> CallMismatch:
+def never_taken(rank: int, src: int, header: Header, last: object) -> CallMismatch:
     """The error of a run in which all returned, but rank left a message of a collective untaken."""
     return CallMismatch(
-        f"rank {rank} has returned, but never took part in rank {src}'s {header.call} "
-        f"({header.call.signature or header}).\nAll ranks must make the same calls; usual causes: "
-        "a call inside `if rank == 0:`, or different roots."
+        f"rank {rank} has returned, but never took part in rank {src}'s {header.call}.\n"
+        f"  the last call of rank {rank}: {last}\n"
+        "All ranks must make the same calls; usual causes: a call inside `if rank == 0:`, or "
+        "different roots."
     )

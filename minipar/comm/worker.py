@@ -88,7 +88,7 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
         if left_cleanly(error):
             return _return(sock, group, None)
         failure = Failure.of(group.rank, error)
-        send_message(sock, "error", failure)
+        send_message(sock, "error", failure, group.history.partings)
         _flush()
         return failure.exit_code
 
@@ -96,7 +96,7 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
 def _return(sock: socket.socket, group: Group, result: Any) -> int:
     left = group.close()
     failure = None if left is None else Failure.of(group.rank, left)
-    send_message(sock, "result", pickle.dumps(result), failure)
+    send_message(sock, "result", pickle.dumps(result), failure, group.history.partings)
     _flush()
     return 0
 
