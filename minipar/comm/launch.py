@@ -26,7 +26,7 @@ from minipar.comm.group import Group
 from minipar.comm.history import History, first_partings
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
-from minipar.comm.supervisor import ProcessJob
+from minipar.comm.supervisor import ProcessJob, sigterm_interrupts
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 
@@ -102,8 +102,9 @@ def run_processes(
         "stdout": Output(sys.stdout, ranks, plain=plain, log_dir=log_dir),
         "stderr": Output(sys.stderr, ranks, plain=plain, log_dir=log_dir),
     }
-    job = ProcessJob(work, ranks, timeout_s=timeout_s, outputs=outputs)
-    return Finished(job.run(), job.failure)
+    with sigterm_interrupts():
+        job = ProcessJob(work, ranks, timeout_s=timeout_s, outputs=outputs)
+        return Finished(job.run(), job.failure)
 
 
 def script_work(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:

@@ -34,6 +34,7 @@ from minipar.comm.streams import left_in
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
 POLL_S = 0.05
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 LINGERING_S = 5.0  # after which a process that has returned and does not exit is mentioned
 
 
@@ -232,6 +233,33 @@ class ProcessJob:
                 for child in self._children:
                     if not child.exited:
                         child.send_signal(number)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """In the block SIGTERM and SIGHUP do what Ctrl-C does, so that ranks and what they have started
+    are seen to their end; afterwards they end this process, as they would have.
+    """
+    noted: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        noted.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if len(noted) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    main = threading.current_thread() is threading.main_thread()
+    taken = [n for n in ENDING if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+        if noted:
+            os.kill(os.getpid(), noted[0])
 
 
 @contextmanager

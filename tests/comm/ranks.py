@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -390,3 +391,16 @@ def prints_when_told(group, path):
     for i in range(3000):
         print(f"rank {group.rank} line {i} " + "." * 60)
     group.barrier()
+
+
+def starts_processes(group, path):
+    """Each rank starts a process, which outlives a rank that is killed."""
+    child = subprocess.Popen(["sleep", "600"])
+    with open(f"{path}/{group.rank}", "w") as file:
+        file.write(str(child.pid))
+    child.wait()
+
+
+def several(group):
+    for _ in range(20):
+        group.all_reduce(np.ones(1000))
