@@ -32,15 +32,19 @@ class Child:
         """segment: the descriptor of the shared memory."""
         self.control, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(
-                python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
-                env=_environment(ranks),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(), segment),
-                start_new_session=True,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    python_command("minipar.comm.worker", str(theirs.fileno()), str(segment)),
+                    env=_environment(ranks),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(theirs.fileno(), segment),
+                    start_new_session=True,
+                )
+            except OSError:
+                self.control.close()
+                raise
         self.number = number
         self.result: Any = None
         self.ended_at: float | None = None  # when it returned or failed; no more is expected

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from minipar import ambient
 from minipar.comm.control import MAIN_ALIAS
+from minipar.comm.environment import open_standard_streams
 from minipar.comm.failure import Failure, add_notes, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.history import History, first_partings
@@ -98,6 +99,7 @@ def run_processes(
     plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
     Raises: SharedMemoryFull, KeyboardInterrupt.
     """
+    open_standard_streams()
     outputs = {
         "stdout": Output(sys.stdout, ranks, plain=plain, log_dir=log_dir),
         "stderr": Output(sys.stderr, ranks, plain=plain, log_dir=log_dir),

@@ -30,6 +30,7 @@ from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
 from minipar.comm.stopped import StoppedWatch
 from minipar.comm.streams import left_in
+from minipar.errors import CommError
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
@@ -66,7 +67,8 @@ class ProcessJob:
             self._watch, self._stopped = DeadlockWatch(self._segment, ranks), StoppedWatch()
             with _sigint_held_back() as held:
                 for number in range(ranks):
-                    self._start(Child(number, ranks, segment))
+                    with _refusal_explained(number):
+                        self._start(Child(number, ranks, segment))
                     self._children[number].say("start", number, ranks, timeout_s, work)
             if held:
                 raise KeyboardInterrupt
@@ -88,21 +90,29 @@ class ProcessJob:
     def run(self) -> list[Any]:
         """Wait until all ranks have ended; their results.  `failure` is set if one failed.
 
-        Raises: KeyboardInterrupt, after the ranks have been asked, terminated, killed.
+        Raises: KeyboardInterrupt, or OSError if what they print cannot be written; after the ranks
+                have been asked, terminated, killed.
         """
         try:
             while not all(child.exited for child in self._children):
                 self._step()
-        except KeyboardInterrupt:
+                self._raise_if_unheard()
+        except (KeyboardInterrupt, OSError):
             self._interrupted = True
             self._broadcast("interrupt")
             raise
         finally:
             self._finish()
+        self._raise_if_unheard()
         failure = self.failure or self._left or self._left_in_rings()
         if failure is not None:
             self.failure = replace(failure, notes=first_partings(self._partings))
         return [child.result for child in self._children]
+
+    def _raise_if_unheard(self) -> None:
+        for output in self._outputs.values():
+            if output.error is not None:
+                raise output.error
 
     def _left_in_rings(self) -> Failure | None:
         """A collective that some ranks made and others left out, when all have returned."""
@@ -233,6 +243,19 @@ class ProcessJob:
                 for child in self._children:
                     if not child.exited:
                         child.send_signal(number)
+
+
+@contextmanager
+def _refusal_explained(rank: int) -> Iterator[None]:
+    """Raises: CommError if the system does not let the block start the process of this rank."""
+    try:
+        yield
+    except OSError as error:
+        raise CommError(
+            f"the process of rank {rank} cannot be started: {error.strerror}. Start fewer ranks, "
+            "or raise the limit of open files (`ulimit -n`), of processes (`ulimit -u`), or of "
+            "memory."
+        ) from None
 
 
 @contextmanager
