@@ -127,6 +127,7 @@ class ProcessTransport:
             self._raise_if_gone(whom, call)
 
     def announce(self, call: Call) -> None:
+        self._raise_failure(call)
         self._board.write(self.rank, call)
 
     def close(self) -> CallMismatch | None:

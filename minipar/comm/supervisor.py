@@ -69,7 +69,7 @@ class ProcessJob:
                 for number in range(ranks):
                     with _refusal_explained(number):
                         self._start(Child(number, ranks, segment))
-                    self._children[number].say("start", number, ranks, timeout_s, work)
+                    self._tell(self._children[number], "start", number, ranks, timeout_s, work)
             if held:
                 raise KeyboardInterrupt
         except BaseException:
@@ -180,6 +180,15 @@ class ProcessJob:
         if child.hung_up:  # the process is ending; its exit status says how
             self._selector.unregister(child.control)
             return
+        self._write_on(child)
+
+    def _tell(self, child: Child, *message: Any) -> None:
+        child.say(*message)
+        if child.control in self._selector.get_map():
+            self._write_on(child)
+
+    def _write_on(self, child: Child) -> None:
+        """Send what the socket takes, and come back when it takes more."""
         writing = selectors.EVENT_WRITE if child.push() else 0
         self._selector.modify(child.control, selectors.EVENT_READ | writing, (child, "control"))
 
@@ -229,7 +238,7 @@ class ProcessJob:
     def _broadcast(self, *message: Any) -> None:
         for child in self._children:
             if not child.exited:
-                child.say(*message)
+                self._tell(child, *message)
 
     def _enforce(self) -> None:
         """Terminate, then kill, whoever is still there after the time to stop."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
@@ -27,7 +28,7 @@ from minipar.comm.control import MAIN_ALIAS, receive_message, send_message
 from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.process import ProcessTransport
-from minipar.errors import Deadlock, Interrupted, PeerLost
+from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -48,6 +49,7 @@ def main() -> None:
     transport = ProcessTransport(rank, ranks, memory.board(), streams, timeout_s)
     os.close(segment)
     threading.Thread(target=_listen, args=(sock, transport), daemon=True).start()
+    os.register_at_fork(after_in_child=partial(_become_a_copy, sock, transport))
     group = Group(transport)
     ambient.world.set(group)
     sys.exit(_work(sock, group, work))
@@ -59,6 +61,19 @@ def _die_with_launcher() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _become_a_copy(sock: socket.socket, transport: ProcessTransport) -> None:
+    """What the rank forks (multiprocessing does) is not the rank: it has nothing to report, and
+    must not write into the rank's channels.
+    """
+    sock.close()
+    transport.note_failure(
+        CommError(
+            f"this process was forked by rank {transport.rank}, and only the rank itself can "
+            "use its groups"
+        )
+    )
 
 
 def _listen(sock: socket.socket, transport: ProcessTransport) -> None:

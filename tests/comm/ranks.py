@@ -11,7 +11,7 @@ import numpy as np
 
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.transport import ANY
-from minipar.errors import CommTimeout
+from minipar.errors import CommError, CommTimeout
 
 
 def conformance(group):
@@ -404,3 +404,21 @@ def starts_processes(group, path):
 def several(group):
     for _ in range(20):
         group.all_reduce(np.ones(1000))
+
+
+def total(group, x):
+    return x.sum()
+
+
+def forks(group, path):
+    """The copy tries to use the group, and returns like the rank."""
+    copy = os.fork()
+    if copy == 0:
+        try:
+            group.all_reduce(np.full(2, 100.0))
+        except CommError as error:
+            with open(f"{path}/{group.rank}", "w") as file:
+                file.write(str(error))
+        return None
+    os.waitpid(copy, 0)
+    return group.all_gather(np.array(group.rank + 1.0)).tolist()

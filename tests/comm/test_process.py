@@ -95,6 +95,20 @@ def test_a_long_message_and_a_stopped_rank_do_not_hold_up_the_end():
     assert time.monotonic() - begun < FAILED_IN_S
 
 
+def test_arguments_that_no_socket_takes_at_once():
+    """The launcher once sent what fitted, and waited for an answer to the rest: a silent hang."""
+    x = np.arange(3_000_000.0)
+    assert run(ranks.total, 2, x) == [x.sum()] * 2
+
+
+def test_a_forked_copy_of_a_rank_is_not_the_rank(tmp_path):
+    """It once wrote into the rank's channels, and its end was taken for the rank's."""
+    assert run(ranks.forks, 2, str(tmp_path)) == [[1.0, 2.0]] * 2
+    for rank in range(2):
+        says = (tmp_path / str(rank)).read_text()
+        assert says.startswith(f"this process was forked by rank {rank}, and only the rank itself")
+
+
 @pytest.mark.parametrize("how", ["exit code", "signal"])
 def test_a_process_that_breaks_after_its_return_has_failed(how):
     says = {"exit code": "ended with exit code 5", "signal": r"signal 11 \(SIGSEGV\)"}
