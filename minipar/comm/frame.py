@@ -142,5 +142,8 @@ def call_site() -> str:
 def _short(path: str) -> str:
     if "ipykernel_" in path:
         return "notebook cell"
-    inside = os.path.relpath(path) if os.path.isabs(path) else path
+    try:
+        inside = os.path.relpath(path) if os.path.isabs(path) else path
+    except OSError:  # the current folder has been removed
+        return path
     return path if inside.startswith("..") else inside

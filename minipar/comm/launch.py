@@ -97,8 +97,11 @@ def run_processes(
     """Run `work` (function_work or script_work) on so many processes of this host.
 
     plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
-    Raises: SharedMemoryFull, KeyboardInterrupt.
+    Raises: UsageError, SharedMemoryFull, CommError, OSError if what ranks print cannot be written,
+            KeyboardInterrupt.
     """
+    if not timeout_s > 0:  # nan is not
+        raise UsageError(f"a rank waits for another for more than 0 seconds, not {timeout_s}")
     open_standard_streams()
     outputs = {
         "stdout": Output(sys.stdout, ranks, plain=plain, log_dir=log_dir),

@@ -109,6 +109,8 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
 
 
 def _return(sock: socket.socket, group: Group, result: Any) -> int:
+    if sock.fileno() < 0:  # this is a copy that the rank has forked
+        return 0
     left = group.close()
     failure = None if left is None else Failure.of(group.rank, left)
     send_message(sock, "result", pickle.dumps(result), failure, group.history.partings)

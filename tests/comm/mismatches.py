@@ -194,3 +194,29 @@ def branches(group, fails):
     if fails:
         raise ValueError("why")
     return True
+
+
+COLLECTIVES = (
+    "barrier",
+    "broadcast",
+    "reduce",
+    "all_reduce",
+    "gather",
+    "scatter",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+)
+
+
+def random_program(group, seed, length=8):
+    """Random collectives, of which one rank leaves out one; all of them if seed is negative."""
+    dice = np.random.default_rng(abs(seed))
+    who, left_out = dice.integers(group.size), dice.integers(length)
+    for i in range(length):
+        call, n = str(dice.choice(COLLECTIVES)), int(dice.choice([0, 1, 3, 50_000]))
+        root = int(dice.integers(group.size))
+        if seed < 0 or group.rank != who or i != left_out:
+            arguments = [] if call == "barrier" else [rows(group, n)]
+            with_root = call in ("broadcast", "reduce", "gather", "scatter")
+            getattr(group, call)(*arguments, **({"root": root} if with_root else {}))

@@ -50,3 +50,18 @@ def test_calls_that_do_not_go_together(backend, pair, where, p, tmp_path):
     assert all(end != "neither returned nor raised" for end in ends)
     if where == "middle":
         assert "returned" not in ends
+
+
+@pytest.mark.parametrize(
+    ("backend", "programs"),
+    [("local", 60), pytest.param("process", 20, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("p", [2, 3, 4])
+def test_whichever_call_a_rank_leaves_out_it_is_an_error(backend, programs, p):
+    for seed in range(1, 1 + programs):
+        begun = time.monotonic()
+        with pytest.raises(CommError, match="sual cause"):
+            minipar.run(mismatches.random_program, p, args=(seed,), backend=backend)
+        assert time.monotonic() - begun < ENDED_IN_S
+        if backend == "local":
+            minipar.run(mismatches.random_program, p, args=(-seed,))

@@ -117,6 +117,14 @@ def test_a_home_that_cannot_be_written(tmp_path):
     assert (tmp_path / "run/loss.png").exists()
 
 
+def test_a_current_folder_that_is_gone(tmp_path):
+    """Call sites are told relative to it, and every call failed."""
+    (tmp_path / "gone").mkdir()
+    line = RUN.format(2).replace("script.py", f"{tmp_path}/script.py")
+    done = shell(tmp_path, f"cd gone; rmdir ../gone; {line}")
+    assert done.stdout == "[all 2] sum [2. 2. 2.]\n", done.stderr
+
+
 def test_a_current_folder_that_cannot_be_written(tmp_path):
     place = tmp_path / "place"
     place.mkdir()
