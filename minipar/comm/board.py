@@ -77,6 +77,13 @@ class Board:
         calls = self.last(rank)
         return str(calls[-1]) if calls else "none yet"
 
+    def did(self, rank: int, call: Call) -> str:
+        """What that rank did where another one made `call`, or at last, for an error message."""
+        own = next((c for c in self.last(rank) if c[:2] == call[:2] and c.lane == call.lane), None)
+        if own is not None:
+            return f"rank {rank}'s own call of that number: {own}"
+        return f"the last call of rank {rank}: {self.read(rank)}"
+
     def _call(self, rank: int, i: int) -> Call:
         start = rank * NOTICE_BYTES + HEAD_BYTES + i % KEPT_CALLS * RECORD_BYTES
         group, sequence = self._numbers[start // 8], self._numbers[start // 8 + 1]

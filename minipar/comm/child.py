@@ -33,15 +33,19 @@ class Child:
         self.control, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), *memory)
-            self.process = subprocess.Popen(
-                python_command("minipar.comm.worker", *map(str, descriptors)),
-                env=_environment(ranks),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    python_command("minipar.comm.worker", *map(str, descriptors)),
+                    env=_environment(ranks),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                )
+            except OSError:
+                self.control.close()
+                raise
         self.number = number
         self.result: Any = None
         self.ended_at: float | None = None  # when it returned or failed; no more is expected

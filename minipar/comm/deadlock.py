@@ -7,6 +7,7 @@ and it stays like that, then no message can ever come.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from itertools import permutations
@@ -14,6 +15,8 @@ from itertools import permutations
 from minipar.comm.segment import Segment
 from minipar.comm.transport import ANY
 
+# A call as Call.__str__ writes it.  The numbers of sends and receives count for one peer each.
+COLLECTIVE = re.compile(r"(?P<what>(?!send|recv)\w+ (?P<number>#\d+( of group \d+)?).*?) at ")
 LOOKS = 20  # so often must it look the same, and for at least ...
 LASTING_S = 1.0  # ... so long: a rank may just have taken its message and not yet said so
 
@@ -39,25 +42,40 @@ class DeadlockWatch:
         if self._looks < LOOKS or time.monotonic() - self._since < LASTING_S:
             return None
         waits = [
-            (self._board.waits_for(r), self._board.read(r)) if r in ranks else None
+            (self._board.waits_for(r) if r in ranks else None, self._board.read(r))
             for r in range(self._ranks)
         ]
         return report(waits)
 
 
-def report(waits: Sequence[tuple[int, str] | None]) -> str:
-    """Who waits for whom.  waits: per rank (whom, in what call); None for one that has finished."""
+def report(waits: Sequence[tuple[int | None, str]]) -> str:
+    """Who waits for whom.
+
+    waits: of each rank, for whom (None: it has finished) and its last call.
+    """
     short, lines = [], []
-    for rank, waiting in enumerate(waits):
-        if waiting is None:
+    for rank, (whom, call) in enumerate(waits):
+        if whom is None:
             short.append(f"rank {rank} has finished")
-            lines.append(f"  {short[-1]}")
+            lines.append(f"  {short[-1]}; its last call: {call}")
         else:
-            whom, call = waiting
             short.append(f"rank {rank} waits for {'any rank' if whom == ANY else f'rank {whom}'}")
             lines.append(f"  {short[-1]} in {call}")
+    first = _contradiction(waits) or ", ".join(short)
     return (
-        f"no rank can go on: {', '.join(short)}.\n" + "\n".join(lines) + "\n"
+        f"no rank can go on: {first}.\n" + "\n".join(lines) + "\n"
         "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around it),"
-        "\nor two ranks that both receive first (without buffers: that both send first)."
+        "\ndifferent roots, or two ranks that both receive first (without buffers: that both send "
+        "first)."
     )
+
+
+def _contradiction(waits: Sequence[tuple[int | None, str]]) -> str:
+    """Two collectives under one number of one group that are not the same, or ""."""
+    seen: dict[str, tuple[int, str]] = {}
+    for rank, (_, last) in enumerate(waits):
+        if found := COLLECTIVE.match(last):
+            first, call = seen.setdefault(found["number"], (rank, found["what"]))
+            if call != found["what"]:
+                return f"rank {first} makes {call}, but rank {rank} makes {found['what']}"
+    return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 THREAD_VARIABLES = (
@@ -39,18 +39,47 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
-def cpu_quota(root: str = "/sys/fs/cgroup") -> float | None:
-    """Cores that the cgroup grants (quota / period), None without a limit; cgroup v2, then v1."""
+def cpu_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float | None:
+    """Cores that the cgroups grant (quota / period; the least of this process's cgroup and of those
+    around it), None without a limit.  own: lists the cgroups, of version 2 and of version 1.
+    """
+    found = [quota for folder in _cgroups(Path(root), Path(own)) if (quota := _quota(folder))]
+    return min(found, default=None)
+
+
+def _cgroups(root: Path, own: Path) -> Iterator[Path]:
     try:
-        v2 = Path(root, "cpu.max")
-        if v2.exists():
-            quota, period = v2.read_text().split()
-        else:
-            quota = Path(root, "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path(root, "cpu/cpu.cfs_period_us").read_text().strip()
+        lines = own.read_text().splitlines()
     except OSError:
-        return None
-    return None if quota in ("max", "-1") else int(quota) / int(period)
+        lines = []
+    for line in [*lines, "::/", ":cpu:/"]:  # in a container often only the root is there
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            base, inside = root / ("cpu" if controllers else ""), Path(path.lstrip("/"))
+            yield from (base / folder for folder in (inside, *inside.parents))
+
+
+def _quota(folder: Path) -> float | None:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+        except OSError:
+            continue
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    return None
+
+
+def open_standard_streams() -> None:
+    """Give this process the standard descriptors and streams that it was started without (`>&-`):
+    the next file would get such a number, and be taken for the stream by every child.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

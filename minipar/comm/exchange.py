@@ -34,9 +34,9 @@ import numpy as np
 from minipar.comm.board import Board
 from minipar.comm.frame import SITE_BYTES, Call
 from minipar.comm.heap import Heap
-from minipar.comm.mismatch import mismatch
 from minipar.comm.segment import CELL_BYTES, SLOTS, Segment, slot_bytes
 from minipar.comm.transport import never_taken
+from minipar.comm.wiring import Compare, Note
 from minipar.errors import CallMismatch, CommError
 
 CELL = CELL_BYTES // 8  # words of a cell: two notes (number, place, call), then `taken`
@@ -45,7 +45,6 @@ PRIVATE = SLOTS  # as a place: nothing is shown; below: a slot; above: where in 
 LINE = 64  # pieces in a slot begin at cache lines
 SPINS = 1000  # looks at a cell before the wait becomes a patient one: some 50 µs
 KEPT_VIEWS = 4096
-Note = Callable[[int, int], object]  # (world rank, bytes that were shown to it)
 Wait = Callable[[Callable[[], bool], int, Call], None]
 
 
@@ -164,18 +163,18 @@ class Circle:
                 self._peers.append(_Peer(index, rank, at, ours, theirs))
         self.room = shared.slot_bytes  # bytes that can be shown at once
         self._call, self._word = Call(0, 0, "", "", ""), 0
-        self._note: Note | None = None  # told of what is shown, while somebody records
+        self._note: Note | None = None
+        self._compare: Compare = _never
 
-    def enter(self, call: Call, note: Note | None) -> None:
-        """From now on the methods belong to this call.  note: told of what is shown."""
-        self._call, self._note = call, note
+    def enter(self, call: Call, note: Note | None, compare: Compare) -> None:
+        self._call, self._note, self._compare = call, note, compare
         self._word = _number(call)
 
     def among(self, order: Sequence[int]) -> Circle | None:
         """The same call among some of these ranks, or in another order."""
         circle = self._shared.circle([self._ranks[i] for i in order])
         if circle is not None:
-            circle.enter(self._call, self._note)
+            circle.enter(self._call, self._note, self._compare)
         return circle
 
     def show(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -311,13 +310,16 @@ class Circle:
         return cells[note + PLACE]
 
     def _part(self, peer: _Peer, word: int) -> None:
-        """The other rank is in a call with that number.  Raises: CallMismatch."""
+        """The other rank is in a call with that number, or was there.  Raises: CallMismatch."""
         last = self._shared.board.last(peer.place)
         theirs = next((call for call in reversed(last) if _number(call) == word), None)
         if theirs is None:
             raise CommError(f"rank {peer.rank} is in another call than {self._call}")
-        if theirs[:4] != self._call[:4]:
-            raise mismatch(self._call, theirs, self._index, peer.number, self._ranks)
+        self._compare(peer.rank, theirs)
+
+
+def _never(rank: int, theirs: Call) -> None:
+    raise AssertionError("no call has been entered")
 
 
 def left_in_cells(segment: Segment, ranks: int) -> CallMismatch | None:
@@ -336,7 +338,7 @@ def left_in_cells(segment: Segment, ranks: int) -> CallMismatch | None:
         if theirs > ours:
             for call in board.last(a):
                 if _number(call) >> 32 == theirs[1]:
-                    return never_taken(b, a, call)
+                    return never_taken(b, a, call, board.did(b, call))
     return None
 
 

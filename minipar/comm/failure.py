@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import NoReturn
 
-from minipar.errors import MiniparError, PeerLost, RankFailed, said
+from minipar.errors import CommError, MiniparError, PeerLost, RankFailed, said
 
 SUMMARY_LENGTH = 300  # characters; it goes to every rank
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -31,19 +31,21 @@ class Failure:
     traceback: str = ""
     exception: bytes = b""  # pickled in the rank; empty if that cannot be
     exit_code: int = 1
+    notes: tuple[str, ...] = ()  # what the ranks together know about how it came to this
 
     @classmethod
-    def of(cls, rank: int, error: BaseException) -> Failure:
+    def of(cls, rank: int, error: BaseException, notes: tuple[str, ...] = ()) -> Failure:
         """From the exception that ended the rank."""
         if isinstance(error, SystemExit):
             code = (error.code & 0xFF or 1) if isinstance(error.code, int) else 1
-            return cls(rank, f"rank {rank} called sys.exit({error.code!r})", exit_code=code)
+            text = f"rank {rank} called sys.exit({error.code!r})"
+            return cls(rank, text, exit_code=code, notes=notes)
         text = _users_traceback(error)
         first = said(error).partition("\n")[0][:SUMMARY_LENGTH]
         summary = f"rank {rank} raised {type(error).__name__}: {first}".removesuffix(": ")
         if isinstance(error, MiniparError) and first:  # these name their rank themselves
             summary = first
-        return cls(rank, summary, text, _pickled(error))
+        return cls(rank, summary, text, _pickled(error), notes=notes)
 
     def raise_it(self) -> NoReturn:
         """Raise the rank's own exception, or one that describes how the rank ended."""
@@ -51,17 +53,32 @@ class Failure:
             try:  # what a rank of ours pickled, and came over its inherited socket
                 error = pickle.loads(self.exception)
             except Exception as why:  # its class can be read in the rank, but not here
-                raise RankFailed(f"{self.summary}\n{self.traceback}") from why
+                raise RankFailed(self._said(self.summary, self.traceback)) from why
+            add_notes(error, self.notes)
             raise error from RankTraceback(self.traceback)
         kind = RankFailed if self.traceback else PeerLost
-        raise kind(f"{self.summary}\n{self.traceback}".rstrip())
+        raise kind(self._said(self.summary, self.traceback))
+
+    def _said(self, *texts: str) -> str:
+        return "\n".join(filter(None, [*texts, *self.notes]))
 
     def show(self, ranks: int) -> None:
         """Print the rank's traceback and, as the last line, who failed."""
         label = f"[rank {self.rank}] " if ranks > 1 else ""
         for line in self.traceback.splitlines():
             print(label + line, file=sys.stderr)
+        for note in self.notes:
+            print(f"minipar: {note}", file=sys.stderr)
         print(f"minipar: {self.summary}", file=sys.stderr)
+
+
+def add_notes(error: BaseException, notes: tuple[str, ...]) -> None:
+    """Add lines to the text of an error of ours, or else (from Python 3.11 on) below its text."""
+    if isinstance(error, CommError):
+        error.args = ("\n".join([said(error), *notes]),)
+    elif hasattr(error, "add_note"):
+        for note in notes:
+            error.add_note(note)
 
 
 def left_cleanly(error: BaseException) -> bool:

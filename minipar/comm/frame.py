@@ -49,7 +49,8 @@ class Call(NamedTuple):
 
     def __str__(self) -> str:
         where = f" of group {self.group}" if self.group else ""
-        return f"{self.op} #{self.sequence}{where} at {self.site}"
+        what = f" ({self.signature})" if self.signature else ""
+        return f"{self.op} #{self.sequence}{where}{what} at {self.site}"
 
 
 class Header(NamedTuple):
@@ -159,5 +160,8 @@ def call_site() -> str:
 def _site(path: str, line: int) -> str:
     if "ipykernel_" in path:
         return f"notebook cell:{line}"
-    inside = os.path.relpath(path) if os.path.isabs(path) else path
+    try:
+        inside = os.path.relpath(path) if os.path.isabs(path) else path
+    except OSError:  # the current folder has been removed
+        inside = path
     return f"{path if inside.startswith('..') else inside}:{line}"

@@ -22,6 +22,7 @@ import numpy as np
 from minipar.array import Array, array_module, describe
 from minipar.comm.algorithms import Algorithm, Choice, pick
 from minipar.comm.asynchronous import Worker
+from minipar.comm.history import History
 from minipar.comm.link import CallLink, as_array
 from minipar.comm.pairs import Pairs
 from minipar.comm.reduction import reduction_for
@@ -41,9 +42,15 @@ class Group(Pairs):
         ranks: Sequence[int] | None = None,
         ident: int = 0,
         parent: Group | None = None,
+        history: History | None = None,
     ) -> None:
-        """ranks: world ranks in group order (None: all).  ident: see `subgroups`."""
-        super().__init__(transport, ranks, ident)
+        """ranks: world ranks in group order (None: all).  ident: see `subgroups`.
+
+        parent: the group that was split; all groups of a rank share serials, worker and history.
+        """
+        if history is None:
+            history = History() if parent is None else parent.history
+        super().__init__(transport, ranks, ident, history)
         self._serials: Serials = Serials() if parent is None else parent._serials
         self._worker: Worker = Worker(transport) if parent is None else parent._worker
         self._medium = transport.backend

@@ -21,11 +21,13 @@ from typing import Any, NoReturn
 
 from minipar import ambient
 from minipar.comm.control import MAIN_ALIAS
-from minipar.comm.failure import Failure, left_cleanly
+from minipar.comm.environment import open_standard_streams
+from minipar.comm.failure import Failure, add_notes, left_cleanly
 from minipar.comm.group import Group
+from minipar.comm.history import History, first_partings
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
-from minipar.comm.supervisor import ProcessJob
+from minipar.comm.supervisor import ProcessJob, sigterm_interrupts
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 from minipar.events import Recorder
@@ -65,7 +67,9 @@ def run(
     if backend == "local":
         results, failed = run_threads(fn, ranks, args)
         if failed is not None:
-            raise failed[1]
+            _, error, notes = failed
+            add_notes(error, notes)
+            raise error
         return results
     job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s)
     if job.failure is not None:
@@ -94,14 +98,19 @@ def run_processes(
     """Run `work` (function_work or script_work) on so many processes of this host.
 
     plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
-    Raises: SharedMemoryFull, KeyboardInterrupt.
+    Raises: UsageError, SharedMemoryFull, CommError, OSError if what ranks print cannot be written,
+            KeyboardInterrupt.
     """
+    if not timeout_s > 0:  # nan is not
+        raise UsageError(f"a rank waits for another for more than 0 seconds, not {timeout_s}")
+    open_standard_streams()
     outputs = {
         "stdout": Output(sys.stdout, ranks, plain=plain, log_dir=log_dir),
         "stderr": Output(sys.stderr, ranks, plain=plain, log_dir=log_dir),
     }
-    job = ProcessJob(work, ranks, timeout_s=timeout_s, outputs=outputs)
-    return Finished(job.run(), job.failure)
+    with sigterm_interrupts():
+        job = ProcessJob(work, ranks, timeout_s=timeout_s, outputs=outputs)
+        return Finished(job.run(), job.failure)
 
 
 def script_work(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
@@ -159,8 +168,9 @@ def check(ranks: int, backend: str) -> None:
 
 def run_threads(
     fn: Callable[..., Any], ranks: int, args: Sequence[Any] = (), world: LocalWorld | None = None
-) -> tuple[list[Any], tuple[int, BaseException] | None]:
-    """`run` on the local backend: the results, and the first rank that failed with its exception.
+) -> tuple[list[Any], tuple[int, BaseException, tuple[str, ...]] | None]:
+    """`run` on the local backend: the results, and the first rank that failed with its exception
+    and notes, as Failure.of takes them.
 
     world:  for these ranks, if not the usual one: LocalWorld(ranks, buffer_bytes=0) is rendezvous.
     Raises: KeyboardInterrupt.
@@ -168,10 +178,11 @@ def run_threads(
     world = world or LocalWorld(ranks)
     results: list[Any] = [None] * ranks
     failures: list[tuple[int, BaseException]] = []
+    histories = [History() for _ in range(ranks)]
 
     def live(rank: int) -> None:
         world.enter(rank)
-        group, failed = Group(LocalTransport(world, rank)), None
+        group, failed = Group(LocalTransport(world, rank), history=histories[rank]), None
         ambient.world.set(group)
         ambient.recorder.set(Recorder())
         try:
@@ -201,4 +212,6 @@ def run_threads(
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
-    return results, failures[0] if failures else world.mismatch_at_the_end()
+    failed = failures[0] if failures else world.mismatch_at_the_end()
+    notes = first_partings(history.partings.values() for history in histories)
+    return results, None if failed is None else (*failed, notes)

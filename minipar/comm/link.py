@@ -18,6 +18,7 @@ import numpy as np
 from minipar import ambient
 from minipar.array import Array, describe, is_array
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
+from minipar.comm.history import History
 from minipar.comm.mismatch import mismatch
 from minipar.comm.transport import ANY, Message, Pending, Transport
 from minipar.comm.wiring import Circle
@@ -35,12 +36,14 @@ class CallLink:
         transport: Transport,
         ranks: tuple[int, ...],
         call: Call,
+        history: History,
         algorithm: str = "",
         combine: Callable[..., Array] = np.add,
         circle: Circle | None = None,
     ) -> None:
         """ranks: world ranks in group order.  combine: a ufunc, what `add` does."""
         self._transport, self._ranks, self.call = transport, ranks, call
+        self._history = history
         self._algorithm, self._combine, self._circle = algorithm, combine, circle
         self._recorder: Recorder | None = ambient.recorder.get()
         self.rank, self.size = ranks.index(transport.rank), len(ranks)
@@ -77,7 +80,7 @@ class CallLink:
     def circle(self) -> Circle | None:
         if self._circle is not None:
             watched = self._recorder is not None and self._recorder.watched
-            self._circle.enter(self.call, self._record if watched else None)
+            self._circle.enter(self.call, self._record if watched else None, self.compare)
         return self._circle
 
     def carry_out(self, work: Callable[[], Any], nbytes: int) -> Any:
@@ -95,14 +98,26 @@ class CallLink:
     def received(self, message: Message, out: Array | None = None) -> Array:
         """The message's array, once it is known to belong to this call.  Raises: CallMismatch."""
         mine, theirs = self.call, message.header.call
-        seen = ""
         if mine.op == "recv" and theirs.op == "send":
-            if out is None or message.array is out:
-                return message.array
-            seen = f"sent {message.header}, expected {describe(out)}"
-        elif mine[:4] == theirs[:4]:  # all but the site, which may differ
-            return message.array
-        raise mismatch(mine, theirs, self.rank, self.sender(message), self._ranks, seen)
+            if out is not None and message.array is not out:
+                seen = f"sent {message.header}, expected {describe(out)}"
+                src = self.sender(message)
+                raise mismatch(mine, theirs, self.rank, src, self._ranks, seen)
+        else:
+            self.compare(message.src, theirs)
+        return message.array
+
+    def compare(self, src: int, theirs: Call) -> None:
+        """The world rank src is in the call `theirs`; is that this one?  Raises: CallMismatch."""
+        mine = self.call
+        if mine[:4] == theirs[:4]:
+            if mine.site != theirs.site:  # which is legal
+                self._history.part(self._transport.rank, mine, src, theirs)
+            return
+        if mine.sequence > theirs.sequence:  # the ranks parted ways in that earlier call
+            mine = self._history.other_than(theirs) or mine
+        other = self._ranks.index(src)
+        raise mismatch(mine, theirs, self.rank, other, self._ranks, now=self.call)
 
     def _record(self, peer: int, nbytes: int) -> list[Any] | None:
         """Leave a record of a message to that world rank."""
@@ -127,9 +142,12 @@ class CallLink:
 class Calls:
     """Numbers the calls of one rank in one group, and makes the link of each."""
 
-    def __init__(self, transport: Transport, ranks: tuple[int, ...], ident: int) -> None:
-        """ranks: world ranks in group order.  ident: the group's number."""
+    def __init__(
+        self, transport: Transport, ranks: tuple[int, ...], ident: int, history: History
+    ) -> None:
+        """ranks: world ranks in group order.  ident: the group's number.  history: this rank's."""
         self._transport, self._ranks, self._ident = transport, ranks, ident
+        self._history = history
         self._collectives = 0
         self.circle = transport.circle(ranks)  # None if they have no memory in common
         self._sent: Counter[int] = Counter()
@@ -154,8 +172,11 @@ class Calls:
             self._ident, self._collectives - 1, op, _full(signature, algorithm), call_site()
         )
         self._transport.announce(call)
+        self._history.begin(call)
         circle = self.circle if algorithm in IN_MEMORY else None
-        return CallLink(self._transport, self._ranks, call, algorithm, combine, circle)
+        return CallLink(
+            self._transport, self._ranks, call, self._history, algorithm, combine, circle
+        )
 
     def poll(self, src: int) -> bool:
         """Whether something that rank src (or ANY) has sent waits for a receive."""
@@ -165,7 +186,7 @@ class Calls:
     def _link(self, op: str, sequence: int) -> CallLink:
         call = Call(self._ident, sequence, op, "", call_site())
         self._transport.announce(call)
-        return CallLink(self._transport, self._ranks, call)
+        return CallLink(self._transport, self._ranks, call, self._history)
 
 
 @lru_cache(maxsize=512)

@@ -51,6 +51,7 @@ class LocalWorld:
         # A rank may have a second thread (`asynchronous`): thread 2r is rank r, 2r+1 its second.
         self._turn = [threading.Semaphore(0) for _ in range(2 * size)]
         self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * (2 * size)
+        self._last: list[object] = ["none yet"] * size  # the last call of each rank
         self._finished = [False, True] * size
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
@@ -84,10 +85,18 @@ class LocalWorld:
             self._finished[thread] = True
             self._pass_on(thread)
 
+    def announce(self, rank: int, call: Call) -> None:
+        """Note what the rank is doing, for the messages about ranks that have finished."""
+        self._last[rank] = call
+
+    def never_taken(self, rank: int) -> CallMismatch | None:
+        """The error if the rank returns now and leaves a message of a collective; None if not."""
+        return self.mail[rank].never_taken(rank, self._last[rank])
+
     def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
         """The first rank that never took a message of a collective, and the error that says so."""
-        for rank, mailbox in enumerate(self.mail):
-            error = mailbox.never_taken(rank)
+        for rank in range(self.size):
+            error = self.never_taken(rank)
             if error is not None:
                 return rank, error
         return None
@@ -169,7 +178,7 @@ class LocalWorld:
 
     def _explain(self) -> str:
         waits = [
-            None
+            (None, str(self._last[rank]))
             if done or waiting is None
             else (waiting[1], f"{waiting[2]}{self.mail[rank].unasked(waiting[1])}")
             for rank, (waiting, done) in enumerate(zip(self._waits[::2], self._finished[::2]))
@@ -220,7 +229,7 @@ class LocalTransport(Transport):
         self._world.note_fruitless(self.rank, whom, call)
 
     def announce(self, call: Call) -> None:
-        """Nothing to note: a deadlock report reads the waits themselves."""
+        self._world.announce(self.rank, call)
 
     def begin_second_thread(self) -> None:
         self._world.expect_second(self.rank)
@@ -233,4 +242,4 @@ class LocalTransport(Transport):
 
     def close(self) -> CallMismatch | None:
         """An unfinished send stays readable for its receiver."""
-        return self._world.mail[self.rank].never_taken(self.rank)
+        return self._world.never_taken(self.rank)

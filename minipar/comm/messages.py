@@ -8,13 +8,13 @@ Letters: p ranks, r own rank, i another one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minipar.array import Array
-from minipar.comm.wiring import Link, Renumbered
+from minipar.comm.wiring import Compare, Link, Note, Renumbered
 
 
 class Messages:
@@ -54,7 +54,7 @@ class Messages:
     def meet(self) -> None:
         self.exchange([np.empty(0, np.uint8)] * self._link.size)
 
-    def enter(self, call: Any, note: Callable[[int, int], object] | None) -> None:
+    def enter(self, call: Any, note: Note | None, compare: Compare) -> None:
         """The messages say themselves to which call they belong."""
 
     def among(self, order: Sequence[int]) -> Messages:

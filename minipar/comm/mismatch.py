@@ -7,12 +7,20 @@ from minipar.errors import CallMismatch
 
 
 def mismatch(
-    mine: Call, theirs: Call, rank: int, src: int, ranks: tuple[int, ...], seen: str = ""
+    mine: Call,
+    theirs: Call,
+    rank: int,
+    src: int,
+    ranks: tuple[int, ...],
+    seen: str = "",
+    now: Call | None = None,
 ) -> CallMismatch:
-    """Rank `rank` of a group is in the call `mine`, and heard from rank `src` about `theirs`.
+    """Rank `rank` of a group made the call `mine`, and heard from rank `src` about `theirs`.
 
     ranks: world ranks in group order.  seen: what came and what should have, if calls agree.
+    now:   the call that rank is in, if that is a later one.
     """
+    now = now or mine
     if not seen:
         if mine[:3] == theirs[:3]:
             seen = f"sent {theirs.signature}, expected {mine.signature}"
@@ -20,7 +28,7 @@ def mismatch(
             seen = f"sent {_named(theirs)}, expected {_named(mine)}"
     in_world, src_in_world = world_suffix(ranks, rank), world_suffix(ranks, src)
     return CallMismatch(
-        f"rank {rank}/{len(ranks)}{in_world}, {mine.op} #{mine.sequence}: "
+        f"rank {rank}/{len(ranks)}{in_world}, {now.op} #{now.sequence}: "
         f"rank {src}{src_in_world} {seen}.\n"
         f"  rank {rank}{in_world} at {mine.site}\n  rank {src}{src_in_world} at {theirs.site}\n"
         "All ranks must make the same calls in the same order, with the same shapes and "

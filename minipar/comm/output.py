@@ -12,6 +12,7 @@ A line that ends in a carriage return is progress: shown in place on a terminal,
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ class Output:
         self._held: list[deque[_Line]] = [deque() for _ in range(ranks)]
         self._alive = set(range(ranks))
         self._progress_shown = 0  # width of the progress text now on the terminal
+        self.error: OSError | None = None  # why nothing can be printed any more
         self._logs: list[IO[str]] = []
         if log_dir is not None:
             if Path(log_dir).exists() and not Path(log_dir).is_dir():
@@ -93,17 +95,31 @@ class Output:
         self.flush(everything=True)
         self._clear_progress()
         for log in self._logs:
-            log.close()
+            with contextlib.suppress(OSError):  # `error` has it
+                log.close()
 
     def _take(self, rank: int, line: str) -> None:
         line, self._progress[rank] = line or self._progress[rank], ""  # progress that has ended
         if self._logs:
-            print(line, file=self._logs[rank], flush=True)
+            self._write(line + "\n", self._logs[rank])
         self._held[rank].append(_Line(line, time.monotonic()))
 
     def _print(self, ranks: list[int], text: str) -> None:
         self._clear_progress()
-        print(self._printable(self._label(ranks) + text), file=self._stream, flush=True)
+        self._write(self._printable(self._label(ranks) + text) + "\n", self._stream)
+
+    def _write(self, text: str, stream: IO[str]) -> None:
+        """Write, unless that has failed before: then what ranks print is dropped.
+
+        A full disk or a reader that has gone must not keep a launcher from ending its ranks.
+        """
+        if self.error is None:
+            try:
+                stream.write(text)
+                stream.flush()
+            except OSError as error:
+                why = f"what the ranks print cannot be written: {error.strerror}"
+                self.error = type(error)(f"{why}; the job was ended.")
 
     def _printable(self, text: str) -> str:
         """The text, with escapes for what the stream's encoding does not have."""
@@ -120,10 +136,10 @@ class Output:
     def _show_progress(self, rank: int, text: str) -> None:
         if self._stream.isatty():
             text = self._label([rank]) + text
-            print("\r" + text.ljust(self._progress_shown), end="", file=self._stream, flush=True)
+            self._write("\r" + text.ljust(self._progress_shown), self._stream)
             self._progress_shown = len(text)
 
     def _clear_progress(self) -> None:
         if self._progress_shown:
-            print("\r" + " " * self._progress_shown + "\r", end="", file=self._stream)
+            self._write("\r" + " " * self._progress_shown + "\r", self._stream)
             self._progress_shown = 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minipar.array import Array
+from minipar.comm.history import History
 from minipar.comm.link import Calls, Receiving
 from minipar.comm.mismatch import world_suffix
 from minipar.comm.transport import ANY, Pending, Transport
@@ -19,13 +20,15 @@ class Pairs:
     CommTimeout, Deadlock.
     """
 
-    def __init__(self, transport: Transport, ranks: Sequence[int] | None, ident: int) -> None:
+    def __init__(
+        self, transport: Transport, ranks: Sequence[int] | None, ident: int, history: History
+    ) -> None:
         """ranks: world ranks in group order (None: all).  ident: see `subgroups`."""
-        self._transport = transport
+        self._transport, self.history = transport, history
         self.world_ranks = tuple(range(transport.size) if ranks is None else ranks)
         self.rank = self.world_ranks.index(transport.rank)
         self.size = len(self.world_ranks)
-        self._calls = Calls(transport, self.world_ranks, ident)
+        self._calls = Calls(transport, self.world_ranks, ident, history)
 
     @property
     def backend(self) -> str:

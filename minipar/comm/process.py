@@ -178,6 +178,7 @@ class ProcessTransport(Transport):
         self._board.second_turns(self.rank)
 
     def announce(self, call: Call) -> None:
+        self._raise_failure(call)
         self._board.write(self.rank, call)
 
     def close(self) -> CallMismatch | None:
@@ -189,7 +190,7 @@ class ProcessTransport(Transport):
             if queue:
                 self.wait(partial(self._is_rid_of, queue, dst), dst, AT_THE_END)
         self._move()
-        return self._mailbox.never_taken(self.rank)
+        return self._mailbox.never_taken(self.rank, self._board.read(self.rank))
 
     def _is_rid_of(self, queue: deque[Outgoing], dst: int) -> bool:
         return not queue or dst in self._finished
@@ -258,7 +259,8 @@ class ProcessTransport(Transport):
         if self._failure is not None:
             everybody = isinstance(self._failure, Deadlock | Interrupted)
             where = "" if call is None or everybody else f"; rank {self.rank} was in {call}"
-            raise type(self._failure)(f"{str(self._failure).rstrip('.')}{where}")
+            text = str(self._failure)
+            raise type(self._failure)(text.rstrip(".") + where if where else text)
 
     def _raise_if_gone(self, whom: int, call: Call) -> None:
         """A rank that has returned sends nothing more once its ring is empty."""

@@ -88,6 +88,8 @@ class _RankStream:
         if world is None:
             return self._stream.write(text)
         self._output.feed(min(world.rank, self._ranks - 1), text)  # a job inside a rank
+        if self._output.error is not None:
+            raise self._output.error
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

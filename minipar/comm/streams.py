@@ -107,15 +107,15 @@ class Incoming:
         return self._stream.readable()
 
 
-def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:
+def left_in(ring: ByteRing, src: int, dst: int, did: Callable[[Call], str]) -> CallMismatch | None:
     """The error if the ring from src to dst, both of which have returned, begins with a message of
-    a collective.
+    a collective.  last: the last call of dst.
     """
     raw = bytearray(HEADER_BYTES)
     if ring.read_some(memoryview(raw)) < HEADER_BYTES:
         return None
     header = unpack(raw)
-    return None if header.call.lane[1] else never_taken(dst, src, header.call)
+    return None if header.call.lane[1] else never_taken(dst, src, header.call, did(header.call))
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

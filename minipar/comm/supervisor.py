@@ -16,8 +16,10 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -26,13 +28,17 @@ from minipar.comm.deadlock import DeadlockWatch
 from minipar.comm.exchange import left_in_cells
 from minipar.comm.failure import Failure
 from minipar.comm.heap import create_heap
+from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
 from minipar.comm.segment import Segment, create_segment
+from minipar.comm.stopped import StoppedWatch
 from minipar.comm.streams import left_in
+from minipar.errors import CommError
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
 POLL_S = 0.05
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 LINGERING_S = 5.0  # after which a process that has returned and does not exit is mentioned
 
 
@@ -55,17 +61,19 @@ class ProcessJob:
         self._interrupted = False
         self._left: Failure | None = None  # a failure only if no rank fails otherwise
         self._signals_sent = 0
+        self._partings: list[Iterable[Parting]] = []  # of each rank that has ended with a word
         self._children: list[Child] = []
         segment = create_segment(ranks)
         heap = create_heap()
         try:
             self._segment = Segment(segment, ranks)
             self._board = self._segment.board()
-            self._watch = DeadlockWatch(self._segment, ranks)
+            self._watch, self._stopped = DeadlockWatch(self._segment, ranks), StoppedWatch()
             with _sigint_held_back() as held:
                 for number in range(ranks):
-                    self._start(Child(number, ranks, (segment, heap)))
-                    self._children[number].say("start", number, ranks, timeout_s, work)
+                    with _refusal_explained(number):
+                        self._start(Child(number, ranks, (segment, heap)))
+                    self._tell(self._children[number], "start", number, ranks, timeout_s, work)
             if held:
                 raise KeyboardInterrupt
         except BaseException:
@@ -87,24 +95,35 @@ class ProcessJob:
     def run(self) -> list[Any]:
         """Wait until all ranks have ended; their results.  `failure` is set if one failed.
 
-        Raises: KeyboardInterrupt, after the ranks have been asked, terminated, killed.
+        Raises: KeyboardInterrupt, or OSError if what they print cannot be written; after the ranks
+                have been asked, terminated, killed.
         """
         try:
             while not all(child.exited for child in self._children):
                 self._step()
-        except KeyboardInterrupt:
+                self._raise_if_unheard()
+        except (KeyboardInterrupt, OSError):
             self._interrupted = True
             self._broadcast("interrupt")
             raise
         finally:
             self._finish()
-        self.failure = self.failure or self._left or self._left_in_memory()
+        self._raise_if_unheard()
+        failure = self.failure or self._left or self._left_in_memory()
+        if failure is not None:
+            self.failure = replace(failure, notes=first_partings(self._partings))
         return [child.result for child in self._children]
+
+    def _raise_if_unheard(self) -> None:
+        for output in self._outputs.values():
+            if output.error is not None:
+                raise output.error
 
     def _left_in_memory(self) -> Failure | None:
         """A collective that some ranks made and others left out, when all have returned."""
         for src, dst in permutations(range(len(self._children)), 2):
-            error = left_in(self._segment.ring(src, dst), src, dst)
+            did = partial(self._board.did, dst)
+            error = left_in(self._segment.ring(src, dst), src, dst, did)
             if error is not None:
                 return Failure.of(dst, error)
         error = left_in_cells(self._segment, len(self._children))
@@ -140,14 +159,27 @@ class ProcessJob:
         for child in self._children:
             self._look_at(child)
         if self._stop_at is None:
-            report = self._watch.look(c.number for c in self._children if not c.ended)
-            if report is not None:
-                self._stop_at = time.monotonic() + GRACE_S
-                self._broadcast("deadlock", report)
+            self._look_for_standstill()
         self._enforce()
 
+    def _look_for_standstill(self) -> None:
+        """End the job if a rank is stopped, or all wait for each other."""
+        there = {c.number: c.process.pid for c in self._children if not c.exited}
+        stopped = self._stopped.look(there)
+        if stopped is not None:
+            child, last = self._children[stopped], self._board.read(stopped)
+            text = f"rank {stopped} is stopped (SIGSTOP); its last call was {last}"
+            self._failed(Failure(stopped, text), child)
+            child.send_signal(signal.SIGKILL)  # it would not see any other
+            return
+        report = self._watch.look(c.number for c in self._children if not c.ended)
+        if report is not None:
+            self._stop_at = time.monotonic() + GRACE_S
+            self._broadcast("deadlock", report)
+
     def _listen(self, child: Child) -> None:
-        for kind, *content in child.hear():
+        for kind, *content, partings in child.hear():
+            self._partings.append(partings.values())
             if kind == "result":
                 self._returned(child, *content)
             else:
@@ -155,6 +187,15 @@ class ProcessJob:
         if child.hung_up:  # the process is ending; its exit status says how
             self._selector.unregister(child.control)
             return
+        self._write_on(child)
+
+    def _tell(self, child: Child, *message: Any) -> None:
+        child.say(*message)
+        if child.control in self._selector.get_map():
+            self._write_on(child)
+
+    def _write_on(self, child: Child) -> None:
+        """Send what the socket takes, and come back when it takes more."""
         writing = selectors.EVENT_WRITE if child.push() else 0
         self._selector.modify(child.control, selectors.EVENT_READ | writing, (child, "control"))
 
@@ -204,7 +245,7 @@ class ProcessJob:
     def _broadcast(self, *message: Any) -> None:
         for child in self._children:
             if not child.exited:
-                child.say(*message)
+                self._tell(child, *message)
 
     def _enforce(self) -> None:
         """Terminate, then kill, whoever is still there after the time to stop."""
@@ -218,6 +259,46 @@ class ProcessJob:
                 for child in self._children:
                     if not child.exited:
                         child.send_signal(number)
+
+
+@contextmanager
+def _refusal_explained(rank: int) -> Iterator[None]:
+    """Raises: CommError if the system does not let the block start the process of this rank."""
+    try:
+        yield
+    except OSError as error:
+        raise CommError(
+            f"the process of rank {rank} cannot be started: {error.strerror}. Start fewer ranks, "
+            "or raise the limit of open files (`ulimit -n`), of processes (`ulimit -u`), or of "
+            "memory."
+        ) from None
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """In the block SIGTERM and SIGHUP do what Ctrl-C does, so that ranks and what they have started
+    are seen to their end; afterwards they end this process, as they would have.
+    """
+    noted: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        noted.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if len(noted) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    main = threading.current_thread() is threading.main_thread()
+    taken = [n for n in ENDING if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+        if noted:
+            os.kill(os.getpid(), noted[0])
 
 
 @contextmanager

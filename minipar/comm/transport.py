@@ -161,11 +161,15 @@ class Mailbox:
         if receive in self._posted[receive.lane]:
             self._posted[receive.lane].remove(receive)
 
-    def never_taken(self, rank: int) -> CallMismatch | None:
-        """The error if this rank returns now and leaves a message of a collective; None if not."""
+    def never_taken(self, rank: int, last: object = "none yet") -> CallMismatch | None:
+        """The error if this rank returns now and leaves a message of a collective; None if not.
+
+        last: its last call.
+        """
+        did = f"the last call of rank {rank}: {last}"
         arrived = list(self._arrived.items())
         left = (m for lane, messages in arrived if not lane[1] for m in messages)
-        return next((never_taken(rank, m.src, m.header.call) for m in left), None)
+        return next((never_taken(rank, m.src, m.header.call, did) for m in left), None)
 
     def expected(self, src: int, call: Call) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""
@@ -260,10 +264,11 @@ def pending_receive(
     )
 
 
-def never_taken(rank: int, src: int, call: Call) -> CallMismatch:
+def never_taken(rank: int, src: int, call: Call, did: str) -> CallMismatch:
     """The error of a run in which all returned, but rank never answered src in a collective."""
     return CallMismatch(
-        f"rank {rank} has returned, but never took part in rank {src}'s {call} "
-        f"({call.signature}).\nAll ranks must make the same calls; usual causes: "
-        "a call inside `if rank == 0:`, or different roots."
+        f"rank {rank} has returned, but never took part in rank {src}'s {call}.\n"
+        f"  {did}\n"
+        "All ranks must make the same calls; usual causes: a call inside `if rank == 0:`, or "
+        "different roots."
     )

@@ -18,6 +18,10 @@ from typing import Any, Protocol
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
 
+Note = Callable[[int, int], object]
+Compare = Callable[[int, Any], None]
+
+
 class Circle(Protocol):
     """Ranks that show each other arrays (flat ones) without sending them; `direct` says what for.
 
@@ -50,8 +54,12 @@ class Circle(Protocol):
     def among(self, order: Sequence[int]) -> Circle | None:
         """Some of these ranks, or all in another order."""
 
-    def enter(self, call: Any, note: Callable[[int, int], object] | None) -> None:
-        """What follows belongs to that call.  note: told of (world rank, bytes)."""
+    def enter(self, call: Any, note: Note | None, compare: Compare) -> None:
+        """What follows belongs to that call.
+
+        note:    told of all that is shown: (world rank, bytes).
+        compare: asked about another call that a rank turns out to be in: (world rank, its call).
+        """
 
     def release(self) -> None:
         """The last call of a collective: nothing that was shown will be read again."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
@@ -30,7 +31,7 @@ from minipar.comm.group import Group
 from minipar.comm.heap import Heap
 from minipar.comm.process import ProcessTransport
 from minipar.comm.segment import Segment
-from minipar.errors import Deadlock, Interrupted, PeerLost
+from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 from minipar.events import Recorder
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -55,6 +56,7 @@ def main() -> None:
     spins = SPINS if usable_cores() >= ranks else 0
     transport.share(Exchange(memory, Heap(heap, rank), range(ranks), rank, transport.wait, spins))
     threading.Thread(target=_listen, args=(sock, transport), daemon=True).start()
+    os.register_at_fork(after_in_child=partial(_become_a_copy, sock, transport))
     group = Group(transport)
     ambient.world.set(group)
     ambient.recorder.set(Recorder())
@@ -67,6 +69,19 @@ def _die_with_launcher() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _become_a_copy(sock: socket.socket, transport: ProcessTransport) -> None:
+    """What the rank forks (multiprocessing does) is not the rank: it has nothing to report, and
+    must not write into the rank's channels.
+    """
+    sock.close()
+    transport.note_failure(
+        CommError(
+            f"this process was forked by rank {transport.rank}, and only the rank itself can "
+            "use its groups"
+        )
+    )
 
 
 def _listen(sock: socket.socket, transport: ProcessTransport) -> None:
@@ -96,15 +111,17 @@ def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
         if left_cleanly(error):
             return _return(sock, group, None)
         failure = Failure.of(group.rank, error)
-        send_message(sock, "error", failure)
+        send_message(sock, "error", failure, group.history.partings)
         _flush()
         return failure.exit_code
 
 
 def _return(sock: socket.socket, group: Group, result: Any) -> int:
+    if sock.fileno() < 0:  # this is a copy that the rank has forked
+        return 0
     left = group.close()
     failure = None if left is None else Failure.of(group.rank, left)
-    send_message(sock, "result", pickle.dumps(result), failure)
+    send_message(sock, "result", pickle.dumps(result), failure, group.history.partings)
     _flush()
     return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,25 @@ import numpy as np
 BLUE, ORANGE = "#0072B2", "#D55E00"  # distinct for the colour-blind, too
 
 
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Without what matplotlib says on stderr if it cannot write its settings (a read-only home)."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
     """Training and validation loss over steps.
 
     metrics: records with "step" and "loss" or "val_loss", as in metrics.jsonl.
     """
-    from matplotlib.figure import Figure
+    with _without_remarks():
+        from matplotlib.figure import Figure
 
     train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
     val = [(m["step"], m["val_loss"]) for m in metrics if "val_loss" in m]

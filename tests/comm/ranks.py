@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import subprocess
 import sys
 import time
 from zlib import crc32
@@ -10,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from minipar.comm.transport import ANY
-from minipar.errors import CommTimeout
+from minipar.errors import CommError, CommTimeout
 from minipar.events import EVERYBODY, last
 from minipar.testing import check_transport
 
@@ -318,3 +319,54 @@ def lent_arrays(group):
     for send in sends:
         send.wait()
     return True
+
+
+def stops_itself(group):
+    group.barrier()
+    group.all_reduce(np.zeros(2))
+    if group.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    group.all_reduce(np.zeros(2))
+
+
+def prints_when_told(group, path):
+    """Wait until the test says go, then print more than a pipe holds."""
+    with open(f"{path}/{group.rank}", "w") as file:
+        file.write(str(os.getpid()))
+    while not group.broadcast(np.array(os.path.exists(f"{path}/go"))):
+        time.sleep(0.005)
+    open(f"{path}/printing-{group.rank}", "w").close()
+    for i in range(3000):
+        print(f"rank {group.rank} line {i} " + "." * 60)
+    group.barrier()
+
+
+def starts_processes(group, path):
+    """Each rank starts a process, which outlives a rank that is killed."""
+    child = subprocess.Popen(["sleep", "600"])
+    with open(f"{path}/{group.rank}", "w") as file:
+        file.write(str(child.pid))
+    child.wait()
+
+
+def several(group):
+    for _ in range(20):
+        group.all_reduce(np.ones(1000))
+
+
+def total(group, x):
+    return x.sum()
+
+
+def forks(group, path):
+    """The copy tries to use the group, and returns like the rank."""
+    copy = os.fork()
+    if copy == 0:
+        try:
+            group.all_reduce(np.full(2, 100.0))
+        except CommError as error:
+            with open(f"{path}/{group.rank}", "w") as file:
+                file.write(str(error))
+        return None
+    os.waitpid(copy, 0)
+    return group.all_gather(np.array(group.rank + 1.0)).tolist()

@@ -22,9 +22,19 @@ def test_the_last_calls_of_every_rank(memory):
     for n, call in enumerate(calls, 1):
         mine.write(1, call)
         assert other.last(1) == calls[max(0, n - KEPT_CALLS) : n]
-    assert other.read(1) == "all_reduce #19 of group 7 at a.py:19"
+    assert other.read(1) == "all_reduce #19 of group 7 (sum float32[19]) at a.py:19"
     assert other.last(0) == other.last(2) == []
     assert other.read(0) == "none yet"
+
+
+def test_what_a_rank_did_instead(memory):
+    mine, other = boards(memory)
+    call = Call(0, 3, "gather", "to 0 float32[1]", "a.py:1")
+    assert other.did(1, call) == "the last call of rank 1: none yet"
+    mine.write(1, call._replace(signature="to 1 float32[1]"))
+    mine.write(1, Call(0, 3, "send", "", "b.py:2"))
+    assert "rank 1's own call of that number: gather #3 (to 1" in other.did(1, call)
+    assert other.did(1, call._replace(sequence=4)).endswith("send #3 at b.py:2")
 
 
 def test_the_same_call_again_differs_in_its_number(memory):

@@ -75,6 +75,43 @@ def test_who_has_finished_does_not_count_and_nobody_is_no_deadlock(job):
 
 
 def test_the_report():
-    text = report([(ANY, "recv #0 at a:1"), None])
+    text = report([(ANY, "recv #0 at a:1"), (None, "send #4 at a:2")])
     assert text.startswith("no rank can go on: rank 0 waits for any rank, rank 1 has finished.\n")
-    assert "  rank 0 waits for any rank in recv #0 at a:1\n  rank 1 has finished\n" in text
+    assert "  rank 0 waits for any rank in recv #0 at a:1\n" in text
+    assert "  rank 1 has finished; its last call: send #4 at a:2\n" in text
+
+
+def call(op, number, signature, group=0):
+    return str(Call(group, number, op, signature, "a:1"))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        (
+            call("reduce", 3, "sum to 0 float32[4] by tree"),
+            call("reduce", 3, "sum to 1 float32[4]"),
+        ),
+        (call("barrier", 3, "by tree"), call("gather", 3, "to 1 float32[4]") + "; not asked for"),
+    ],
+)
+def test_the_first_line_names_two_calls_that_stand_in_one_place(last):
+    first, second = (text.partition(" at ")[0] for text in last)
+    text = report([(1, last[0]), (0, last[1])]).partition("\n")[0]
+    assert text == f"no rank can go on: rank 0 makes {first}, but rank 1 makes {second}."
+    text = report([(1, last[0]), (None, last[1])]).partition("\n")[0]
+    assert text == f"no rank can go on: rank 0 makes {first}, but rank 1 makes {second}."
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        (call("recv", 3, ""), call("reduce", 3, "sum to 0 float32[4]")),
+        (call("recv", 3, ""), call("send", 3, "")),  # numbers that count for one peer
+        (call("barrier", 3, "by tree"), call("reduce", 4, "sum to 0 float32[4]")),
+        (call("barrier", 3, "by tree"), call("reduce", 3, "sum to 0 float32[4]", group=2)),
+        (call("barrier", 3, "by tree"), "none yet"),
+    ],
+)
+def test_calls_that_need_not_be_the_same(last):
+    assert "waits for rank 1, rank 1 waits" in report([(1, last[0]), (0, last[1])])

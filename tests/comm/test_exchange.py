@@ -10,6 +10,7 @@ import minipar
 from minipar.comm.exchange import Exchange, left_in_cells
 from minipar.comm.frame import Call
 from minipar.comm.heap import Heap
+from minipar.comm.mismatch import mismatch
 from minipar.comm.segment import Segment, create_segment
 from minipar.comm.shared_file import anonymous_file
 from minipar.errors import CallMismatch
@@ -57,8 +58,13 @@ def enter(circle, number, host=None, rank=0, op="all_reduce", site="a.py:1"):
     call = Call(0, number, op, "sum", site)
     if host is not None:
         host.segment.board().write(rank, call)
-    circle.enter(call, None)
+    circle.enter(call, None, lambda other, theirs: compare(rank, other, call, theirs))
     return circle
+
+
+def compare(rank, other, mine, theirs):
+    if mine[:4] != theirs[:4]:
+        raise mismatch(mine, theirs, rank, other, (0, 1))
 
 
 def test_shown_and_exchanged():

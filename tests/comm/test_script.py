@@ -135,6 +135,8 @@ def test_a_script_finds_the_modules_beside_it(tmp_path):
         (["-n", "0", "script.py"], "at least 1 rank"),
         (["--backend", "smoke", "script.py"], "there is no backend 'smoke'"),
         (["nothing.py"], "there is no script nothing.py"),
+        (["--timeout", "0", "script.py"], "for more than 0 seconds, not 0.0"),
+        (["--timeout", "nan", "script.py"], "for more than 0 seconds, not nan"),
         (["--log-dir", "script.py", "script.py"], "script.py is a file, and --log-dir names a fol"),
     ],
 )

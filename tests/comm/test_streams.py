@@ -82,9 +82,9 @@ def test_a_kept_message_no_longer_needs_the_senders_array():
 @pytest.mark.parametrize(("op", "found"), [("send", False), ("broadcast", True)])
 def test_a_collective_left_in_a_ring_is_found(op, found):
     ring, x = ring_of(1000), np.zeros(2)
-    assert left_in(ring, 0, 1) is None
+    assert left_in(ring, 0, 1, str) is None
     Outgoing(header_for(SEND._replace(op=op), x), x).push(ring)
-    error = left_in(ring, 0, 1)
+    error = left_in(ring, 0, 1, str)
     assert (error is not None) == found
     assert not found or "rank 1 has returned, but never took part in rank 0's broadcast" in str(
         error
