@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from minipar.comm.byte_ring import ByteRing
-from minipar.comm.frame import HEADER_BYTES, Header, dtype_of, pack, unpack
+from minipar.comm.frame import HEADER_BYTES, Header, as_bytes, dtype_of, pack, unpack
 from minipar.comm.transport import Mailbox, Message, never_taken
 from minipar.errors import CallMismatch
 
@@ -116,8 +116,3 @@ def left_in(ring: ByteRing, src: int, dst: int) -> CallMismatch | None:
         return None
     header = unpack(raw)
     return None if header.call.lane[1] else never_taken(dst, src, header.call)
-
-
-def as_bytes(array: np.ndarray) -> memoryview:
-    """The array's memory (or that of a copy in C order) as bytes."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
