@@ -159,10 +159,10 @@ def _add_run(verbs: Any) -> None:
         _run,
     )
     parser.add_argument(
-        "-n", "--ranks", type=int, default=2, metavar="N", help="number of ranks (default: 2)"
+        "-n", "--ranks", type=int, metavar="N", help="number of ranks (default: 2, or mpirun's)"
     )
     parser.add_argument(
-        "--backend", default="process", metavar="NAME", help="process or local (default: process)"
+        "--backend", metavar="NAME", help="process, local or mpi (default: process, or mpirun's)"
     )
     parser.add_argument(
         "--timeout",
@@ -172,6 +172,9 @@ def _add_run(verbs: Any) -> None:
         help="longest wait for a rank (default: 300)",
     )
     parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
+    parser.add_argument(
+        "--no-check", action="store_true", help="mpi: native collectives without comparing calls"
+    )
     parser.add_argument("script", help="a Python file")
     rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the script itself")
     rest.required = False
@@ -189,6 +192,7 @@ def _run(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         timeout_s=arguments.timeout,
         log_dir=arguments.log_dir,
+        check_native=not arguments.no_check,
     )
 
 

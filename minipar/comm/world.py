@@ -1,0 +1,23 @@
+"""The group of all ranks, for a script that somebody has started on each of them."""
+
+from __future__ import annotations
+
+import os
+
+from minipar import ambient
+from minipar.comm import mpi_job
+from minipar.comm.group import Group
+from minipar.comm.local import LocalTransport, LocalWorld
+
+
+def init() -> Group:
+    """The group of all ranks of this run: the same object at every call.
+
+    Under `minipar run -n N script.py` it has N ranks, and so under `mpirun -n N python script.py`;
+    in a script started by plain `python`, one.
+    """
+    group = ambient.world.get()
+    if group is None:
+        group = Group(mpi_job.join(os.environ) or LocalTransport(LocalWorld(1), 0))
+        ambient.world.set(group)
+    return group
