@@ -30,6 +30,7 @@ FLOORS = {
     "data": 4,
     "comm.backoff": 1,
     "comm.notices": 1,
+    "comm.native": 2,
     "comm.started": 0,
     "comm.mpi_streams": 3,
     "comm.mpi": 4,
