@@ -6,7 +6,9 @@ import time
 import numpy as np
 
 import minipar
+from minipar.comm import mpi_streams
 from minipar.errors import UsageError
+from minipar.events import recording
 from tests.comm import ranks
 
 DTYPES = ("bool", "int8", "int64", "uint16", "float16", "float32", "float64", "complex64")
@@ -79,8 +81,34 @@ def bfloat16():
     return (bfloat16,)
 
 
-def timeout_and_again(group):
-    ranks.retries(group)
+def in_pieces(group):
+    mpi_streams.PIECE_BYTES = 50_000
+    ranks.conformance(group)
+
+
+def slow_receiver(group):
+    got = ranks.slow_receiver(group, 2.0)
+    assert got == (list(range(12)) if group.rank else None)
+
+
+def retries(group):
+    assert ranks.retries(group) == (7 if group.rank else None)
+
+
+def all_ranks(group):
+    assert minipar.init() is group
+    assert group.all_gather(np.array(group.rank)).tolist() == list(range(3))
+
+
+def busy(group, path):
+    ranks.busy(group, path)
+
+
+def messages_of_native(group):
+    with recording() as log:
+        assert group.all_reduce(np.array(1), algorithm="native") == group.size
+    if group.rank == 0:
+        print(len(log), flush=True)
 
 
 def mismatch_before_native(group):
