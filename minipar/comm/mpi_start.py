@@ -39,7 +39,7 @@ def become_rank(
     ranks: how many the user expects; None: as many as there are.  Raises: UsageError.
     """
     place = under_mpi(environ)
-    if place is None and ranks != 1:
+    if place is None and ranks != 1 and "PMIX_RANK" not in environ:  # which srun --mpi=pmix sets
         raise UsageError(
             f"--backend mpi runs in ranks that MPI has started: mpirun -n {ranks or 2} minipar run "
             f"{path}"

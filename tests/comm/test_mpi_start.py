@@ -48,6 +48,10 @@ def test_without_mpirun_the_command_is_told(monkeypatch, ranks, n):
         become(monkeypatch, ranks, {})
 
 
+def test_where_srun_does_not_tell_the_number_mpi_will(monkeypatch):
+    assert "train.py" in become(monkeypatch, None, {"PMIX_RANK": "3"})[1]
+
+
 def test_one_rank_needs_no_mpirun(monkeypatch):
     assert "train.py" in become(monkeypatch, 1, {})[1]
 
