@@ -89,7 +89,7 @@ def _verb(verbs: Any, name: str, does: str, example: str, run: Any) -> argparse.
 
 TRAIN_HELP = (
     ("dp", "N", "data-parallel replicas: ranks that share each batch"),
-    ("backend", "NAME", "process: a process for each rank; local: threads taking turns"),
+    ("backend", "NAME", "process: a process for each rank; local: threads taking turns; mpi"),
     ("data", "PATH", "a text file, or a folder of them (default: Python's standard library)"),
     ("steps", "N", "optimizer steps"),
     ("batch", "N", "sequences per step, over all ranks"),
@@ -135,7 +135,7 @@ def _add_train(verbs: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from minipar import training_job
+    from minipar import training_job, training_mpi
 
     fields = {name for name, _, _ in TRAIN_HELP}
     given = {name: value for name, value in vars(arguments).items() if name in fields}
@@ -143,6 +143,10 @@ def _train(arguments: argparse.Namespace) -> int:
         given["model"] = arguments.model
     elif arguments.resume is None:
         raise UsageError("say what to train: minipar train gpt (or mlp), or --resume RUN.")
+    if training_mpi.wanted(given):
+        if arguments.log_dir is not None:
+            raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
+        return training_mpi.execute(given, arguments.out, arguments.resume, arguments.json)
     job = training_job.prepare(given, out=arguments.out, resume=arguments.resume)
     return training_job.execute(job, as_json=arguments.json, log_dir=arguments.log_dir)
 

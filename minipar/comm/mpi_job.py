@@ -21,16 +21,18 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NoReturn
 
+from minipar.comm.environment import THREAD_VARIABLES
 from minipar.comm.failure import Failure
 from minipar.comm.mpi import MpiTransport
 from minipar.comm.mpi_start import need_mpi4py
 from minipar.comm.notices import Kind, Notice
 from minipar.comm.started import under_mpi
+from minipar.comm.transport import DEFAULT_TIMEOUT_S
 
 GRACE_S = 1.0
 
 
-def join(environ: Mapping[str, str]) -> MpiTransport | None:
+def join(environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S) -> MpiTransport | None:
     """For a script started by plain `python` under mpirun: its end of the job; None elsewhere.
 
     An exception that nobody catches ends the whole job from now on, and the end of the script is
@@ -40,8 +42,9 @@ def join(environ: Mapping[str, str]) -> MpiTransport | None:
     if place is None:
         return None
     need_mpi4py()
-    transport = MpiTransport()
-    if transport.rank == 0 and transport.size > 1:
+    transport = MpiTransport(timeout_s=timeout_s)
+    set_before = any(name in environ for name in THREAD_VARIABLES)
+    if transport.rank == 0 and transport.size > 1 and not set_before:
         print(
             "minipar: NumPy was imported before the number of its threads could be set; "
             "`mpirun -n N minipar run script.py` sets it",
