@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -84,6 +85,21 @@ def bfloat16():
 def in_pieces(group):
     mpi_streams.PIECE_BYTES = 50_000
     ranks.conformance(group)
+
+
+def changed_before_it_is_taken(group, path):
+    """Rank 1 looks at no message until rank 0 has changed what it sent."""
+    if group.rank == 0:
+        for n in (3, 1000, 30_000):  # inline, and with a payload of its own
+            x = np.full(n, 1.0)
+            group.send(x, 1)
+            x[:] = -1
+        Path(path).touch()
+    else:
+        while not Path(path).exists():
+            time.sleep(0.01)
+        for _ in range(3):
+            assert (group.recv(0) == 1).all()
 
 
 def slow_receiver(group):

@@ -20,6 +20,12 @@ def test_large_messages_may_travel_in_many_pieces():
 
 
 @pytest.mark.slow
+def test_a_small_send_returns_at_once_and_its_array_is_free(tmp_path):
+    job = ranks_do(2, "changed_before_it_is_taken", str(tmp_path / "changed"))
+    assert (job.returncode, job.stdout) == (0, "done\n"), job.stderr
+
+
+@pytest.mark.slow
 def test_what_was_sent_arrives_however_late_its_receiver_is():
     assert ranks_do(2, "slow_receiver").stdout == "done\n"
 
