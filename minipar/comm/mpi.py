@@ -209,8 +209,9 @@ class MpiTransport:
     def _raise_failure(self, call: Call | None) -> None:
         if self.failed:
             first, *_ = self.failed.values()
-            where = "" if call is None else f"; rank {self.rank} was in {call}"
-            raise PeerLost(f"{first.text.rstrip('.')}{where}")
+            if call is None:
+                raise PeerLost(first.text)
+            raise PeerLost(f"{first.text.rstrip('.')}; rank {self.rank} was in {call}")
 
     def _raise_if_gone(self, whom: int, call: Call) -> None:
         """A rank that has returned sends nothing more once its last message has arrived."""

@@ -63,8 +63,10 @@ def finish(transport: MpiTransport) -> None:
     """This rank has returned: wait for the others.  Does not return if the job fails."""
     try:
         left = transport.close()
-    except Exception:
-        _stop(transport, "")
+    except BaseException as error:
+        if transport.failed:
+            _stop(transport, "")  # it has nothing to say: its work was done
+        fail(transport, error)
     if left is not None:
         fail(transport, left)
 
