@@ -56,6 +56,7 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
     except BaseException as error:
         if not left_cleanly(error):
             mpi_job.fail(transport, error)
+    mpi_job.finish(transport, group.close)
     return 0
 
 

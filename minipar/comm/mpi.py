@@ -14,8 +14,10 @@ Left out on purpose: watching for deadlocks (a wait ends after timeout_s), and r
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -34,9 +36,10 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    WaitForWork,
     pending_receive,
 )
-from minipar.errors import CallMismatch, PeerLost
+from minipar.errors import CallMismatch, PeerLost, UsageError
 
 KEPT_MESSAGES = 64  # sends up to BUFFERED_BYTES per receiver of which a copy waits for it
 ANSWER_WITHIN_S = 0.2
@@ -67,7 +70,9 @@ class MpiTransport:
         self._telling: list[tuple[Any, bytes]] = []  # notices under way
         self._arriving = {r: Arriving(self._comm, r, self._mailbox) for r in self._others()}
         self._communicators: dict[int, Comm] = {}
-        self._doing = "none yet"
+        self._doing: object = "none yet"
+        self._lock = threading.RLock()  # a rank may have a second thread (`asynchronous`)
+        self._second = False
         self._answers: dict[int, str] = {}
         self.failed: dict[int, Notice] = {}  # by rank, in the order in which they told
         self.finished: dict[int, str] = {}  # by rank: its last call
@@ -81,17 +86,20 @@ class MpiTransport:
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
         header = header_for(call, array)
         if dst == self.rank:
-            self._mailbox.deliver(Message(dst, header, array.copy()))
+            with self._lock:
+                self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
-        waiting = sum(sending.dst == dst for sending in self._sending)
-        keep = array.nbytes <= BUFFERED_BYTES and waiting < KEPT_MESSAGES
-        sending = Sending(self._comm, dst, header, array.copy() if keep else array)
-        if not sending.done():
-            self._sending.append(sending)
-        return Pending(self, (lambda: True) if keep else sending.done, dst, call)
+        with self._lock:
+            waiting = sum(sending.dst == dst for sending in self._sending)
+            keep = array.nbytes <= BUFFERED_BYTES and waiting < KEPT_MESSAGES
+            sending = Sending(self._comm, dst, header, array.copy() if keep else array)
+            if not sending.look():
+                self._sending.append(sending)
+        return Pending(self, lambda: keep or sending.over, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
-        return pending_receive(self, self._mailbox, Receive(src, call, out), call)
+        with self._lock:
+            return pending_receive(self, self._mailbox, Receive(src, call, out), call)
 
     def poll(self, src: int, call: Call) -> bool:
         self.progress()
@@ -108,6 +116,7 @@ class MpiTransport:
             partial(self.check, whom, call),
             partial(self._waiting_for, whom, call),
             self.timeout_s,
+            gentle=self._second,
         )
 
     def check(self, whom: int, call: Call) -> None:
@@ -116,7 +125,24 @@ class MpiTransport:
             self._raise_if_gone(whom, call)
 
     def announce(self, call: Call) -> None:
-        self._doing = str(call)
+        self._doing = call
+
+    def circle(self, ranks: Sequence[int]) -> None:
+        """MPI says nothing about memory in common."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def begin_second_thread(self) -> None:
+        from mpi4py import MPI
+
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise UsageError("async_op=True needs an MPI library built for MPI_THREAD_MULTIPLE")
+
+    @contextmanager
+    def second_thread(self) -> Iterator[WaitForWork]:
+        self._second = True
+        yield _wait_for_work
 
     def close(self) -> CallMismatch | None:
         """Tell the others that this rank has returned; stay until all have, and have got what was
@@ -124,7 +150,7 @@ class MpiTransport:
 
         Returns: the error of a message that nobody has asked for.  Raises: PeerLost.
         """
-        self.tell(self._others(), Notice(Kind.FINISHED, self._doing))
+        self.tell(self._others(), Notice(Kind.FINISHED, str(self._doing)))
         backoff = Backoff()
         while not self._all_done():
             self._raise_failure(None)
@@ -157,6 +183,14 @@ class MpiTransport:
 
     def move(self) -> bool:
         """Take in what has come, and let go of what has gone; whether there was anything."""
+        if not self._lock.acquire(blocking=False):
+            return False  # the other thread is at it
+        try:
+            return self._move()
+        finally:
+            self._lock.release()
+
+    def _move(self) -> bool:
         moved = False
         while (probed := self._comm.Improbe(tag=HEAD, status=self._status)) is not None:
             head, src = bytearray(self._status.Get_count()), self._status.Get_source()
@@ -169,7 +203,7 @@ class MpiTransport:
         for arriving in self._arriving.values():
             moved |= arriving.under_way and arriving.pull()
         if self._sending:
-            self._sending = [sending for sending in self._sending if not sending.done()]
+            self._sending = [sending for sending in self._sending if not sending.look()]
         if self._telling:
             self._telling = [pair for pair in self._telling if not pair[0].Test()]
         return moved
@@ -178,7 +212,8 @@ class MpiTransport:
 
     def tell(self, ranks: list[int], notice: Notice) -> None:
         raw = notices.pack(notice)
-        self._telling += [(self._comm.Isend(raw, rank, HEAD), raw) for rank in ranks]
+        with self._lock:
+            self._telling += [(self._comm.Isend(raw, rank, HEAD), raw) for rank in ranks]
 
     def _hear(self, src: int, notice: Notice) -> None:
         match notice:
@@ -189,7 +224,7 @@ class MpiTransport:
             case Notice(Kind.FINISHED, text):
                 self.finished[src] = text
             case Notice(Kind.ASK):
-                self.tell([src], Notice(Kind.DOING, self._doing))
+                self.tell([src], Notice(Kind.DOING, str(self._doing)))
             case Notice(Kind.DOING, text):
                 self._answers[src] = text
 
@@ -232,3 +267,7 @@ class MpiTransport:
             f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
             f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
         )
+
+
+def _wait_for_work(arrived: threading.Semaphore, _: Callable[[], bool]) -> None:
+    arrived.acquire()

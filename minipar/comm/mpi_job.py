@@ -12,7 +12,6 @@ ended by MPI.Abort. A rank of a failed job leaves without MPI_Finalize, which wo
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
@@ -28,6 +27,7 @@ from minipar.comm.mpi_start import need_mpi4py
 from minipar.comm.notices import Kind, Notice
 from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.errors import CallMismatch
 
 GRACE_S = 1.0
 
@@ -35,8 +35,8 @@ GRACE_S = 1.0
 def join(environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S) -> MpiTransport | None:
     """For a script started by plain `python` under mpirun: its end of the job; None elsewhere.
 
-    An exception that nobody catches ends the whole job from now on, and the end of the script is
-    the end of this rank. (What cannot be seen from here is the code of a sys.exit.)
+    An exception that nobody catches ends the whole job from now on. (What cannot be seen from here
+    is the code of a sys.exit.)
     """
     place = under_mpi(environ)
     if place is None:
@@ -55,14 +55,16 @@ def join(environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S) -> Mp
         fail(transport, error)
 
     sys.excepthook = hook
-    atexit.register(finish, transport)
     return transport
 
 
-def finish(transport: MpiTransport) -> None:
-    """This rank has returned: wait for the others.  Does not return if the job fails."""
+def finish(transport: MpiTransport, close: Callable[[], CallMismatch | None]) -> None:
+    """This rank has returned: wait for the others.  Does not return if the job fails.
+
+    close: of its group.
+    """
     try:
-        left = transport.close()
+        left = close()
     except BaseException as error:
         if transport.failed:
             _stop(transport, "")  # it has nothing to say: its work was done

@@ -29,7 +29,7 @@ class Sending:
     """A message on its way to one rank."""
 
     def __init__(self, comm: Comm, dst: int, header: Header, array: np.ndarray) -> None:
-        """array: must stay as it is until `done`, unless it is small enough to travel inline."""
+        """array: must stay as it is until `over`, unless it is small enough to travel inline."""
         self.dst = dst
         head, payload = pack(header), as_bytes(array)
         if payload.nbytes <= INLINE_BYTES:
@@ -37,10 +37,12 @@ class Sending:
         else:
             self._requests = [comm.Isend(head, dst, HEAD)]
             self._requests += [comm.Isend(piece, dst, PAYLOAD) for piece in _pieces(payload)]
+        self.over = False  # whether MPI needs the array no longer, as of the last `look`
 
-    def done(self) -> bool:
-        """Whether MPI needs the array no longer."""
-        return _complete(self._requests)
+    def look(self) -> bool:
+        """Ask MPI; by one thread at a time."""
+        self.over = _complete(self._requests)
+        return self.over
 
 
 class Arriving:

@@ -22,7 +22,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     transport = MpiTransport(timeout_s=float(timeout_s), check=check == "1")
-    ambient.world.set(Group(transport))
+    group = Group(transport)
+    ambient.world.set(group)
     sys.argv[:] = [path, *arguments]
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     try:
@@ -30,5 +31,5 @@ def main() -> NoReturn:
     except BaseException as error:
         if not left_cleanly(error):
             mpi_job.fail(transport, error)
-    mpi_job.finish(transport)
+    mpi_job.finish(transport, group.close)
     sys.exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 
 from minipar import ambient
@@ -18,6 +19,9 @@ def init() -> Group:
     """
     group = ambient.world.get()
     if group is None:
-        group = Group(mpi_job.join(os.environ) or LocalTransport(LocalWorld(1), 0))
+        transport = mpi_job.join(os.environ)
+        group = Group(transport or LocalTransport(LocalWorld(1), 0))
+        if transport is not None:
+            atexit.register(mpi_job.finish, transport, group.close)
         ambient.world.set(group)
     return group

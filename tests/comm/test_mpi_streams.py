@@ -76,9 +76,9 @@ def test_what_is_sent_arrives_in_order(into, piece_bytes, monkeypatch):
     for receive in receives:
         mailbox.post(receive)
     sendings = [Sending(wire, 0, header_for(SEND, x), x) for x in ARRAYS]
-    assert not any(sending.done() for sending in sendings)
+    assert not any(sending.look() for sending in sendings)
     wire.carry(Arriving(wire, 3, mailbox))
-    assert all(sending.done() for sending in sendings)
+    assert all(sending.look() for sending in sendings)
     assert max(wire.sizes) <= max(piece_bytes, HEADER_BYTES + INLINE_BYTES)
     for x, receive in zip(ARRAYS, receives, strict=True):
         got = receive.message.array
