@@ -127,6 +127,19 @@ def messages_of_native(group):
         print(len(log), flush=True)
 
 
+def asynchronous(group):
+    for _ in range(10):
+        ranks.asynchronous_calls(group)
+    if group.size == 2:
+        assert ranks.crossing(group) == (3.0, 7.0)
+    for n in (1, 100_000):
+        x = np.full(n, 1.0)
+        handle = group.all_reduce(x, algorithm="native", async_op=True)
+        assert group.sendrecv(x, (group.rank + 1) % group.size, (group.rank - 1) % group.size)[0]
+        assert (handle.wait() == group.size).all()
+    ranks.shared_arrays(group)
+
+
 def mismatch_before_native(group):
     """The ranks differ in a call that MPI itself would carry out: nobody may enter it."""
     x = np.zeros(3 if group.rank == 1 else 2)
@@ -140,6 +153,8 @@ def fail(group, how):
         ranks.late(group, 60.0)
     elif how == "left out":
         ranks.left_out(group, "last call left out")
+    elif how == "behind a handle":
+        ranks.asynchronous_mismatch(group, wait=False)
     elif how == "native":
         mismatch_before_native(group)
     elif how == "others compute":

@@ -19,6 +19,12 @@ def test_large_messages_may_travel_in_many_pieces():
     assert (job.returncode, job.stdout) == (0, "done\n"), job.stderr
 
 
+@pytest.mark.parametrize("p", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_collectives_go_on_beside_the_rank(p):
+    job = ranks_do(p, "asynchronous")
+    assert (job.returncode, job.stdout) == (0, "done\n"), job.stderr
+
+
 @pytest.mark.slow
 def test_a_small_send_returns_at_once_and_its_array_is_free(tmp_path):
     job = ranks_do(2, "changed_before_it_is_taken", str(tmp_path / "changed"))

@@ -23,6 +23,7 @@ WAYS = [
     pytest.param("dtype", 1, "012", r"float64\[2\]", marks=SLOW),
     pytest.param("op", 1, "012", r"mean float32\[2\]", marks=SLOW),
     pytest.param("send", 1, "02", r"not asked for so far: rank 1's send #0", marks=SLOW),
+    pytest.param("behind a handle", 1, "012", r"float64\[3\]", marks=SLOW),
     pytest.param("left out", 1, "12", "but never took part in rank 0's broadcast", marks=SLOW),
 ]
 
