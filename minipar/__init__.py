@@ -13,8 +13,9 @@ The public names are those below; everything else is imported from its own modul
 
 from minipar import ops  # gives Tensor its operators
 from minipar.comm.group import Group
-from minipar.comm.launch import init, run
+from minipar.comm.launch import run
 from minipar.comm.transport import ANY
+from minipar.comm.world import init
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, no_grad, record
 

@@ -89,7 +89,7 @@ def _verb(verbs: Any, name: str, does: str, example: str, run: Any) -> argparse.
 
 TRAIN_HELP = (
     ("dp", "N", "data-parallel replicas: ranks that share each batch"),
-    ("backend", "NAME", "process: a process for each rank; local: threads taking turns"),
+    ("backend", "NAME", "process: a process for each rank; local: threads taking turns; mpi"),
     ("data", "PATH", "a text file, or a folder of them (default: Python's standard library)"),
     ("steps", "N", "optimizer steps"),
     ("batch", "N", "sequences per step, over all ranks"),
@@ -135,7 +135,7 @@ def _add_train(verbs: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from minipar import training_job
+    from minipar import training_job, training_mpi
 
     fields = {name for name, _, _ in TRAIN_HELP}
     given = {name: value for name, value in vars(arguments).items() if name in fields}
@@ -143,6 +143,10 @@ def _train(arguments: argparse.Namespace) -> int:
         given["model"] = arguments.model
     elif arguments.resume is None:
         raise UsageError("say what to train: minipar train gpt (or mlp), or --resume RUN.")
+    if training_mpi.wanted(given):
+        if arguments.log_dir is not None:
+            raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
+        return training_mpi.execute(given, arguments.out, arguments.resume, arguments.json)
     job = training_job.prepare(given, out=arguments.out, resume=arguments.resume)
     return training_job.execute(job, as_json=arguments.json, log_dir=arguments.log_dir)
 
@@ -159,10 +163,10 @@ def _add_run(verbs: Any) -> None:
         _run,
     )
     parser.add_argument(
-        "-n", "--ranks", type=int, default=2, metavar="N", help="number of ranks (default: 2)"
+        "-n", "--ranks", type=int, metavar="N", help="number of ranks (default: 2, or mpirun's)"
     )
     parser.add_argument(
-        "--backend", default="process", metavar="NAME", help="process or local (default: process)"
+        "--backend", metavar="NAME", help="process, local or mpi (default: process, or mpirun's)"
     )
     parser.add_argument(
         "--timeout",
@@ -172,6 +176,9 @@ def _add_run(verbs: Any) -> None:
         help="longest wait for a rank (default: 300)",
     )
     parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
+    parser.add_argument(
+        "--no-check", action="store_true", help="mpi: native collectives without comparing calls"
+    )
     parser.add_argument("script", help="a Python file")
     rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the script itself")
     rest.required = False
@@ -189,6 +196,7 @@ def _run(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         timeout_s=arguments.timeout,
         log_dir=arguments.log_dir,
+        check_native=not arguments.no_check,
     )
 
 

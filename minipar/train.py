@@ -164,7 +164,7 @@ def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any
 
 def alone(config: Config) -> Config:
     """The same training on one rank."""
-    return replace(config, dp=1)
+    return replace(config, dp=1, backend="local" if config.backend == "mpi" else config.backend)
 
 
 class Report:

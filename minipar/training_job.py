@@ -60,7 +60,8 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     base = _config_of(resume) if resume is not None else Config()
     config = replace(base, **given)
     check_config(config)
-    check(config.dp, config.backend)
+    if given.get("backend") != "mpi":  # whose ranks are there already
+        check(config.dp, config.backend)
     _check_data(config)
     if resume is None:
         _check_place(config, out)
@@ -107,16 +108,21 @@ def _check_place(config: Config, out: str | None) -> None:
 def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
     """Train, compare with one rank, draw, report; the exit code."""
     begun = time.monotonic()
-    config, run = job.config, job.run
     try:
-        ranks = _on_ranks(train_rank, config, (str(run.path), job.resume), log_dir)
-        result = ranks[0]
-        first = differences_to_one_rank(run)
+        ranks = _on_ranks(train_rank, job.config, (str(job.run.path), job.resume), log_dir)
+        conclude(job, ranks[0], begun, as_json=as_json)
     except RanksFailed as failed:
         return failed.exit_code
     except KeyboardInterrupt:
-        print(f"minipar: {_how_to_go_on(run)}", file=sys.stderr)
+        print(f"minipar: {_how_to_go_on(job.run)}", file=sys.stderr)
         return 130
+    return 0
+
+
+def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -> None:
+    """Compare with one rank, draw, report.  result: of rank 0.  Raises: as `_on_ranks`."""
+    config, run = job.config, job.run
+    first = differences_to_one_rank(run)
     sample = result.pop("sample")
     (run.path / "sample.txt").write_bytes(sample)
     draw_loss(run.metrics(), run.figure, title=f"{config.model}, {_ranks(config.dp)}, {run.path}")
@@ -134,7 +140,6 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
         print(json.dumps(summary))
     else:
         print(_report(summary, first, config.block, sample))
-    return 0
 
 
 class Differences(NamedTuple):

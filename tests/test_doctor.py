@@ -25,3 +25,20 @@ def test_json_and_table_say_the_same():
     table, as_dict = doctor.table(findings), doctor.as_dict(findings)
     assert list(as_dict) == [f.what for f in findings]
     assert all(str(entry["found"]) in table for entry in as_dict.values())
+
+
+def test_mpi_is_mpi4py_and_a_launcher(monkeypatch):
+    monkeypatch.setattr(doctor, "version", lambda name: "4.1")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/mpirun")
+    assert doctor._mpi() == doctor.Finding("MPI", "mpi4py 4.1", True)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    found = doctor._mpi()
+    assert not found.ok and found.found == "mpi4py 4.1, no mpirun in PATH"
+
+
+def test_without_mpi4py_it_is_told_what_it_is_for(monkeypatch):
+    def missing(name):
+        raise doctor.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", missing)
+    assert "pip install mpi4py" in doctor._mpi().advice

@@ -55,7 +55,7 @@ class QueueTransport(Transport):
         """Only reports about waits need this."""
 
     def close(self):
-        return self._mailbox.never_taken(self.rank)
+        return self._mailbox.never_taken(self.rank, "it did not make {}".format)
 
 
 class Forgetful(QueueTransport):

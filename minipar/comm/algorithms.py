@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from minipar.array import Array
 from minipar.comm import collectives as ring
-from minipar.comm import direct, halving_doubling, naive, tree
+from minipar.comm import direct, halving_doubling, naive, native, tree
 from minipar.comm.choose import choose
 from minipar.comm.wiring import Link, pieces
 from minipar.errors import UsageError
@@ -92,8 +92,20 @@ def pick(op: str, algorithm: Choice, nbytes: int, ranks: int, medium: str) -> tu
     """
     if callable(algorithm):
         return getattr(algorithm, "__name__", type(algorithm).__name__), algorithm
+    if algorithm == "native":
+        return algorithm, _native(op, medium)
     name = choose(op, nbytes, ranks, medium) if algorithm is None else algorithm
     known = ALGORITHMS[op]
     if name not in known:
         raise UsageError(f"{op} has no algorithm {name!r}; it has {', '.join(known)}")
     return name, known[name]
+
+
+def _native(op: str, medium: str) -> Algorithm:
+    if medium != "mpi":
+        backend = "process" if medium == "hosts" else medium
+        raise UsageError(
+            f"{op}: algorithm='native' is MPI's own, and this is the {backend} backend: start the "
+            f"script with mpirun, or take one of {', '.join(ALGORITHMS[op])}"
+        )
+    return native.agreed(native.NATIVE[op], ring.dissemination_barrier)

@@ -13,13 +13,11 @@ import os
 import signal
 import socket
 import subprocess
-import sysconfig
 import time
-from pathlib import Path
 from typing import IO, Any
 
 from minipar.comm.control import decode, encode
-from minipar.comm.environment import python_command, rank_environment
+from minipar.comm.environment import child_environment, python_command
 
 READ_BYTES = 1 << 16  # at once, so that the other ranks get their turn
 LAST_READS = 64  # for each stream at the end: 4 MB, more than a pipe holds
@@ -36,7 +34,7 @@ class Child:
             try:
                 self.process = subprocess.Popen(
                     python_command("minipar.comm.worker", *map(str, descriptors)),
-                    env=_environment(ranks),
+                    env=child_environment(ranks),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -133,12 +131,3 @@ class Child:
         self.control.close()
         for stream in self.streams.values():
             stream.close()
-
-
-def _environment(ranks: int) -> dict[str, str]:
-    """rank_environment, with minipar importable also where it is not installed."""
-    env = rank_environment(ranks)
-    root = str(Path(__file__).resolve().parents[2])
-    if root != sysconfig.get_path("purelib"):
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
-    return env

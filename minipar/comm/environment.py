@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -101,4 +102,13 @@ def rank_environment(ranks_on_host: int, base: Mapping[str, str] | None = None) 
         env.setdefault(name, threads)
     for name, value in MALLOC_SETTINGS:
         env.setdefault(name, value)
+    return env
+
+
+def child_environment(ranks_on_host: int, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """rank_environment, with minipar importable also where it is not installed."""
+    env = rank_environment(ranks_on_host, base)
+    root = str(Path(__file__).resolve().parents[2])
+    if root != sysconfig.get_path("purelib"):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
     return env

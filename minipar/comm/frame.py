@@ -148,6 +148,11 @@ def _unpacked(raw: bytes) -> list[str]:
     return [text.rstrip(b"\0").decode(errors="replace") for text in TEXTS.unpack(raw)]
 
 
+def as_bytes(array: np.ndarray) -> memoryview:
+    """The array's memory (or that of a copy in C order) as bytes."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def call_site() -> str:
     """file:line of the nearest caller outside minipar/comm."""
     frame = sys._getframe(1)

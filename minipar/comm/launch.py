@@ -32,19 +32,7 @@ from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 from minipar.events import Recorder
 
-BACKENDS = ("local", "process")
-
-
-def init() -> Group:
-    """The group of all ranks of this run: the same object at every call.
-
-    Under `minipar run -n N script.py` it has N ranks; in a script started by plain `python`, one.
-    """
-    group = ambient.world.get()
-    if group is None:
-        group = Group(LocalTransport(LocalWorld(1), 0))
-        ambient.world.set(group)
-    return group
+BACKENDS = ("local", "process", "mpi")
 
 
 def run(
@@ -58,7 +46,7 @@ def run(
     """Call fn(group, *args) on every rank; what the ranks returned, in rank order.
 
     backend:   "local" (threads passing a baton, any function) or "process" (one process a rank;
-               fn must be importable, args and results picklable).
+               fn must be importable, args and results picklable). "mpi" cannot start ranks.
     timeout_s: the longest that a rank of "process" waits for another.
     Raises:    the first failing rank's own exception; PeerLost if a rank's process was killed;
                Deadlock (local); UsageError.
@@ -155,6 +143,11 @@ def check(ranks: int, backend: str) -> None:
         raise UsageError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
     if ranks < 1:
         raise UsageError(f"a job needs at least 1 rank, not {ranks}")
+    if backend == "mpi":
+        raise UsageError(
+            "ranks of the mpi backend are started by MPI: type mpirun -n N minipar run script.py, "
+            "and let the script get its group from minipar.init()."
+        )
     world = ambient.world.get()
     if backend == "process" and world is not None and world.backend == "process":
         raise UsageError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter_ns
 from typing import Any
 
@@ -20,6 +20,7 @@ from minipar.array import Array, describe, is_array
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
 from minipar.comm.history import History
 from minipar.comm.mismatch import mismatch
+from minipar.comm.native import Native
 from minipar.comm.transport import ANY, Message, Pending, Transport
 from minipar.comm.wiring import Circle
 from minipar.errors import UsageError
@@ -90,6 +91,12 @@ class CallLink:
         if record is not None:
             record[-1] = perf_counter_ns()
         return result
+
+    def native(self) -> Native:
+        """For MPI's own collectives; only on the mpi backend."""
+        transport: Any = self._transport
+        communicator = partial(transport.communicator, self.call.group, self._ranks)
+        return Native(communicator, 0, self._combine, transport.check_native)
 
     def sender(self, message: Message) -> int:
         """The rank within this group that sent the message."""

@@ -91,7 +91,8 @@ class LocalWorld:
 
     def never_taken(self, rank: int) -> CallMismatch | None:
         """The error if the rank returns now and leaves a message of a collective; None if not."""
-        return self.mail[rank].never_taken(rank, self._last[rank])
+        did = f"the last call of rank {rank}: {self._last[rank]}"
+        return self.mail[rank].never_taken(rank, lambda call: did)
 
     def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
         """The first rank that never took a message of a collective, and the error that says so."""

@@ -32,7 +32,7 @@ class Pairs:
 
     @property
     def backend(self) -> str:
-        """What carries the messages: "local" or "process"."""
+        """What carries the messages: "local", "process" or "mpi"."""
         return self._transport.backend
 
     def __repr__(self) -> str:

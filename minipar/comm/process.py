@@ -8,17 +8,13 @@ other at once do not block each other: each takes in while it waits to get rid.
     sender:    queue -> [header|payload|header|...] -> ring          (progress: push)
     receiver:  ring -> header -> payload -> mailbox -> receive       (progress: pull)
 
-A wait spins first, since an answer often comes within microseconds, then yields its core, then
-sleeps for at most a millisecond at a time. It never sleeps until somebody wakes it, so no wake-up
-can be lost, and a dead peer is noticed: the launcher reports it through `note_*`.
+A wait never sleeps until somebody wakes it (see `backoff`), so no wake-up can be lost, and a dead
+peer is noticed: the launcher reports it through `note_*`.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +22,7 @@ from functools import partial
 
 import numpy as np
 
+from minipar.comm.backoff import wait_until
 from minipar.comm.board import Board
 from minipar.comm.exchange import Circle, Exchange
 from minipar.comm.frame import Call, Header, header_for
@@ -42,12 +39,8 @@ from minipar.comm.transport import (
     WaitForWork,
     pending_receive,
 )
-from minipar.errors import CallMismatch, CommError, CommTimeout, Deadlock, Interrupted, PeerLost
+from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost
 
-SPINS = 20  # rounds of `_move` before the core is offered to somebody else: some 10 µs
-YIELD_S = 0.002  # how long a wait yields before it sleeps
-SHORTEST_SLEEP_S, LONGEST_SLEEP_S = 20e-6, 0.001
-SAY_SO_AFTER_S = 5.0
 AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
 
@@ -117,31 +110,25 @@ class ProcessTransport(Transport):
         if self._second == threading.get_ident():
             self._board.second_turns(self.rank)
             try:
-                self._wait(ready, whom, call, _Backoff(gentle=True))
+                self._wait(ready, whom, call, gentle=True)
             finally:
                 self._board.second_turns(self.rank)
             return
         self._board.begin_wait(self.rank, whom)
         try:
-            self._wait(ready, whom, call, _Backoff(gentle=self._second is not None))
+            self._wait(ready, whom, call, gentle=self._second is not None)
         finally:
             self._board.end_wait(self.rank)
 
-    def _wait(self, ready: Callable[[], bool], whom: int, call: Call, backoff: _Backoff) -> None:
-        while not ready():
-            if self._move():
-                backoff.spins = 0
-                continue
-            self.check(whom, call)
-            waited = backoff.pause()
-            if waited > SAY_SO_AFTER_S and not backoff.said_so:
-                backoff.said_so = True
-                print(self._waiting_for(whom, call, waited), file=sys.stderr, flush=True)
-            if waited > self.timeout_s:
-                raise CommTimeout(
-                    self._waiting_for(whom, call, waited) + "\nThat is the limit (timeout_s). "
-                    "Usual causes: a rank left out a call that the others made, or computes longer."
-                )
+    def _wait(self, ready: Callable[[], bool], whom: int, call: Call, gentle: bool) -> None:
+        wait_until(
+            ready,
+            self._move,
+            partial(self.check, whom, call),
+            partial(self._waiting_for, whom, call),
+            self.timeout_s,
+            gentle,
+        )
 
     def check(self, whom: int, call: Call) -> None:
         self._raise_failure(call)
@@ -190,7 +177,7 @@ class ProcessTransport(Transport):
             if queue:
                 self.wait(partial(self._is_rid_of, queue, dst), dst, AT_THE_END)
         self._move()
-        return self._mailbox.never_taken(self.rank, self._board.read(self.rank))
+        return self._mailbox.never_taken(self.rank, partial(self._board.did, self.rank))
 
     def _is_rid_of(self, queue: deque[Outgoing], dst: int) -> bool:
         return not queue or dst in self._finished
@@ -281,32 +268,3 @@ class ProcessTransport(Transport):
             f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
             f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
         )
-
-
-class _Backoff:
-    """Spin, then yield, then sleep: short waits stay short, long ones leave the core to others.
-
-    A gentle one only sleeps: spinning (and yielding) keeps the interpreter's lock from the other
-    thread of this rank.
-    """
-
-    def __init__(self, gentle: bool) -> None:
-        self.spins, self.said_so = 0, False
-        self._gentle, self._most_spins = gentle, 1 if gentle else SPINS
-        self._since = time.monotonic()
-        self._yielding_since = 0.0
-
-    def pause(self) -> float:
-        """Wait a moment; how long this wait has lasted so far."""
-        self.spins += 1
-        if self.spins < self._most_spins:
-            return 0.0
-        now = time.monotonic()
-        if self.spins == self._most_spins:
-            self._yielding_since = now
-        idle = now - self._yielding_since
-        if idle >= YIELD_S or self._gentle:
-            time.sleep(min(max(idle / 20, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
-        else:
-            os.sched_yield()
-        return now - self._since

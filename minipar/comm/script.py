@@ -12,7 +12,9 @@ from minipar import ambient
 from minipar.comm.failure import Failure
 from minipar.comm.group import Group
 from minipar.comm.launch import check, run_processes, run_threads, script_work
+from minipar.comm.mpi_start import become_rank
 from minipar.comm.output import Output
+from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import UsageError
 
@@ -20,16 +22,25 @@ from minipar.errors import UsageError
 def run_script(
     path: str,
     arguments: Sequence[str],
-    ranks: int,
+    ranks: int | None = None,
     *,
-    backend: str = "process",
+    backend: str | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     log_dir: str | None = None,
+    check_native: bool = True,
 ) -> int:
-    """Run the script on `ranks` ranks; the exit code of the job.  Raises: UsageError."""
-    check(ranks, backend)
+    """Run the script on `ranks` ranks; the exit code of the job.  Raises: UsageError.
+
+    ranks, backend: None for 2 processes or, where mpirun has started this one, for its ranks.
+    """
     if not os.path.isfile(path):
         raise UsageError(f"there is no script {path}.")
+    if backend == "mpi" or (backend is None and under_mpi(os.environ) is not None):
+        if log_dir is not None:
+            raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
+        become_rank(path, arguments, ranks, timeout_s, check_native, os.environ)
+    ranks, backend = 2 if ranks is None else ranks, backend or "process"
+    check(ranks, backend)
     if backend == "local":
         return _run_here(path, arguments, ranks, log_dir)
     job = run_processes(script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from minipar.comm.byte_ring import ByteRing
-from minipar.comm.frame import HEADER_BYTES, Header, dtype_of, pack, unpack
+from minipar.comm.frame import HEADER_BYTES, Call, Header, as_bytes, dtype_of, pack, unpack
 from minipar.comm.transport import Mailbox, Message, never_taken
 from minipar.errors import CallMismatch
 
@@ -109,15 +109,10 @@ class Incoming:
 
 def left_in(ring: ByteRing, src: int, dst: int, did: Callable[[Call], str]) -> CallMismatch | None:
     """The error if the ring from src to dst, both of which have returned, begins with a message of
-    a collective.  last: the last call of dst.
+    a collective.  did: what dst did instead of a call.
     """
     raw = bytearray(HEADER_BYTES)
     if ring.read_some(memoryview(raw)) < HEADER_BYTES:
         return None
     header = unpack(raw)
     return None if header.call.lane[1] else never_taken(dst, src, header.call, did(header.call))
-
-
-def as_bytes(array: np.ndarray) -> memoryview:
-    """The array's memory (or that of a copy in C order) as bytes."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -161,15 +161,16 @@ class Mailbox:
         if receive in self._posted[receive.lane]:
             self._posted[receive.lane].remove(receive)
 
-    def never_taken(self, rank: int, last: object = "none yet") -> CallMismatch | None:
+    def never_taken(self, rank: int, did: Callable[[Call], str]) -> CallMismatch | None:
         """The error if this rank returns now and leaves a message of a collective; None if not.
 
-        last: its last call.
+        did: says what this rank did instead of a call.
         """
-        did = f"the last call of rank {rank}: {last}"
-        arrived = list(self._arrived.items())
-        left = (m for lane, messages in arrived if not lane[1] for m in messages)
-        return next((never_taken(rank, m.src, m.header.call, did) for m in left), None)
+        for lane, messages in list(self._arrived.items()):
+            if messages and not lane[1]:
+                call = messages[0].header.call
+                return never_taken(rank, messages[0].src, call, did(call))
+        return None
 
     def expected(self, src: int, call: Call) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""

@@ -108,6 +108,10 @@ class Renumbered:
         circle = circle_of(self._link)
         return None if circle is None else circle.among(self._order)
 
+    def native(self) -> Any:
+        link: Any = self._link  # on the mpi backend, the only one that asks
+        return link.native()._replace(root=self._order[0])
+
 
 def circle_of(link: Link) -> Circle | None:
     """The same call among the same ranks, by the memory that they have in common, if they do."""

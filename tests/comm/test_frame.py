@@ -63,3 +63,8 @@ def test_the_call_site_is_the_callers_line():
 def line_of_the_call() -> int:
     source = Path(__file__).read_text().splitlines()
     return next(n for n, line in enumerate(source, 1) if "site = frame.call_site()" in line)
+
+
+def test_bytes_of_an_array():
+    assert bytes(frame.as_bytes(np.array([1, 258], "<i2"))) == b"\x01\x00\x02\x01"
+    assert frame.as_bytes(np.zeros((0, 3))).nbytes == 0

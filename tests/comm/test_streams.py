@@ -5,7 +5,7 @@ import pytest
 
 from minipar.comm.byte_ring import COUNTER_BYTES, ByteRing
 from minipar.comm.frame import Call, header_for
-from minipar.comm.streams import Incoming, Outgoing, as_bytes, left_in
+from minipar.comm.streams import Incoming, Outgoing, left_in
 from minipar.comm.transport import Mailbox, Receive
 
 SEND, RECV = Call(0, 0, "send", "", "here:1"), Call(0, 0, "recv", "", "here:2")
@@ -89,8 +89,3 @@ def test_a_collective_left_in_a_ring_is_found(op, found):
     assert not found or "rank 1 has returned, but never took part in rank 0's broadcast" in str(
         error
     )
-
-
-def test_bytes_of_an_array():
-    assert bytes(as_bytes(np.array([1, 258], "<i2"))) == b"\x01\x00\x02\x01"
-    assert as_bytes(np.zeros((0, 3))).nbytes == 0

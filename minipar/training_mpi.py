@@ -1,0 +1,104 @@
+"""`minipar train` under mpirun: every rank trains, and rank 0 does what stands around it.
+
+all      the threads of BLAS are set, and the process starts anew      (as `minipar run` does)
+rank 0   prepares the run folder and tells the others where it is
+all      train
+rank 0   compares with one rank, draws, reports; the others wait
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from minipar import ambient
+from minipar.comm import mpi_job
+from minipar.comm.environment import rank_environment
+from minipar.comm.failure import left_cleanly
+from minipar.comm.group import Group
+from minipar.comm.mpi_start import need_mpi4py
+from minipar.comm.started import Place, under_mpi
+from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.config import Config
+from minipar.errors import UsageError
+from minipar.run_folder import RunFolder
+from minipar.train import train_rank
+from minipar.training_job import Job, conclude, prepare
+
+
+def wanted(given: Mapping[str, Any]) -> bool:
+    """Whether these options of `minipar train` ask for it: under mpirun also if they are silent."""
+    place = under_mpi(os.environ)
+    return given.get("backend", "mpi" if place and place.size > 1 else "process") == "mpi"
+
+
+def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_json: bool) -> int:
+    """Train as a rank of MPI's job; the exit code.  Raises: UsageError."""
+    place = under_mpi(os.environ)
+    _check(place, given)
+    assert place is not None
+    env = rank_environment(place.local_size)
+    if env != os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
+    transport = mpi_job.join(os.environ, given.get("timeout_s", DEFAULT_TIMEOUT_S))
+    assert transport is not None
+    group = Group(transport)
+    ambient.world.set(group)
+    try:
+        _train(group, {**given, "backend": "mpi", "dp": place.size}, out, resume, as_json)
+    except BaseException as error:
+        if not left_cleanly(error):
+            mpi_job.fail(transport, error)
+    mpi_job.finish(transport, group.close)
+    return 0
+
+
+def _check(place: Place | None, given: Mapping[str, Any]) -> None:
+    dp = given.get("dp")
+    if place is None:
+        raise UsageError(
+            f"ranks of the mpi backend are started by MPI: mpirun -n {dp or 2} minipar train ..."
+        )
+    if dp not in (None, place.size):
+        raise UsageError(
+            f"--dp {dp}, but mpirun has started {place.size} ranks; leave out one of the two."
+        )
+    need_mpi4py()
+
+
+def _train(
+    group: Group, given: Mapping[str, Any], out: str | None, resume: str | None, as_json: bool
+) -> None:
+    begun = time.monotonic()
+    job = _the_same_everywhere(group, _prepared(given, out, resume) if group.rank == 0 else None)
+    result = train_rank(group, job.config, str(job.run.path), job.resume)
+    if group.rank == 0:
+        conclude(job, result, begun, as_json=as_json)
+
+
+def _prepared(given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:
+    try:
+        return prepare(given, out=out, resume=resume)
+    except UsageError as error:
+        print(f"minipar: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _the_same_everywhere(group: Group, job: Job | None) -> Job:
+    """Rank 0's job on every rank, as text in bytes."""
+    told = b""
+    if job is not None:
+        told = json.dumps([asdict(job.config), str(job.run.path), job.resume]).encode()
+    length = int(group.broadcast(np.array(len(told))))
+    text = np.zeros(length, np.uint8)
+    if job is not None:
+        text[:] = np.frombuffer(told, np.uint8)
+    config, path, resume = json.loads(group.broadcast(text).tobytes())
+    return Job(Config(**config), RunFolder(path), resume)

@@ -1,0 +1,62 @@
+"""`minipar train` under mpirun."""
+
+import json
+
+import pytest
+
+from minipar import training_mpi
+from minipar.errors import UsageError
+from tests.comm.mpirun import done, mpirun
+from tests.test_training_job import TINY
+
+TWO = {"PMI_RANK": "0", "PMI_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "answer"),
+    [
+        ({}, {}, False),
+        ({}, {"backend": "mpi"}, True),
+        (TWO, {}, True),
+        (TWO, {"backend": "local"}, False),
+        (TWO | {"PMI_SIZE": "1"}, {}, False),
+    ],
+)
+def test_when_it_is_wanted(environ, given, answer, monkeypatch):
+    monkeypatch.setattr(training_mpi.os, "environ", environ)
+    assert training_mpi.wanted(given) == answer
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [({}, "mpirun -n 3 minipar train"), (TWO, "--dp 3, but mpirun has started 2 ranks")],
+)
+def test_what_cannot_be(environ, says, monkeypatch):
+    monkeypatch.setattr(training_mpi.os, "environ", environ)
+    with pytest.raises(UsageError, match=says):
+        training_mpi.execute({"dp": 3, "backend": "mpi"}, None, None, as_json=True)
+
+
+def train(folder, *options):
+    return done(mpirun(2, "-m", "minipar", "train", *options), cwd=folder)
+
+
+@pytest.mark.slow
+def test_a_run_and_its_resumption(tmp_path):
+    first = train(tmp_path, "gpt", "--json", *TINY)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert (summary["backend"], summary["ranks"], summary["steps"]) == ("mpi", 2, 30)
+    assert 0 <= summary["max_difference_to_one_rank"] < 1e-4
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["gpt-1"]
+    again = train(tmp_path, "--resume", "runs/gpt-1", "--steps", "40")
+    assert again.returncode == 0 and "the same as one rank" in again.stdout, again.stderr
+    assert "NumPy was imported" not in first.stderr  # the process has started anew
+
+
+@pytest.mark.slow
+def test_a_wrong_question_is_answered_once(tmp_path):
+    job = train(tmp_path, "gpt", "--batch", "3")
+    assert job.returncode == 2
+    assert job.stderr.count("minipar: a batch of 3 cannot be divided among 2 ranks") == 1
+    assert "Traceback" not in job.stderr and not (tmp_path / "runs").exists()
