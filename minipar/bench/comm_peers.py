@@ -67,7 +67,7 @@ class Contender:
                 for command in commands:
                     words = [path if word == "SOCKET" else word for word in command]
                     self._processes.append(self._start(words))
-                for tries in range(int(START_S / 0.2)):
+                for _ in range(int(START_S / 0.2)):
                     self._greet(listener)
                     if len(self._lines) == ranks:
                         return

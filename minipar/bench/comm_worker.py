@@ -178,7 +178,7 @@ class Timer:
             return lambda: np.add(x, y, out=x), lambda: None
         calls = self.contender.calls(x, y, algorithm)
         if op != "send_recv":
-            return calls[op], calls["barrier"]
+            return calls[op], self.contender.calls(x, y, None)["barrier"]
         first, then = calls["send"], calls["recv"]
         if self.contender.rank == 1:
             first, then = then, first
@@ -207,9 +207,7 @@ class Timer:
 # -- orders -----------------------------------------------------------------------------------
 
 
-def serve(
-    contender: Contender, path: str, orders: Callable[[Any], Iterable[str]] = iter
-) -> None:
+def serve(contender: Contender, path: str, orders: Callable[[Any], Iterable[str]] = iter) -> None:
     """Carry out what comes over the socket at `path`, until it ends."""
     timer = Timer(contender)
     with socket.socket(socket.AF_UNIX) as sock:
