@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from minipar import cost
 from minipar.bench.comm_peers import PEERS, Contender, Missing, Unsupported, start
-from minipar.bench.fit import Machine, machine
+from minipar.bench.fit import Machine, machine, predicted
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.choose import choose
 from minipar.comm.environment import usable_cores
@@ -125,6 +124,8 @@ def bench_comm(plan: Plan) -> Iterator[dict[str, Any]]:
                 found = start(name, plan.ranks, folder, plan.pythons, plan.memory)
                 contenders.append(stack.enter_context(closing(found)))
             except Missing as reason:
+                if name == plan.backend:
+                    raise RankFailed(f"bench comm: {reason}") from None
                 yield _without(plan, name, str(reason))
         fitted = None
         if plan.ranks > 1:
@@ -156,7 +157,9 @@ def _case(
         row["bus_gb_s"] = bus_bytes(op, plan.ranks, nbytes) / seconds[entry] / 1e9
         if name not in PEERS:
             row["ratio"] = {peer: s / seconds[entry] for peer, s in by_peer.items()}
-            row["predicted_seconds"] = predicted(op, entry.algorithm, plan.ranks, nbytes, fitted)
+            if fitted is not None:
+                guess = predicted(op, entry.algorithm, plan.ranks, nbytes, fitted)
+                row["predicted_seconds"] = guess
         yield row
 
 
@@ -211,14 +214,6 @@ def bus_bytes(op: str, p: int, n: int) -> float:
     if op in ("broadcast", "send_recv"):
         return n
     return (p - 1) / p * n * (2 if op == "all_reduce" else 1)
-
-
-def predicted(op: str, algorithm: str, p: int, n: int, fitted: Machine | None) -> float | None:
-    """Seconds by the formula, None without α, β and γ."""
-    if fitted is None:
-        return None
-    chain = cost.Cost(1, n, 0) if op == "send_recv" else cost.of(op, algorithm, p, n)
-    return chain.seconds(fitted.alpha, fitted.beta, fitted.gamma)
 
 
 def _row(plan: Plan, name: str, op: str | None, nbytes: int | None) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minipar import cost
+
 
 class Line(NamedTuple):
     """start seconds + slope seconds per byte; error: the root of the mean square relative error."""
@@ -64,3 +66,9 @@ def machine(sent: Mapping[int, float], added: Mapping[int, float]) -> Machine:
     message, addition = line(sent), line(added)
     error = max(message.error, addition.error)
     return Machine(message.start, message.slope, addition.slope, error)
+
+
+def predicted(op: str, algorithm: str, p: int, n: float, machine: Machine) -> float:
+    """Seconds of a call, by its formula in `cost`; send_recv is one message."""
+    chain = cost.Cost(1, n, 0) if op == "send_recv" else cost.of(op, algorithm, p, n)
+    return chain.seconds(machine.alpha, machine.beta, machine.gamma)
