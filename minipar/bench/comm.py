@@ -56,13 +56,13 @@ class Plan:
     pythons: Sequence[str] = ()  # interpreters in which peers may be installed
 
     def __post_init__(self) -> None:
-        known = {name for op in self.ops for name in ALGORITHMS.get(op, ())}
+        known = dict.fromkeys(name for op in self.ops for name in ALGORITHMS.get(op, ()))
         for kind, names, allowed in (
             ("call", self.ops, OPS),
             ("backend", [self.backend], BACKENDS),
             ("memory", [self.memory], MEMORIES),
             ("peer", self.against, tuple(PEERS)),
-            (f"algorithm for {', '.join(self.ops)}", self.algorithms, ("default", "all", *known)),
+            (f"algorithm of {', '.join(self.ops)}", self.algorithms, ("default", "all", *known)),
         ):
             for name in names:
                 if name not in allowed:

@@ -57,7 +57,9 @@ class Contender:
         self.name, self.version, self._ranks = name, "", ranks
         path = str(folder / f"{name}.socket")
         self._said = open(folder / f"{name}.stderr", "w+", encoding="utf-8")  # noqa: SIM115
-        self._lines: dict[int, Any] = {}
+        self._sockets: dict[int, socket.socket] = {}
+        self._lines: dict[int, Any] = {}  # that come from them
+        self.pids: dict[int, int] = {}  # of each rank
         self._processes: list[subprocess.Popen[bytes]] = []
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
@@ -69,7 +71,7 @@ class Contender:
                     self._processes.append(self._start(words))
                 for _ in range(int(START_S / 0.2)):
                     self._greet(listener)
-                    if len(self._lines) == ranks:
+                    if len(self._sockets) == ranks:
                         return
                 raise Missing(f"its ranks did not start within {START_S:.0f} s")
             except BaseException:
@@ -97,10 +99,11 @@ class Contender:
                 raise self._ended() from None
             return
         sock.settimeout(ANSWER_S)
-        lines = sock.makefile("rw")
+        lines = sock.makefile("r")
         hello = json.loads(lines.readline())
-        self._lines[hello["rank"]], self.version = lines, hello["version"]
-        sock.close()  # `lines` keeps it open
+        rank, self.version = hello["rank"], hello["version"]
+        self.pids[rank] = hello["pid"]
+        self._sockets[rank], self._lines[rank] = sock, lines
 
     def ask(self, op: str, algorithm: str | None, nbytes: int, times: int) -> float:
         """Seconds of one call, on the slowest rank, over `times` calls.
@@ -109,9 +112,8 @@ class Contender:
         """
         order = {"op": op, "algorithm": algorithm, "bytes": nbytes, "times": times}
         try:
-            for lines in self._lines.values():
-                lines.write(json.dumps(order) + "\n")
-                lines.flush()
+            for sock in self._sockets.values():
+                sock.sendall(json.dumps(order).encode() + b"\n")
             answer = self._lines[0].readline()
         except TimeoutError:
             raise Missing(f"it has not answered {op} for {ANSWER_S:.0f} s") from None
@@ -134,11 +136,11 @@ class Contender:
 
     def close(self) -> None:
         """The end of their input ends the ranks; who does not end is killed."""
-        for lines in self._lines.values():
-            with suppress(OSError):
-                lines.close()
+        for rank, sock in self._sockets.items():
+            self._lines[rank].close()
+            sock.close()
         for process in self._processes:
-            if not self._lines:
+            if not self._sockets:
                 process.terminate()
             try:
                 process.wait(END_S)

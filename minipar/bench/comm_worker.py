@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import socket
 import sys
 import time
@@ -145,6 +146,9 @@ class Gloo:
             "recv": lambda: dist.recv(a, other),
         }
 
+    def close(self) -> None:
+        self.dist.destroy_process_group()  # or its threads are there when Python ends
+
 
 # -- timing -----------------------------------------------------------------------------------
 
@@ -212,8 +216,8 @@ def serve(contender: Contender, path: str, orders: Callable[[Any], Iterable[str]
     timer = Timer(contender)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
-        lines = sock.makefile("rw")
-        _say(lines, {"rank": contender.rank, "version": contender.version})
+        lines = sock.makefile("r")
+        _say(sock, {"rank": contender.rank, "version": contender.version, "pid": os.getpid()})
         contender.largest(0.0)  # ranks that take turns all connect before one waits for orders
         for line in orders(lines):
             try:
@@ -221,7 +225,7 @@ def serve(contender: Contender, path: str, orders: Callable[[Any], Iterable[str]
             except RuntimeError as error:  # a peer that does not have this call
                 answer = {"note": f"{type(error).__name__}: {error}".splitlines()[0]}
             if contender.rank == 0:
-                _say(lines, answer)
+                _say(sock, answer)
 
 
 def _order(line: str) -> dict[str, Any]:
@@ -230,9 +234,8 @@ def _order(line: str) -> dict[str, Any]:
     return order
 
 
-def _say(lines: Any, what: Mapping[str, Any]) -> None:
-    lines.write(json.dumps(what) + "\n")
-    lines.flush()
+def _say(sock: socket.socket, what: Mapping[str, Any]) -> None:
+    sock.sendall(json.dumps(what).encode() + b"\n")
 
 
 def serve_group(group: Any, path: str, memory: str) -> None:
@@ -257,7 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, path, *more = sys.argv[1:] if arguments is None else arguments
     if name == "gloo":
         rank, ranks, file = more
-        serve(Gloo(int(rank), int(ranks), file), path)
+        gloo = Gloo(int(rank), int(ranks), file)
+        serve(gloo, path)
+        gloo.close()
     elif name == "openmpi":
         serve(OpenMPI(), path)
     else:

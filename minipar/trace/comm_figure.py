@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = MappingProxyType(  # distinct for the colour-blind, too (Okabe & Ito)
+COLOURS = MappingProxyType(  # distinct for the colour-blind, too (Okabe & Ito); the widest first
     {
-        "ring": "#0072B2",
-        "tree": "#D55E00",
-        "halving_doubling": "#009E73",
         "naive": "#E69F00",
-        "direct": "#CC79A7",
-        "native": "#56B4E9",
+        "tree": "#D55E00",
+        "ring": "#0072B2",
+        "halving_doubling": "#56B4E9",
+        "direct": "#009E73",
+        "native": "#CC79A7",
         "there_and_back": "#222222",
     }
 )
+WIDEST = 4.0
 GREY = "#8A8A8A"
 PEER_MARKS = MappingProxyType({"gloo": "v", "openmpi": "s"})
 BYTES = MappingProxyType({8: "8 B", 2**10: "1 KB", 2**17: "128 KB", 2**24: "16 MB"})
@@ -76,15 +77,16 @@ def _panel(axes: Axes, op: str, rows: Sequence[Row], fit: Row | None) -> None:
         theirs = [row for row in rows if row["backend"] == name]
         axes.plot(*_points(theirs), f"{marker}:", color=GREY, markersize=4.5, linewidth=0.8)
     ours = [row for row in rows if row["backend"] not in PEER_MARKS]
-    for algorithm, colour in COLOURS.items():
+    for place, (algorithm, colour) in enumerate(COLOURS.items()):
         mine = [row for row in ours if row["algorithm"] == algorithm]
         n, seconds = _points(mine)
-        axes.plot(n, seconds, "o", color=colour, markersize=5.5)
+        width = WIDEST - 0.5 * place  # where two are equal, one is seen around the other
+        axes.plot(n, seconds, "o", color=colour, markersize=3 * width)
         if fit is not None and n:
             dense = np.geomspace(min(n), max(n), 100)
             machine = Machine(*(fit[name] for name in MACHINE))
             line = [predicted(op, algorithm, mine[0]["ranks"], b, machine) for b in dense]
-            axes.plot(dense, line, color=colour, linewidth=1.5, alpha=0.85)
+            axes.plot(dense, line, color=colour, linewidth=width)
     axes.set_xticks(list(BYTES), list(BYTES.values()))
     axes.set_yticks(list(SECONDS), list(SECONDS.values()))
     axes.minorticks_off()
@@ -112,7 +114,7 @@ def _legend(figure: Figure, rows: Sequence[Row], predictions: bool) -> None:
 
     ours = {row["algorithm"] for row in rows if row["backend"] not in PEER_MARKS}
     there = ours | {row["backend"] for row in rows}
-    width = 1.5 if predictions else 0
+    width = 2 if predictions else 0
     marks = [
         Line2D([], [], color=colour, marker="o", linewidth=width, label=name)
         for name, colour in COLOURS.items()
