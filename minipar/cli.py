@@ -279,7 +279,7 @@ def _add_bench_comm(whats: Any) -> None:
 
 
 def _bench_comm(arguments: argparse.Namespace) -> int:
-    from minipar.bench import comm
+    from minipar.bench import comm, comm_table
 
     plan = comm.Plan(
         ranks=arguments.ranks,
@@ -294,7 +294,7 @@ def _bench_comm(arguments: argparse.Namespace) -> int:
     )
     rows: list[dict[str, Any]] = []
     arriving = comm.kept(comm.bench_comm(plan), rows)
-    for line in map(json.dumps, arriving) if arguments.json else comm.lines(arriving):
+    for line in map(json.dumps, arriving) if arguments.json else comm_table.lines(arriving):
         print(line, flush=True)
     if arguments.figure:
         from minipar.trace.comm_figure import draw_comm

@@ -67,6 +67,7 @@ FLOORS = {
     "doctor": 9,
     "bench.workloads": 9,
     "bench.comm_worker": 9,
+    "bench.comm_table": 9,
     "bench.comm_peers": 10,
     "bench.comm": 11,
     "bench.torch_peer": 10,
