@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = MappingProxyType(  # distinct for the colour-blind, too (Okabe & Ito); the widest first
+COLOURS = MappingProxyType(  # distinct for the colour-blind, too (Okabe & Ito)
     {
         "naive": "#E69F00",
         "tree": "#D55E00",
@@ -32,7 +32,9 @@ COLOURS = MappingProxyType(  # distinct for the colour-blind, too (Okabe & Ito);
         "there_and_back": "#222222",
     }
 )
-WIDEST = 4.0
+WIDTHS = MappingProxyType(  # where algorithms are equal, one is seen around the other
+    {"naive": 3.3, "tree": 2.4, "ring": 1.6, "halving_doubling": 0.9}
+)
 GREY = "#8A8A8A"
 PEER_MARKS = MappingProxyType({"gloo": "v", "openmpi": "s"})
 BYTES = MappingProxyType({8: "8 B", 2**10: "1 KB", 2**17: "128 KB", 2**24: "16 MB"})
@@ -77,11 +79,11 @@ def _panel(axes: Axes, op: str, rows: Sequence[Row], fit: Row | None) -> None:
         theirs = [row for row in rows if row["backend"] == name]
         axes.plot(*_points(theirs), f"{marker}:", color=GREY, markersize=4.5, linewidth=0.8)
     ours = [row for row in rows if row["backend"] not in PEER_MARKS]
-    for place, (algorithm, colour) in enumerate(COLOURS.items()):
+    for algorithm, colour in COLOURS.items():
         mine = [row for row in ours if row["algorithm"] == algorithm]
         n, seconds = _points(mine)
-        width = WIDEST - 0.5 * place  # where two are equal, one is seen around the other
-        axes.plot(n, seconds, "o", color=colour, markersize=3 * width)
+        width = WIDTHS.get(algorithm, 1.6)
+        axes.plot(n, seconds, "o", color=colour, markersize=1 + 3 * width)
         if fit is not None and n:
             dense = np.geomspace(min(n), max(n), 100)
             machine = Machine(*(fit[name] for name in MACHINE))
