@@ -150,7 +150,7 @@ def _case(
     for entry in entries:
         name = entry.contender.name
         if entry in notes:
-            yield _without(plan, name, notes[entry], op, nbytes)
+            yield _without(plan, name, notes[entry], op, nbytes) | {"algorithm": entry.algorithm}
             continue
         row = _row(plan, name, op, nbytes) | {"algorithm": entry.algorithm}
         row["seconds"] = seconds[entry]
@@ -166,7 +166,7 @@ def _case(
 def in_turn(
     entries: Sequence[Entry], op: str, nbytes: int, rounds: int
 ) -> tuple[dict[Entry, float], dict[Entry, str]]:
-    """The median seconds of each entry, or a note why a peer has none.  Raises: RankFailed."""
+    """The median seconds of each entry, or a note why it has none.  Raises: RankFailed."""
     times: dict[Entry, int] = {}
     seconds: dict[Entry, list[float]] = {entry: [] for entry in entries}
     notes: dict[Entry, str] = {}
@@ -177,7 +177,7 @@ def in_turn(
             try:
                 found = entry.contender.ask(op, entry.algorithm, nbytes, times.get(entry, FEWEST))
             except (Missing, Unsupported) as reason:
-                if entry.contender.name not in PEERS:
+                if isinstance(reason, Missing) and entry.contender.name not in PEERS:
                     raise RankFailed(f"bench comm, {op} of {nbytes} bytes: {reason}") from None
                 notes[entry] = str(reason)
                 continue

@@ -46,7 +46,7 @@ def _line(row: Mapping[str, Any]) -> str:
     size = "" if row["bytes"] is None else _size(row["bytes"])
     start = f"{row['op']:15s}{size:>9s}  {row['backend']:9s}"
     if row["note"]:
-        return f"{start}{row['note']}"
+        return f"{start}{row['algorithm'] or '':17s}{row['note']}"
     guess, ratio = row["predicted_seconds"], row["ratio"] or {}
     times = [f"{ratio[peer]:.2g}" if peer in ratio else "" for peer in ("gloo", "openmpi")]
     return (

@@ -36,6 +36,7 @@ class Contender(Protocol):
     version: str
     rank: int
     size: int
+    refusal: type[Exception]  # raised on all ranks alike by a call that it does not have
 
     def array(self, n: int) -> np.ndarray:
         """n float32 where the contender likes them best."""
@@ -51,7 +52,9 @@ class Contender(Protocol):
 class Minipar:
     def __init__(self, group: Any, memory: str) -> None:
         from minipar import __version__
+        from minipar.errors import UsageError
 
+        self.refusal: type[Exception] = UsageError
         self.group, self.memory = group, memory
         self.version, self.rank, self.size = f"minipar {__version__}", group.rank, group.size
 
@@ -72,7 +75,9 @@ class Minipar:
                 x, **_out(g.all_gather, y.reshape(g.size, -1)), **how
             ),
             "broadcast": lambda: g.broadcast(x, **_out(g.broadcast, x), **how),
-            "all_to_all": lambda: g.all_to_all(x.reshape(g.size, -1), **how),
+            "all_to_all": lambda: g.all_to_all(
+                x.reshape(g.size, -1), **_out(g.all_to_all, y.reshape(g.size, -1)), **how
+            ),
             "barrier": lambda: g.barrier(**how),
             "send": lambda: g.send(x, 1 - g.rank),
             "recv": lambda: g.recv(1 - g.rank, out=x),
@@ -84,6 +89,8 @@ def _out(method: Any, array: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class OpenMPI:
+    refusal: type[Exception] = RuntimeError
+
     def __init__(self) -> None:
         from mpi4py import MPI
 
@@ -114,6 +121,8 @@ class OpenMPI:
 
 
 class Gloo:
+    refusal: type[Exception] = RuntimeError
+
     def __init__(self, rank: int, size: int, file: str) -> None:
         import torch
         import torch.distributed as dist
@@ -222,7 +231,7 @@ def serve(contender: Contender, path: str, orders: Callable[[Any], Iterable[str]
         for line in orders(lines):
             try:
                 answer: dict[str, Any] = {"seconds": timer.seconds(**_order(line))}
-            except RuntimeError as error:  # a peer that does not have this call
+            except contender.refusal as error:
                 answer = {"note": f"{type(error).__name__}: {error}".splitlines()[0]}
             if contender.rank == 0:
                 _say(sock, answer)

@@ -28,7 +28,9 @@ COLOURS = MappingProxyType(  # distinct for the colour-blind, too (Okabe & Ito)
         "ring": "#0072B2",
         "halving_doubling": "#56B4E9",
         "direct": "#009E73",
-        "native": "#CC79A7",
+        "pairwise": "#CC79A7",
+        "flat": "#8C510A",
+        "native": "#7570B3",
         "there_and_back": "#222222",
     }
 )

@@ -63,6 +63,8 @@ def test_a_peer_that_fails_gets_a_note_and_the_others_go_on(error):
 
 
 def test_if_our_own_ranks_fail_that_is_an_error():
+    refusing = Entry(Fake("process", [], error=Unsupported("no such memory")), "direct")
+    assert comm.in_turn([refusing], "all_reduce", 8, rounds=1) == ({}, {refusing: "no such memory"})
     mine = Entry(Fake("process", [], error=Missing("its ranks ended early: Deadlock")), "")
     with pytest.raises(RankFailed, match="all_reduce of 8 bytes: its ranks ended early: Deadlock"):
         comm.in_turn([mine], "all_reduce", 8, rounds=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minipar.bench import comm_peers
-from minipar.bench.comm_peers import Contender, Missing
+from minipar.bench.comm_peers import Contender, Missing, Unsupported
 
 
 @pytest.fixture
@@ -33,6 +33,13 @@ def test_ranks_of_minipar_answer_every_call(name, started, tmp_path):
     assert contender.version.startswith("minipar ")
     for op in ("all_reduce", "barrier", "send_recv", "add", "all_to_all", "broadcast"):
         assert 0 < contender.ask(op, None, 96, 2) < 10
+
+
+def test_an_algorithm_that_cannot_be_is_refused_and_the_ranks_live_on(started, tmp_path):
+    contender = started("process", 2, tmp_path)
+    with pytest.raises(Unsupported, match="UsageError: all_reduce has no algorithm 'nil'"):
+        contender.ask("all_reduce", "nil", 8, 1)
+    assert contender.ask("all_reduce", "ring", 8, 1) > 0
 
 
 def cpu_seconds(pid):

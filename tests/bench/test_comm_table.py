@@ -25,7 +25,8 @@ def test_each_row_is_a_line_as_soon_as_it_is_there():
                 bus_gb_s=0.1245, predicted_seconds=1.5e-3, ratio={"openmpi": 1.234}),
             row(backend="openmpi", op="all_reduce", bytes=3 * 2**20, algorithm="native",
                 seconds=2.0, bus_gb_s=0.5),
-            row(backend="openmpi", op="barrier", bytes=0, note="RuntimeError: no"),
+            row(backend="openmpi", op="barrier", bytes=0, algorithm="native",
+                note="RuntimeError: no"),
         ):  # fmt: skip
             came.append(each)
             yield each
@@ -42,4 +43,4 @@ def test_each_row_is_a_line_as_soon_as_it_is_there():
     assert mine.split()[5:] == ["12.3", "µs", "0.124", "1.5", "ms", "1.2"]
     assert mine.index("1.2", 80) > head.index("× openmpi")  # and not in the column of gloo
     assert peer.split() == ["all_reduce", "3", "MB", "openmpi", "native", "2", "s", "0.5"]
-    assert note.split(maxsplit=4) == ["barrier", "0", "B", "openmpi", "RuntimeError: no"]
+    assert note.split(maxsplit=5) == ["barrier", "0", "B", "openmpi", "native", "RuntimeError: no"]

@@ -57,6 +57,7 @@ class Fake:
     """A contender of one's own, that takes down what is called."""
 
     version = "fake 1"
+    refusal = RuntimeError
 
     def __init__(self, rank=0, size=3):
         self.rank, self.size, self.called, self.arrays = rank, size, [], 0
