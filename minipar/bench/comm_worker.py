@@ -171,6 +171,7 @@ class Timer:
 
     def seconds(self, op: str, algorithm: str | None, nbytes: int, times: int) -> float | None:
         """Seconds of one call, on the slowest rank; None on a rank that takes no part."""
+        self._arrays(op, nbytes)  # on all ranks alike: they may lie in memory that all share
         apart = {"send_recv": 2, "add": 1}.get(op)  # how many ranks do it; the others sleep on
         if apart is not None and self.contender.rank >= apart:
             return None
