@@ -56,13 +56,18 @@ class Plan:
     pythons: Sequence[str] = ()  # interpreters in which peers may be installed
 
     def __post_init__(self) -> None:
+        own = ["native"] if self.backend == "mpi" else []  # MPI's, which has no formula
         known = dict.fromkeys(name for op in self.ops for name in ALGORITHMS.get(op, ()))
         for kind, names, allowed in (
             ("call", self.ops, OPS),
             ("backend", [self.backend], BACKENDS),
             ("memory", [self.memory], MEMORIES),
             ("peer", self.against, tuple(PEERS)),
-            (f"algorithm of {', '.join(self.ops)}", self.algorithms, ("default", "all", *known)),
+            (
+                f"algorithm of {', '.join(self.ops)}",
+                self.algorithms,
+                ("default", "all", *known, *own),
+            ),
         ):
             for name in names:
                 if name not in allowed:
@@ -82,6 +87,8 @@ class Plan:
         for name in self.algorithms:
             if name == "default":
                 names.append(choose(op, nbytes, self.ranks, self.backend))
+            elif name == "native":
+                names.append(name)
             else:
                 names += [known for known in ALGORITHMS[op] if name in ("all", known)]
         return list(dict.fromkeys(names))
@@ -157,7 +164,7 @@ def _case(
         row["bus_gb_s"] = bus_bytes(op, plan.ranks, nbytes) / seconds[entry] / 1e9
         if name not in PEERS:
             row["ratio"] = {peer: s / seconds[entry] for peer, s in by_peer.items()}
-            if fitted is not None:
+            if fitted is not None and entry.algorithm != "native":
                 guess = predicted(op, entry.algorithm, plan.ranks, nbytes, fitted)
                 row["predicted_seconds"] = guess
         yield row

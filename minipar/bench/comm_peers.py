@@ -4,6 +4,7 @@ A contender is a set of rank processes that stay alive, each of which sleeps in 
 order comes for it (`comm_worker`). All have one thread for BLAS and OpenMP, and the same malloc.
 
     process, local    minipar's own launcher
+    mpi               minipar's ranks, started by mpirun
     openmpi           mpirun, with mpi4py; the binding of ranks to cores is what mpirun chooses
     gloo              one Python with torch per rank, over the loopback interface
 """
@@ -162,7 +163,8 @@ def start(
     """
     if name not in PEERS:
         worker = python_command(WORKER, name, "SOCKET", str(ranks), memory)
-        return Contender(name, ranks, [worker], folder)
+        started_by = _mpirun(sys.executable, ranks) if name == "mpi" else []
+        return Contender(name, ranks, [[*started_by, *worker]], folder)
     python = _python_with(PEERS[name], [sys.executable, *pythons])
     file = str(Path(__file__).with_name("comm_worker.py"))
     worker = [python, "-c", RUN_FILE, file, name, "SOCKET"]

@@ -275,6 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gloo.close()
     elif name == "openmpi":
         serve(OpenMPI(), path)
+    elif name == "mpi":
+        from minipar import init
+
+        serve_group(init(), path, more[1])
     else:
         from minipar.comm.launch import run
 
