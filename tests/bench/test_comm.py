@@ -170,3 +170,11 @@ def test_an_algorithm_must_belong_to_a_call_and_each_call_have_one():
         Plan(ops=["all_reduce", "barrier"], algorithms=["ring"])
     with pytest.raises(UsageError, match="no algorithm of broadcast 'dissemination'"):
         Plan(ops=["broadcast"], algorithms=["dissemination"])
+
+
+def test_only_mpi_has_a_native_algorithm(monkeypatch):
+    monkeypatch.setattr(comm, "BACKENDS", ("process", "mpi"))
+    plan = Plan(ops=["barrier"], algorithms=["default", "native"], backend="mpi")
+    assert plan.names("barrier", 0) == ["dissemination", "native"]
+    with pytest.raises(UsageError, match="no algorithm of barrier 'native'"):
+        Plan(ops=["barrier"], algorithms=["native"])

@@ -103,6 +103,15 @@ def test_ranks_are_crowded_onto_cores_only_if_there_are_fewer(monkeypatch, tmp_p
         comm_peers._mpirun("/nowhere/python", 2)
 
 
+def test_ranks_of_the_mpi_backend_are_started_by_mpirun(monkeypatch, tmp_path):
+    monkeypatch.setattr(comm_peers, "_mpirun", lambda python, ranks: ["mpirun", "-n", str(ranks)])
+    monkeypatch.setattr(comm_peers, "Contender", lambda *arguments: arguments)
+    name, ranks, (command,), folder = comm_peers.start("mpi", 3, tmp_path, memory="shared")
+    assert (name, ranks, folder) == ("mpi", 3, tmp_path)
+    assert command[:4] == ["mpirun", "-n", "3", sys.executable]
+    assert command[-4:] == ["mpi", "SOCKET", "3", "shared"]
+
+
 @pytest.mark.parametrize("name", ["gloo", "openmpi"])
 def test_a_peer_that_is_here_answers(name, started, tmp_path):
     if importlib.util.find_spec(comm_peers.PEERS[name]) is None:
