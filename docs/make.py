@@ -10,11 +10,14 @@ A block stands between two markers, and says what makes it:
     <!-- end -->
 
 Words after the name are arguments: `example deadlock local` calls example("deadlock", "local").
-Figures are not compared: their pixels depend on the version of matplotlib.
+Figures are not compared: their pixels depend on the version of matplotlib. One is drawn from
+measurements (figures/comm_measured.json, see bench.md), which are not made anew; it carries their
+hash, and that is compared.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -31,6 +34,7 @@ from matplotlib.figure import Figure
 
 import minipar
 from minipar import Group, cost
+from minipar.bench import comm_table
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.choose import choose
 from minipar.config import Config
@@ -41,11 +45,13 @@ from minipar.parallel import checkpoint
 from minipar.random import Init
 from minipar.trace.chunk_figure import draw_chunks
 from minipar.trace.chunks import chunk_snapshots, chunk_text
+from minipar.trace.comm_figure import draw_comm
 from minipar.trace.graph_figure import draw_graph
 from minipar.train import FIRST_STEPS, Trainer
 
 DOCS = Path(__file__).resolve().parent
 FIGURES = DOCS / "figures"
+MEASURED = FIGURES / "comm_measured.json"  # what `minipar bench comm --json` printed
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 MARKS = re.compile(r"^\[rank \d\] +[~^]+\n", re.MULTILINE)  # under a source line, since Python 3.11
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -143,6 +149,12 @@ def memory_refused() -> str:
     return _fenced(f"$ ulimit -f 1024; minipar {' '.join(command)}\n{_said(command, limit=MB)}")
 
 
+def measured(*ops: str) -> str:
+    """The stored measurements of these calls, as `minipar bench comm` prints them."""
+    rows = [row for row in _measured_rows() if "fit" in row or row["op"] in ops]
+    return _fenced("\n".join(comm_table.lines(rows)))
+
+
 def manifest() -> str:
     """A checkpoint with one array."""
     with tempfile.TemporaryDirectory() as folder:
@@ -168,9 +180,18 @@ BLOCKS: dict[str, Callable[..., str]] = {
         answer,
         script,
         memory_refused,
+        measured,
         manifest,
     )
 }
+
+
+def _measured_rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
+
+
+def _measured_hash() -> str:
+    return hashlib.sha256(MEASURED.read_bytes()).hexdigest()
 
 
 def _bytes_sent(p: int, n: int, algorithm: str) -> list[int]:
@@ -313,6 +334,11 @@ def rounding(path: Path) -> None:
     figure.savefig(path)
 
 
+def comm_measured(path: Path) -> None:
+    """Time over bytes of each collective, measured and predicted."""
+    draw_comm(_measured_rows()).savefig(path, metadata={"Source": _measured_hash()})
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "ring.png": ring,
     "halving_doubling.png": halving,
@@ -320,6 +346,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "busiest.png": busiest,
     "algorithms.png": algorithms,
     "rounding.png": rounding,
+    "comm_measured.png": comm_measured,
 }
 
 
@@ -375,6 +402,10 @@ def main() -> int:
     if check:
         for name in drifted:
             print(f"docs/{name} is not what docs/make.py would write; run it.", file=sys.stderr)
+        if _measured_hash().encode() not in (FIGURES / "comm_measured.png").read_bytes():
+            drifted.append("comm_measured.png")
+            print("docs/figures/comm_measured.png is drawn from other measurements; "
+                  "run docs/make.py.", file=sys.stderr)  # fmt: skip
         return 1 if drifted else 0
     FIGURES.mkdir(exist_ok=True)
     for name, draw in MADE.items():

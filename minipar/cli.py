@@ -225,14 +225,21 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _add_bench(verbs: Any) -> None:
+    example = "minipar bench train --model gpt-256\n  minipar bench comm --ops all_reduce --ranks 4"
+    parser = _verb(verbs, "bench", "measure, beside what else is installed", example, None)
+    whats = parser.add_subparsers(metavar="WHAT", required=True)
+    _add_bench_train(whats)
+    _add_bench_comm(whats)
+
+
+def _add_bench_train(whats: Any) -> None:
     parser = _verb(
-        verbs,
-        "bench",
-        "measure, beside torch if it is installed",
+        whats,
+        "train",
+        "time a training step, beside torch's",
         "minipar bench train --model gpt-256 --threads 1",
-        _bench,
+        _bench_train,
     )
-    parser.add_argument("what", choices=["train"], help="train: one training step of each engine")
     parser.add_argument(
         "--model", default="gpt-256", help="gpt-256, gpt-128 or mlp (default: gpt-256)"
     )
@@ -242,13 +249,70 @@ def _add_bench(verbs: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 
 
-def _bench(arguments: argparse.Namespace) -> int:
+def _bench_train(arguments: argparse.Namespace) -> int:
     from minipar.bench.train import bench_train, table
 
-    engines = ("minipar", *filter(None, arguments.against.split(",")))
+    engines = ("minipar", *_listed(arguments.against))
     rows = bench_train(arguments.model, engines, arguments.threads, arguments.rounds)
     print("\n".join(map(json.dumps, rows)) if arguments.json else table(rows))
     return 0
+
+
+COMM_HELP = (
+    ("--ops", "LIST", "", "calls, with commas: all_reduce,send_recv,... (default: all)"),
+    ("--sizes", "LIST", "8,64K,1M,16M,64M", "bytes of the whole array"),
+    ("--algorithms", "LIST", "default", "default, all, or names: ring,tree"),
+    ("--against", "LIST", "gloo,openmpi", "peers, or nothing ('')"),
+    ("--peer-python", "LIST", "", "other Pythons, in which the peers may be installed"),
+    ("--backend", "NAME", "process", "how minipar's ranks talk: process or local"),
+    ("--memory", "NAME", "private", "of minipar's arrays: private, or shared (group.empty)"),
+)
+
+
+def _add_bench_comm(whats: Any) -> None:
+    parser = _verb(
+        whats,
+        "comm",
+        "time the collectives, beside gloo, OpenMPI and the prediction",
+        "minipar bench comm --ranks 2 --ops all_reduce --sizes 64K,16M --algorithms all",
+        _bench_comm,
+    )
+    for option, metavar, default, text in COMM_HELP:
+        shown = f"{text} (default: {default})" if default else text
+        parser.add_argument(option, metavar=metavar, default=default, help=shown)
+    parser.add_argument("--ranks", type=int, default=2, metavar="N", help="ranks (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--figure", metavar="FILE", help="draw measured over predicted")
+
+
+def _bench_comm(arguments: argparse.Namespace) -> int:
+    from minipar.bench import comm, comm_table
+
+    plan = comm.Plan(
+        ranks=arguments.ranks,
+        ops=_listed(arguments.ops) or comm.OPS,
+        sizes=[comm.bytes_of(text) for text in _listed(arguments.sizes)],
+        algorithms=_listed(arguments.algorithms),
+        against=_listed(arguments.against),
+        rounds=arguments.rounds,
+        backend=arguments.backend,
+        memory=arguments.memory,
+        pythons=_listed(arguments.peer_python),
+    )
+    rows: list[dict[str, Any]] = []
+    arriving = comm.kept(comm.bench_comm(plan), rows)
+    for line in map(json.dumps, arriving) if arguments.json else comm_table.lines(arriving):
+        print(line, flush=True)
+    if arguments.figure:
+        from minipar.trace.comm_figure import draw_comm
+
+        draw_comm(rows).savefig(arguments.figure)
+    return 0
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _add_tutorials(verbs: Any) -> None:

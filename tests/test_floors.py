@@ -28,6 +28,7 @@ FLOORS = {
     "nn.attention": 5,
     "optim": 4,
     "data": 4,
+    "bench.fit": 1,
     "comm.byte_ring": 0,
     "comm.choose": 0,
     "comm.control": 0,
@@ -78,6 +79,7 @@ FLOORS = {
     "comm.worker": 6,
     "comm.world": 6,
     "comm.script": 7,
+    "trace.comm_figure": 9,
     "parallel.data": 8,
     "parallel.checkpoint": 8,
     "models": 9,
@@ -103,6 +105,10 @@ FLOORS = {
     "trace.show": 9,
     "trace.chunks": 9,
     "trace.chunk_figure": 10,
+    "bench.comm_worker": 10,
+    "bench.comm_table": 10,
+    "bench.comm_peers": 11,
+    "bench.comm": 12,
 }
 AUTOGRAD = {"tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"}
 MEETING_FLOOR = 8

@@ -66,6 +66,8 @@ class Exchange:
         self._next_slot = 0
         self._readers: list[list[tuple[int, int, int]]] = [[] for _ in range(SLOTS)]
         self._views: dict[tuple[int, int, int, np.dtype], np.ndarray] = {}
+        # Notes that a root did not wait for: by place, the use, the call's number, who compares.
+        self.unseen: dict[int, tuple[int, int, Compare]] = {}
         self._circles: dict[tuple[int, ...], Circle] = {}
 
     def circle(self, ranks: Sequence[int]) -> Circle | None:
@@ -205,6 +207,9 @@ class Circle:
             shared.view(shared.place, slot * self.room, nbytes, dtype)[...] = array
             self._post(slot)
             self._tell(nbytes)
+            for peer in self._peers:
+                use = shared.uses[peer.place]
+                shared.unseen[peer.place] = (use, self._word, self._compare)
             return array
         peer = next(peer for peer in self._peers if peer.number == root)
         self._post(PRIVATE, [peer])
@@ -264,7 +269,26 @@ class Circle:
         """Nothing that was shown so far will be read again."""
         shared = self._shared
         for peer in self._peers:
-            shared.cells[peer.ours + TAKEN] = shared.uses[peer.place]
+            taken = shared.uses[peer.place]
+            if shared.unseen and peer.place in shared.unseen:
+                taken -= not self._has_come(peer)
+            shared.cells[peer.ours + TAKEN] = taken
+
+    def _has_come(self, peer: _Peer) -> bool:
+        """Whether the note that this rank, as a root, did not wait for is there by now, and right.
+
+        Until then it must not be overwritten, so its use does not count as taken.
+        """
+        shared = self._shared
+        use, word, compare = shared.unseen[peer.place]
+        note = peer.theirs + 3 * (use & 1)
+        if shared.cells[note] != use:
+            return False
+        del shared.unseen[peer.place]
+        seen = shared.cells[note + WORD]
+        if seen != word:
+            compare(peer.rank, self._find(peer, seen))
+        return True
 
     # -- notes --------------------------------------------------------------------------------
 
@@ -306,16 +330,16 @@ class Circle:
         if cells[note] != use:
             shared.wait_until(note, use, rank, self._call)
         if cells[note + WORD] != self._word:
-            self._part(peer, cells[note + WORD])
+            self._compare(rank, self._find(peer, cells[note + WORD]))
         return cells[note + PLACE]
 
-    def _part(self, peer: _Peer, word: int) -> None:
-        """The other rank is in a call with that number, or was there.  Raises: CallMismatch."""
+    def _find(self, peer: _Peer, word: int) -> Call:
+        """The call with that number, which the other rank is in, or was in not long ago."""
         last = self._shared.board.last(peer.place)
         theirs = next((call for call in reversed(last) if _number(call) == word), None)
         if theirs is None:
             raise CommError(f"rank {peer.rank} is in another call than {self._call}")
-        self._compare(peer.rank, theirs)
+        return theirs
 
 
 def _never(rank: int, theirs: Call) -> None:
@@ -335,7 +359,7 @@ def left_in_cells(segment: Segment, ranks: int) -> CallMismatch | None:
 
     for a, b in permutations(range(ranks), 2):
         theirs, ours = last_note(a, b), last_note(b, a)
-        if theirs > ours:
+        if theirs > ours or (theirs[0] == ours[0] and theirs != ours):
             for call in board.last(a):
                 if _number(call) >> 32 == theirs[1]:
                     return never_taken(b, a, call, board.did(b, call))

@@ -90,6 +90,10 @@ class CallLink:
         result = work()
         if record is not None:
             record[-1] = perf_counter_ns()
+        if self._circle is not None:
+            stranger = self._transport.stranger(self.call)
+            if stranger is not None:
+                self.received(stranger)
         return result
 
     def native(self) -> Native:

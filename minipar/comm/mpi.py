@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from minipar.comm.transport import (
     Message,
     Pending,
     Receive,
+    Transport,
     WaitForWork,
     pending_receive,
 )
@@ -46,7 +47,7 @@ ANSWER_WITHIN_S = 0.2
 TAGS = 1 << 15  # MPI promises tags below that
 
 
-class MpiTransport:
+class MpiTransport(Transport):
     """One rank's end of a private communicator."""
 
     backend = "mpi"
@@ -126,12 +127,6 @@ class MpiTransport:
 
     def announce(self, call: Call) -> None:
         self._doing = call
-
-    def circle(self, ranks: Sequence[int]) -> None:
-        """MPI says nothing about memory in common."""
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return np.empty(shape, dtype)
 
     def begin_second_thread(self) -> None:
         from mpi4py import MPI

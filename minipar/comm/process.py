@@ -142,6 +142,12 @@ class ProcessTransport(Transport):
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         return None if self._shared is None else self._shared.circle(ranks)
 
+    def stranger(self, call: Call) -> Message | None:
+        here = () if self._shared is None else self._shared.here
+        if any(rank != self.rank and self._streams[rank].readable() for rank in here):
+            self._move()
+        return self._mailbox.contradiction(call)
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return np.empty(shape, dtype) if self._shared is None else self._shared.empty(shape, dtype)
 

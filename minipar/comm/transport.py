@@ -70,6 +70,10 @@ class Transport(Protocol):
         """These ranks (the own one among them), if they can show each other arrays in memory."""
         return None
 
+    def stranger(self, call: Call) -> Message | None:
+        """A message that proves that its sender was not in this call, which used no messages."""
+        return None
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array in memory that the other ranks reach best.  Raises: SharedMemoryFull."""
         return np.empty(shape, dtype)

@@ -205,3 +205,30 @@ def test_who_is_told_when_an_array_has_been_fetched():
     one.fetch(0, place, into)
     assert fetched() and (into == 5).all()
     assert not zero.lend(x, 1)[1]()
+
+
+def test_two_that_both_believe_to_be_the_root_find_out_in_the_next_call():
+    host = Host(2)
+
+    def work(r, circle_of):
+        circle = circle_of(0, 1)
+        call = Call(0, 0, "broadcast", f"from {r}", f"x.py:{r}")
+        host.segment.board().write(r, call)
+        circle.enter(call, None, lambda other, theirs: compare(r, other, call, theirs))
+        circle.show_from(r, np.zeros(1))
+        circle.release()
+        enter(circle, 1, host, r)
+        circle.show([np.zeros(1)] * 2)
+        circle.release()
+        return "went on"
+
+    errors = [end for end in host.run(work) if isinstance(end, CallMismatch)]
+    assert errors and all("from 0" in str(e) and "from 1" in str(e) for e in errors)
+
+
+def test_two_that_both_believe_to_be_the_root_are_found_at_the_end():
+    host = Host(2)
+    for r in range(2):
+        circle = enter(host.exchanges[r].circle((0, 1)), 3, host, r, f"broadcast_{r}")
+        circle.show_from(r, np.zeros(1))
+    assert "rank 1's own call of that number: broadcast_1 #3" in str(left_in_cells(host.segment, 2))

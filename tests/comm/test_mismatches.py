@@ -48,8 +48,8 @@ def test_calls_that_do_not_go_together(backend, pair, where, p, tmp_path):
         assert re.search("(to|from) 0", text) and re.search("(to|from) 1", text), text
     ends = [(tmp_path / str(rank)).read_text() for rank in range(p)]
     assert all(end != "neither returned nor raised" for end in ends)
-    if where == "middle":
-        assert "returned" not in ends
+    if where == "middle":  # a rank whose own messages all agreed may get to its end
+        assert ends.count("returned") <= (p - 2 if "turned round" in pair else 0)
 
 
 @pytest.mark.parametrize(
