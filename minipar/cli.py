@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except MiniparError as error:
         print(f"minipar: {error}", file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("minipar: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as where:
+        print(f"minipar: interrupted{where}", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output has gone, as in `minipar ... | head`
         sys.stderr.close()
@@ -163,8 +164,15 @@ def _add_run(verbs: Any) -> None:
         _run,
     )
     parser.add_argument(
-        "-n", "--ranks", type=int, metavar="N", help="number of ranks (default: 2, or mpirun's)"
+        "-n",
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="number of ranks on this host (default: 2, or mpirun's)",
     )
+    parser.add_argument("--nnodes", type=int, metavar="K", help="number of hosts of the job")
+    parser.add_argument("--node-rank", type=int, metavar="I", help="which of them this is, from 0")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="an address and port of host 0")
     parser.add_argument(
         "--backend", metavar="NAME", help="process, local or mpi (default: process, or mpirun's)"
     )
@@ -185,18 +193,29 @@ def _add_run(verbs: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from minipar.comm import script
+    from minipar.comm import hosts, script
 
     for word in set(arguments.arguments) & set(arguments.options):
         print(f"minipar: {word} stands after the script, so it goes to the script", file=sys.stderr)
+    meeting = hosts.asked_for(
+        arguments.nnodes,
+        arguments.node_rank,
+        arguments.rendezvous,
+        2 if arguments.ranks is None else arguments.ranks,
+        arguments.timeout,
+        os.environ,
+    )
+    if meeting is None and arguments.ranks is None:
+        meeting = hosts.found(arguments.backend, arguments.timeout, os.environ)
     return script.run_script(
         arguments.script,
         arguments.arguments,
-        arguments.ranks,
+        arguments.ranks if meeting is None else meeting.ranks,
         backend=arguments.backend,
         timeout_s=arguments.timeout,
         log_dir=arguments.log_dir,
         check_native=not arguments.no_check,
+        meeting=meeting,
     )
 
 

@@ -26,8 +26,10 @@ LAST_READS = 64  # for each stream at the end: 4 MB, more than a pipe holds
 class Child:
     """The process of rank `number`, in a session of its own: Ctrl-C does not reach it."""
 
-    def __init__(self, number: int, ranks: int, memory: tuple[int, int]) -> None:
-        """memory: the descriptors of segment and heap."""
+    def __init__(self, number: int, ranks: int, memory: tuple[int, int], *more: int) -> None:
+        """ranks: on this host.  memory: the descriptors of segment and heap.  more: descriptors
+        that it inherits, too.
+        """
         self.control, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), *memory)
@@ -38,7 +40,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, *more),
                     start_new_session=True,
                 )
             except OSError:

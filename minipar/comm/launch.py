@@ -26,7 +26,10 @@ from minipar.comm.failure import Failure, add_notes, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.history import History, first_partings
 from minipar.comm.local import LocalTransport, LocalWorld
+from minipar.comm.nodes import Nodes
 from minipar.comm.output import Output
+from minipar.comm.site import Site
+from minipar.comm.sites import OneHost, SeveralHosts
 from minipar.comm.supervisor import ProcessJob, sigterm_interrupts
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
@@ -82,22 +85,26 @@ def run_processes(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     plain: Iterable[int] = (),
     log_dir: str | None = None,
+    nodes: Nodes | None = None,
 ) -> Finished:
     """Run `work` (function_work or script_work) on so many processes of this host.
 
     plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
+    nodes: of a job on several hosts.
     Raises: UsageError, SharedMemoryFull, CommError, OSError if what ranks print cannot be written,
             KeyboardInterrupt.
     """
     if not timeout_s > 0:  # nan is not
         raise UsageError(f"a rank waits for another for more than 0 seconds, not {timeout_s}")
     open_standard_streams()
+    here, everywhere = (None, ranks) if nodes is None else (nodes.mine, nodes.ranks)
     outputs = {
-        "stdout": Output(sys.stdout, ranks, plain=plain, log_dir=log_dir),
-        "stderr": Output(sys.stderr, ranks, plain=plain, log_dir=log_dir),
+        name: Output(stream, everywhere, plain=plain, log_dir=log_dir, here=here)
+        for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
     }
     with sigterm_interrupts():
-        job = ProcessJob(work, ranks, timeout_s=timeout_s, outputs=outputs)
+        site: Site = OneHost(ranks) if nodes is None else SeveralHosts(nodes)
+        job = ProcessJob(work, site, timeout_s=timeout_s, outputs=outputs)
         return Finished(job.run(), job.failure)
 
 

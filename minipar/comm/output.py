@@ -40,21 +40,26 @@ class Output:
         *,
         plain: Iterable[int] = (),
         log_dir: str | None = None,
+        here: range | None = None,
     ) -> None:
-        """plain: ranks whose lines get no label and wait for nobody.  log_dir: a file for each."""
+        """plain: ranks whose lines get no label and wait for nobody.  log_dir: a file for each.
+
+        here: the ranks whose output comes here, if not all.
+        """
         self._stream, self._ranks, self._plain = stream, ranks, frozenset(plain)
         self._partial, self._progress = [""] * ranks, [""] * ranks
         self._held: list[deque[_Line]] = [deque() for _ in range(ranks)]
-        self._alive = set(range(ranks))
+        here = range(ranks) if here is None else here
+        self._alive = set(here)
         self._progress_shown = 0  # width of the progress text now on the terminal
         self.error: OSError | None = None  # why nothing can be printed any more
-        self._logs: list[IO[str]] = []
+        self._logs: dict[int, IO[str]] = {}
         if log_dir is not None:
             if Path(log_dir).exists() and not Path(log_dir).is_dir():
                 raise UsageError(f"{log_dir} is a file, and --log-dir names a folder.")
             Path(log_dir).mkdir(parents=True, exist_ok=True)
-            paths = [Path(log_dir, f"rank-{r}.log") for r in range(ranks)]
-            self._logs = [path.open("a") for path in paths]
+            paths = {r: Path(log_dir, f"rank-{r}.log") for r in here}
+            self._logs = {r: path.open("a") for r, path in paths.items()}
 
     def feed(self, rank: int, text: str) -> None:
         """Take in what a rank has printed: any piece of text, whole lines or not."""
@@ -94,7 +99,7 @@ class Output:
         """Print everything that is still held, and close the log files."""
         self.flush(everything=True)
         self._clear_progress()
-        for log in self._logs:
+        for log in self._logs.values():
             with contextlib.suppress(OSError):  # `error` has it
                 log.close()
 

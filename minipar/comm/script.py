@@ -12,8 +12,10 @@ from minipar import ambient
 from minipar.comm.failure import Failure
 from minipar.comm.group import Group
 from minipar.comm.launch import check, run_processes, run_threads, script_work
+from minipar.comm.meeting import Meeting
 from minipar.comm.mpi_start import become_rank
 from minipar.comm.output import Output
+from minipar.comm.rendezvous import meet
 from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import UsageError
@@ -28,14 +30,20 @@ def run_script(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     log_dir: str | None = None,
     check_native: bool = True,
+    meeting: Meeting | None = None,
 ) -> int:
-    """Run the script on `ranks` ranks; the exit code of the job.  Raises: UsageError.
+    """Run the script on `ranks` ranks; the exit code of the job.
 
     ranks, backend: None for 2 processes or, where mpirun has started this one, for its ranks.
+    meeting: where the launchers of other hosts are met, which have ranks of the same job.
+    Raises: UsageError; CommError if they do not come.
     """
     if not os.path.isfile(path):
         raise UsageError(f"there is no script {path}.")
-    if backend == "mpi" or (backend is None and under_mpi(os.environ) is not None):
+    if meeting is not None and backend not in (None, "process"):
+        raise UsageError(f"--backend {backend} has no --nnodes; several hosts take 'process'.")
+    by_mpi = backend is None and meeting is None and under_mpi(os.environ) is not None
+    if backend == "mpi" or by_mpi:
         if log_dir is not None:
             raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
         become_rank(path, arguments, ranks, timeout_s, check_native, os.environ)
@@ -43,10 +51,13 @@ def run_script(
     check(ranks, backend)
     if backend == "local":
         return _run_here(path, arguments, ranks, log_dir)
-    job = run_processes(script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir)
+    nodes = None if meeting is None else meet(meeting)
+    job = run_processes(
+        script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir, nodes=nodes
+    )
     if job.failure is None:
         return 0
-    job.failure.show(ranks)
+    job.failure.show(ranks if nodes is None else nodes.ranks)
     return job.failure.exit_code
 
 

@@ -76,9 +76,12 @@ def segment_bytes(ranks: int) -> int:
     return _rings(ranks) + ranks * (ranks - 1) * ring_bytes(ranks)
 
 
-def create_segment(ranks: int) -> int:
-    """A descriptor of zeroed, really allocated memory.  Raises: SharedMemoryFull."""
-    size = segment_bytes(ranks)
+def create_segment(ranks: int, more: int = 0) -> int:
+    """A descriptor of zeroed, really allocated memory, with `more` bytes behind it.
+
+    Raises: SharedMemoryFull.
+    """
+    size = segment_bytes(ranks) + more
     descriptor = -1
     try:
         descriptor = anonymous_file()

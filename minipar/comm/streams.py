@@ -5,7 +5,9 @@ Neither side waits: each moves what fits now, and remembers where it was.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from minipar.comm.byte_ring import ByteRing
 from minipar.comm.frame import HEADER_BYTES, Call, Header, as_bytes, dtype_of, pack, unpack
 from minipar.comm.transport import Mailbox, Message, never_taken
-from minipar.errors import CallMismatch
+from minipar.errors import CallMismatch, CommError
 
 Fetch = Callable[[int, int, np.ndarray], None]  # (src, where in its heap, array to be filled)
 
@@ -74,37 +76,80 @@ class Incoming:
         self._begin()
 
     def _begin(self) -> None:
+        self._error: CommError | None = None
         self._message: Message | None = None
         self._left = memoryview(self._raw)
 
     def pull(self) -> bool:
-        """Read what has come, until there is no more; whether anything had."""
+        """Read what has come, until there is no more; whether anything had.
+
+        Raises: CommError, now and ever after, if that cannot be a message.
+        """
+        if self._error is not None:
+            raise self._error
         moved = False
         while n := self._stream.read_some(self._left):
             moved = True
             self._left = self._left[n:]
             if not self._left and self._message is None:
-                self._expect_payload(unpack(self._raw))
+                self._expect_payload(self._header())
             if not self._left and self._message is not None:
                 message = self._message
                 self._begin()
                 self._mailbox.deliver(message)
         return moved
 
+    def _header(self) -> Header:
+        try:
+            return unpack(self._raw)
+        except CommError as error:
+            self._error = CommError(f"rank {self._src} sent what is no message: {error}")
+            raise self._error from None
+
     def _expect_payload(self, header: Header) -> None:
         receive = self._mailbox.expected(self._src, header.call)
         array = None if receive is None else receive.place_for(header)
         if array is None:
-            array = np.empty(header.shape, dtype_of(header.dtype))
+            try:
+                array = _room_for(header)
+            except (MemoryError, ValueError) as error:  # ValueError: NumPy has no such shape
+                self._error = CommError(
+                    f"rank {self._src} announces {header}, {header.nbytes} bytes, in "
+                    f"{header.call}, for which there is no room: {error}"
+                )
+                raise self._error from None
         self._message = Message(self._src, header, array)
         if header.place:
-            self._fetch(self._src, header.place - 1, array)
+            self._fetch_from(header.place - 1, array)
             self._left = memoryview(b"")
         else:
             self._left = as_bytes(array)
 
+    def _fetch_from(self, place: int, array: np.ndarray) -> None:
+        try:
+            self._fetch(self._src, place, array)
+        except CommError as error:
+            self._error = error
+            raise
+
     def readable(self) -> bool:
         return self._stream.readable()
+
+
+def _room_for(header: Header) -> np.ndarray:
+    """An array for that payload. What is announced need not come; so nothing is written here, and
+    the system gives memory page by page as the payload does come.
+    """
+    most = memory_bytes()
+    if header.nbytes > most:
+        raise MemoryError(f"this machine has {most} bytes of memory")
+    return np.empty(header.shape, dtype_of(header.dtype))
+
+
+@cache
+def memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def left_in(ring: ByteRing, src: int, dst: int, did: Callable[[Call], str]) -> CallMismatch | None:

@@ -6,6 +6,7 @@
 The socket tells each side at once when the other is gone. When a rank fails, the launcher tells
 the others who and why, so that their waits end with that reason; whoever has not ended after
 GRACE_S is terminated, then killed. Nothing has a name in the file system, so nothing is left.
+If the job has ranks on other hosts as well, their launchers hear all this, too, through the `Site`.
 """
 
 from __future__ import annotations
@@ -19,25 +20,20 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from itertools import permutations
 from typing import Any
 
 from minipar.comm.child import Child
-from minipar.comm.deadlock import DeadlockWatch
-from minipar.comm.exchange import left_in_cells
 from minipar.comm.failure import Failure
-from minipar.comm.heap import create_heap
 from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
-from minipar.comm.segment import Segment, create_segment
+from minipar.comm.site import Site
 from minipar.comm.stopped import StoppedWatch
-from minipar.comm.streams import left_in
 from minipar.errors import CommError
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
 POLL_S = 0.05
+AGREEING_S = 3.0  # in which all hosts should know of a failure
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 LINGERING_S = 5.0  # after which a process that has returned and does not exit is mentioned
 
@@ -48,14 +44,18 @@ class ProcessJob:
     def __init__(
         self,
         work: tuple[Any, ...],
-        ranks: int,
+        site: Site,
         *,
         timeout_s: float,
         outputs: Mapping[str, Output],
     ) -> None:
-        """work: what a rank shall do, as `worker` reads it.  outputs: for "stdout", "stderr"."""
+        """work: what a rank shall do, as `worker` reads it.  outputs: for "stdout", "stderr".
+
+        site: which ranks are started here.
+        """
         self.failure: Failure | None = None
-        self._outputs = outputs
+        self._outputs, self._site, self._board = outputs, site, site.board
+        self._finished: set[int] = set()
         self._selector = selectors.DefaultSelector()
         self._stop_at: float | None = None
         self._interrupted = False
@@ -63,28 +63,37 @@ class ProcessJob:
         self._signals_sent = 0
         self._partings: list[Iterable[Parting]] = []  # of each rank that has ended with a word
         self._children: list[Child] = []
-        segment = create_segment(ranks)
-        heap = create_heap()
+        self._stopped = StoppedWatch()
+        for sock in site.sockets:  # what is said there is heard at every step
+            self._selector.register(sock, selectors.EVENT_READ, (None, "site"))
         try:
-            self._segment = Segment(segment, ranks)
-            self._board = self._segment.board()
-            self._watch, self._stopped = DeadlockWatch(self._segment, ranks), StoppedWatch()
             with _sigint_held_back() as held:
-                for number in range(ranks):
+                for number in site.here:
                     with _refusal_explained(number):
-                        self._start(Child(number, ranks, (segment, heap)))
-                    self._tell(self._children[number], "start", number, ranks, timeout_s, work)
+                        self._start(number)
+                    self._tell(
+                        self._children[-1],
+                        "start",
+                        number,
+                        site.ranks,
+                        timeout_s,
+                        work,
+                        site.neighbours(number),
+                    )
             if held:
                 raise KeyboardInterrupt
         except BaseException:
             self._interrupted, self._stop_at = True, time.monotonic() - GRACE_S
+            site.interrupt()
             self._finish()
             raise
         finally:
-            os.close(segment)
-            os.close(heap)
+            site.started()
 
-    def _start(self, child: Child) -> None:
+    def _start(self, number: int) -> None:
+        known = self._site.neighbours(number)
+        inherited = [] if known is None or known.listener < 0 else [known.listener]
+        child = Child(number, self._site.on_host, self._site.memory, *inherited)
         self._children.append(child)
         self._selector.register(child.control, selectors.EVENT_READ, (child, "control"))
         for name, stream in child.streams.items():
@@ -102,16 +111,17 @@ class ProcessJob:
             while not all(child.exited for child in self._children):
                 self._step()
                 self._raise_if_unheard()
+            self._agree()
         except (KeyboardInterrupt, OSError):
             self._interrupted = True
             self._broadcast("interrupt")
+            self._site.interrupt()
             raise
         finally:
             self._finish()
         self._raise_if_unheard()
-        failure = self.failure or self._left or self._left_in_memory()
-        if failure is not None:
-            self.failure = replace(failure, notes=first_partings(self._partings))
+        if self.failure is not None:
+            self.failure = replace(self.failure, notes=first_partings(self._partings))
         return [child.result for child in self._children]
 
     def _raise_if_unheard(self) -> None:
@@ -119,15 +129,15 @@ class ProcessJob:
             if output.error is not None:
                 raise output.error
 
-    def _left_in_memory(self) -> Failure | None:
-        """A collective that some ranks made and others left out, when all have returned."""
-        for src, dst in permutations(range(len(self._children)), 2):
-            did = partial(self._board.did, dst)
-            error = left_in(self._segment.ring(src, dst), src, dst, did)
-            if error is not None:
-                return Failure.of(dst, error)
-        error = left_in_cells(self._segment, len(self._children))
-        return None if error is None else Failure.of(0, error)
+    def _agree(self) -> None:
+        """All ranks of this host have ended; see how the job ends."""
+        self.failure = self.failure or self._left or self._site.left()
+        self._site.note_end(self.failure)
+        begun = time.monotonic()
+        while not self._site.settled():
+            self._step()
+            if self.failure is not None and time.monotonic() - begun > AGREEING_S:
+                break
 
     def _finish(self) -> None:
         """See every rank to its end, whatever happens, and print what they still had to say."""
@@ -145,11 +155,14 @@ class ProcessJob:
             self._selector.close()
             for output in self._outputs.values():
                 output.close()
+            self._site.close()
 
     def _step(self) -> None:
         due = [output.flush() for output in self._outputs.values()]
         for key, _ in self._selector.select(min([POLL_S, *(d for d in due if d is not None)])):
             child, what = key.data
+            if what == "site":
+                continue
             if what == "control":
                 self._listen(child)
             elif (text := child.printed(what)) is None:
@@ -158,6 +171,8 @@ class ProcessJob:
                 self._outputs[what].feed(child.number, text)
         for child in self._children:
             self._look_at(child)
+        for message in self._site.hear():
+            self._heed(*message)
         if self._stop_at is None:
             self._look_for_standstill()
         self._enforce()
@@ -167,21 +182,32 @@ class ProcessJob:
         there = {c.number: c.process.pid for c in self._children if not c.exited}
         stopped = self._stopped.look(there)
         if stopped is not None:
-            child, last = self._children[stopped], self._board.read(stopped)
+            child, last = self._children[stopped - self._site.here[0]], self._board.read(stopped)
             text = f"rank {stopped} is stopped (SIGSTOP); its last call was {last}"
             self._failed(Failure(stopped, text), child)
             child.send_signal(signal.SIGKILL)  # it would not see any other
             return
-        report = self._watch.look(c.number for c in self._children if not c.ended)
+        report = self._site.deadlock(self._finished)
         if report is not None:
             self._stop_at = time.monotonic() + GRACE_S
             self._broadcast("deadlock", report)
+
+    def _heed(self, kind: str, about: Any) -> None:
+        """What the launcher of another host says."""
+        if kind == "finished":
+            self._note_finished(about)
+        elif kind == "failed":
+            self._failed_elsewhere(about)
+        elif self._stop_at is None:
+            raise KeyboardInterrupt(f" on node {about}")
 
     def _listen(self, child: Child) -> None:
         for kind, *content, partings in child.hear():
             self._partings.append(partings.values())
             if kind == "result":
                 self._returned(child, *content)
+            elif kind == "left":
+                self._left = self._left or content[0]
             else:
                 self._failed(content[0], child)
         if child.hung_up:  # the process is ending; its exit status says how
@@ -212,7 +238,9 @@ class ProcessJob:
                 last = self._board.read(child.number)
                 text = f"rank {child.number} {child.how_it_ended()}; its last call was {last}"
                 self._failed(Failure(child.number, text), child)
-        elif child.ended_at is not None and time.monotonic() - child.ended_at > LINGERING_S:
+        elif child.ended_at is not None and (
+            time.monotonic() - max(child.ended_at, self._site.may_leave_at) > LINGERING_S
+        ):
             child.ended_at = float("inf")  # say it once
             text = "has returned, but its process goes on (a thread that is not a daemon?)\n"
             self._outputs["stderr"].feed(child.number, text)
@@ -228,7 +256,15 @@ class ProcessJob:
             return
         child.end()
         self._left = self._left or left
-        self._broadcast("finished", child.number)
+        self._note_finished(child.number)
+
+    def _note_finished(self, rank: int) -> None:
+        """That rank, here or elsewhere, has returned."""
+        self._finished.add(rank)
+        self._site.note_finished(rank, self._finished)
+        self._broadcast("finished", rank)
+        if len(self._finished) == self._site.ranks:
+            self._broadcast("leave")
 
     def _failed(self, failure: Failure, child: Child) -> None:
         child.failed = True
@@ -237,10 +273,22 @@ class ProcessJob:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
             self._broadcast("lost", child.number, failure.summary)
+            self._site.note_end(failure)
         elif self._signals_sent == 0 and failure.summary != self.failure.summary:
             # It was not terminated from here, and has something else to say than the first.
             said = failure.summary.removeprefix(f"rank {child.number} ")  # the label says it
             self._outputs["stderr"].feed(child.number, f"{said}\n")
+
+    def _failed_elsewhere(self, failure: Failure) -> None:
+        """All hosts end with the failure of which node 0 heard first."""
+        mine, self.failure = self.failure, failure
+        if mine is None:
+            self._stop_at = self._stop_at or time.monotonic() + GRACE_S
+            self._broadcast("lost", failure.rank, failure.summary)
+        elif mine.rank == failure.rank:
+            self.failure = mine  # with its traceback
+        elif mine.rank in self._site.here and mine.summary != failure.summary:
+            self._outputs["stderr"].feed(mine.rank, f"{mine.summary}\n")
 
     def _broadcast(self, *message: Any) -> None:
         for child in self._children:

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -29,6 +30,10 @@ from minipar.comm.exchange import SPINS, Exchange
 from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.heap import Heap
+from minipar.comm.history import Parting
+from minipar.comm.host_memory import HostMemory
+from minipar.comm.neighbours import Neighbours
+from minipar.comm.network import Network, connect
 from minipar.comm.process import ProcessTransport
 from minipar.comm.segment import Segment
 from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
@@ -47,20 +52,50 @@ def main() -> None:
     message = receive_message(sock)
     if message is None:
         os._exit(1)
-    _, rank, ranks, timeout_s, work = message
-    memory = Segment(segment, ranks)
-    streams = {r: (memory.ring(rank, r), memory.ring(r, rank)) for r in range(ranks) if r != rank}
-    transport = ProcessTransport(rank, ranks, memory.board(), streams, timeout_s)
+    _, rank, ranks, timeout_s, work, neighbours = message
+    try:
+        transport, network = _transport(rank, ranks, timeout_s, (segment, heap), neighbours)
+    except CommError as error:
+        sys.exit(_report(sock, Failure.of(rank, error), {}))
     os.close(segment)
     os.set_inheritable(heap, False)
-    spins = SPINS if usable_cores() >= ranks else 0
-    transport.share(Exchange(memory, Heap(heap, rank), range(ranks), rank, transport.wait, spins))
-    threading.Thread(target=_listen, args=(sock, transport), daemon=True).start()
+    threading.Thread(target=_listen, args=(sock, transport, network), daemon=True).start()
     os.register_at_fork(after_in_child=partial(_become_a_copy, sock, transport))
     group = Group(transport)
     ambient.world.set(group)
     ambient.recorder.set(Recorder())
-    sys.exit(_work(sock, group, work))
+    sys.exit(_work(sock, group, work, transport, network))
+
+
+def _transport(
+    rank: int,
+    ranks: int,
+    timeout_s: float,
+    memory: tuple[int, int],
+    neighbours: Neighbours | None,
+) -> tuple[ProcessTransport, Network]:
+    """Shared memory to the ranks of this host, connections to those of others.
+
+    memory: the descriptors of segment and heap.  Raises: PeerLost.
+    """
+    descriptor, heap = memory
+    if neighbours is None:
+        here, tcp = range(ranks), {}
+        segment = Segment(descriptor, ranks)
+        board = segment.board()
+        rings = {r: (segment.ring(rank, r), segment.ring(r, rank)) for r in here if r != rank}
+    else:
+        here, tcp = neighbours.shared, connect(rank, neighbours, timeout_s)
+        host = HostMemory(descriptor, here, ranks)
+        segment, board, rings = host.segment, host.board, host.streams(rank)
+    streams = rings | {r: (stream, stream) for r, stream in tcp.items()}
+    transport = ProcessTransport(rank, ranks, board, streams, timeout_s)
+    spins = SPINS if usable_cores() >= len(here) else 0
+    mine = Heap(heap, here.index(rank))
+    exchange = Exchange(segment, mine, here, rank, transport.wait, spins)
+    exchange.board = board
+    transport.share(exchange)
+    return transport, Network(tcp)
 
 
 def _die_with_launcher() -> None:
@@ -84,7 +119,7 @@ def _become_a_copy(sock: socket.socket, transport: ProcessTransport) -> None:
     )
 
 
-def _listen(sock: socket.socket, transport: ProcessTransport) -> None:
+def _listen(sock: socket.socket, transport: ProcessTransport, network: Network) -> None:
     """Turn what the launcher says into the end of waits; without a launcher, end at once."""
     while (message := receive_message(sock)) is not None:
         match message:
@@ -92,38 +127,56 @@ def _listen(sock: socket.socket, transport: ProcessTransport) -> None:
                 transport.note_failure(PeerLost(reason))
             case ("finished", rank):
                 transport.note_finished(rank)
+                network.note_finished(rank)
             case ("deadlock", report):
                 transport.note_failure(Deadlock(report))
             case ("interrupt",):
                 transport.note_failure(Interrupted("the job was interrupted"))
+        if message[0] != "finished":
+            network.may_leave.set()
     os._exit(1)
 
 
-def _work(sock: socket.socket, group: Group, work: tuple[Any, ...]) -> int:
+def _work(
+    sock: socket.socket,
+    group: Group,
+    work: tuple[Any, ...],
+    transport: ProcessTransport,
+    network: Network,
+) -> int:
     """Do the work and report it; the exit code."""
     try:
         kind, *what = work
         result = _run_script(*what) if kind == "script" else _call(group, *what)
-        return _return(sock, group, result)
+        return _return(sock, group, result, transport, network)
     except Interrupted:
         return 130
     except BaseException as error:
         if left_cleanly(error):
-            return _return(sock, group, None)
-        failure = Failure.of(group.rank, error)
-        send_message(sock, "error", failure, group.history.partings)
-        _flush()
-        return failure.exit_code
+            return _return(sock, group, None, transport, network)
+        return _report(sock, Failure.of(group.rank, error), group.history.partings)
 
 
-def _return(sock: socket.socket, group: Group, result: Any) -> int:
+def _return(
+    sock: socket.socket, group: Group, result: Any, transport: ProcessTransport, network: Network
+) -> int:
     if sock.fileno() < 0:  # this is a copy that the rank has forked
         return 0
     left = group.close()
+    network.finish()
     failure = None if left is None else Failure.of(group.rank, left)
     send_message(sock, "result", pickle.dumps(result), failure, group.history.partings)
     _flush()
+    left = network.last_look(transport)
+    if left is not None:
+        send_message(sock, "left", Failure.of(group.rank, left), group.history.partings)
     return 0
+
+
+def _report(sock: socket.socket, failure: Failure, partings: Mapping[Any, Parting]) -> int:
+    send_message(sock, "error", failure, partings)
+    _flush()
+    return failure.exit_code
 
 
 def _call(group: Group, path: list[str], module: str, script: bool, name: str, args: bytes) -> Any:

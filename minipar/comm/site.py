@@ -1,0 +1,58 @@
+"""What the launcher of a host has to do with the rest of its job: a contract.
+
+`sites` has the two that keep it: all ranks are on this host, or other launchers have the others.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+from typing import Any, Protocol
+
+from minipar.comm.board import Board
+from minipar.comm.failure import Failure
+from minipar.comm.neighbours import Neighbours
+
+
+class Site(Protocol):
+    """The ranks that are started here, and their place among all."""
+
+    ranks: int  # of the job
+    here: range  # those started here
+    on_host: int  # ranks that share this host's cores
+    memory: tuple[int, int]  # the descriptors of segment and heap that they share
+    board: Board
+    may_leave_at: float  # when a rank that has returned may go: 0 at once, inf not yet
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Where other launchers may be heard."""
+
+    def neighbours(self, rank: int) -> Neighbours | None:
+        """What a rank started here has to know of others; None if all are here."""
+
+    def started(self) -> None:
+        """The ranks have inherited what they need, or will not be started any more."""
+
+    def deadlock(self, finished: Collection[int]) -> str | None:
+        """The report of a deadlock, if one is seen."""
+
+    def left(self) -> Failure | None:
+        """A collective that some ranks made and others left out, when all have returned."""
+
+    def hear(self) -> list[tuple[Any, ...]]:
+        """What other launchers say, as `Nodes.hear` has it."""
+
+    def note_finished(self, rank: int, finished: Collection[int]) -> None:
+        """That rank, of this host or another, has returned, as all `finished` have."""
+
+    def note_end(self, failure: Failure | None) -> None:
+        """A rank of this host has failed, or all have ended well."""
+
+    def settled(self) -> bool:
+        """Whether it is known how the job has ended everywhere."""
+
+    def interrupt(self) -> None:
+        """Ctrl-C was pressed."""
+
+    def close(self) -> None: ...
