@@ -64,14 +64,14 @@ class Recorder:
     def __init__(self) -> None:
         self._ring: list[list[Any]] = [[]] * KEPT
         self._count = 0
-        self._logs: tuple[Log, ...] = ()
+        self.logs: tuple[Log, ...] = ()  # those that are being kept at the moment
 
     def take(self, record: list[Any]) -> list[Any]:
         """Keep a record: a list with the fields of an Event."""
         self._ring[self._count % KEPT] = record
         self._count += 1
-        if self._logs and record[1] != EVERYBODY:
-            for log in self._logs:
+        if self.logs and record[1] != EVERYBODY:
+            for log in self.logs:
                 log.take(record)
         return record
 
@@ -80,16 +80,11 @@ class Recorder:
         n = min(n, self._count, KEPT)
         return [Event(*self._ring[i % KEPT]) for i in range(self._count - n, self._count)]
 
-    @property
-    def watched(self) -> bool:
-        """Whether somebody keeps a log at the moment."""
-        return bool(self._logs)
-
     def add_log(self, log: Log) -> None:
-        self._logs = (*self._logs, log)
+        self.logs = (*self.logs, log)
 
     def remove_log(self, log: Log) -> None:
-        self._logs = tuple(other for other in self._logs if other is not log)
+        self.logs = tuple(other for other in self.logs if other is not log)
 
 
 @contextmanager

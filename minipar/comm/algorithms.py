@@ -8,6 +8,7 @@ is buf[cuts[c]:cuts[c + 1]]; (link, rows, received) for all_to_all; (link) for b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 from minipar.array import Array
@@ -83,6 +84,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
 )
 
 
+@lru_cache(maxsize=1024)
 def pick(op: str, algorithm: Choice, nbytes: int, ranks: int, medium: str) -> tuple[str, Algorithm]:
     """The algorithm for a call: its name and its function.
 

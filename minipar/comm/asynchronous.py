@@ -65,21 +65,16 @@ class Worker:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._queue: deque[Handle] = deque()
+        self.queue: deque[Handle] = deque()  # calls that wait, or are under way
         self._arrived = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
         self._failed: Handle | None = None  # the first one
         self._ending = False
 
-    @property
-    def busy(self) -> bool:
-        """Whether a call is queued or under way."""
-        return bool(self._queue)
-
     def submit(self, work: Callable[[], Any], call: Call) -> Handle:
         """Queue work(), which carries out that call."""
         handle = Handle(self._transport, work, call)
-        self._queue.append(handle)
+        self.queue.append(handle)
         if self._thread is None:
             name = f"rank {self._transport.rank}, asynchronous calls"
             target = copy_context().run
@@ -97,8 +92,8 @@ class Worker:
         """
         if self._thread is None:
             return
-        if self._queue:
-            self._queue[-1].wait()
+        if self.queue:
+            self.queue[-1].wait()
         self._ending = True
         self._arrived.release()
         if self._failed is not None and not self._failed.asked:
@@ -107,11 +102,11 @@ class Worker:
     def _run(self) -> None:
         with self._transport.second_thread() as wait_for_work:
             while True:
-                wait_for_work(self._arrived, lambda: bool(self._queue) or self._ending)
-                if not self._queue:
+                wait_for_work(self._arrived, lambda: bool(self.queue) or self._ending)
+                if not self.queue:
                     return
-                handle = self._queue[0]
+                handle = self.queue[0]
                 handle.carry_out(None if self._failed is None else self._failed.error)
                 if handle.error is not None:
                     self._failed = self._failed or handle
-                self._queue.popleft()
+                self.queue.popleft()

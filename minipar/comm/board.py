@@ -18,6 +18,7 @@ RECORD = struct.Struct(f"<16s{MAX_SIGNATURE}s{SITE_BYTES}s")  # op, signature, s
 RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding after it
 HEAD_BYTES = 64
 NOTICE_BYTES = HEAD_BYTES + KEPT_CALLS * RECORD_BYTES
+NOTICE_WORDS, HEAD_WORDS, RECORD_WORDS = NOTICE_BYTES // 8, HEAD_BYTES // 8, RECORD_BYTES // 8
 WAITS, WHOM, CALLS, SECOND = 0, 1, 2, 3  # places in the head, in words of 8 bytes
 
 
@@ -26,50 +27,51 @@ class Board:
 
     def __init__(self, memory: memoryview) -> None:
         self._memory, self._numbers = memory, memory.cast("q")
-        self._written: dict[int, list[str]] = {}  # by the place of a record
+        self._written: dict[int, tuple[str, ...]] = {}  # by the place of a record
 
     def write(self, rank: int, call: Call) -> None:
         """Say what this rank is doing."""
-        numbers, counter = self._numbers, rank * NOTICE_BYTES // 8 + CALLS
-        group, sequence, *texts = call
+        numbers, counter = self._numbers, rank * NOTICE_WORDS + CALLS
         count = numbers[counter]
-        start = rank * NOTICE_BYTES + HEAD_BYTES + count % KEPT_CALLS * RECORD_BYTES
-        numbers[start // 8] = group
-        numbers[start // 8 + 1] = sequence
-        if self._written.get(start) != texts:  # in a loop it is mostly the same call
-            self._written[start] = texts
+        place = rank * NOTICE_WORDS + HEAD_WORDS + count % KEPT_CALLS * RECORD_WORDS
+        numbers[place] = call[0]
+        numbers[place + 1] = call[1]
+        texts = call[2:]
+        if self._written.get(place) != texts:  # in a loop it is mostly the same call
+            self._written[place] = texts
             raw = RECORD.pack(*(text.encode()[-SITE_BYTES:] for text in texts))
-            self._memory[start + 16 : start + 16 + RECORD.size] = raw
+            start = 8 * place + 16
+            self._memory[start : start + RECORD.size] = raw
         numbers[counter] = count + 1
 
     def begin_wait(self, rank: int, whom: int) -> None:
         """Say that this rank waits, and for whom."""
-        place = rank * NOTICE_BYTES // 8
+        place = rank * NOTICE_WORDS
         self._numbers[place + WHOM] = whom
         self._numbers[place + WAITS] += 1
 
     def end_wait(self, rank: int) -> None:
-        self._numbers[rank * NOTICE_BYTES // 8 + WAITS] += 1
+        self._numbers[rank * NOTICE_WORDS + WAITS] += 1
 
     def second_turns(self, rank: int) -> None:
         """The second thread of this rank begins or ends a piece of work, or a wait in it."""
-        self._numbers[rank * NOTICE_BYTES // 8 + SECOND] += 1
+        self._numbers[rank * NOTICE_WORDS + SECOND] += 1
 
     def second(self, rank: int) -> int:
         """How often it has done so: even while it waits or has no work."""
-        return self._numbers[rank * NOTICE_BYTES // 8 + SECOND]
+        return self._numbers[rank * NOTICE_WORDS + SECOND]
 
     def waits(self, rank: int) -> int:
         """How many waits of that rank have begun or ended: odd while it waits."""
-        return self._numbers[rank * NOTICE_BYTES // 8 + WAITS]
+        return self._numbers[rank * NOTICE_WORDS + WAITS]
 
     def waits_for(self, rank: int) -> int:
         """The rank that it waits for, or did when it last waited."""
-        return self._numbers[rank * NOTICE_BYTES // 8 + WHOM]
+        return self._numbers[rank * NOTICE_WORDS + WHOM]
 
     def last(self, rank: int) -> list[Call]:
         """The last calls of that rank, up to KEPT_CALLS, in order."""
-        count = self._numbers[rank * NOTICE_BYTES // 8 + CALLS]
+        count = self._numbers[rank * NOTICE_WORDS + CALLS]
         return [self._call(rank, i) for i in range(max(0, count - KEPT_CALLS), count)]
 
     def read(self, rank: int) -> str:

@@ -65,9 +65,12 @@ def flat_all_reduce(link: Link, buf: Array) -> None:
     buf:    a flat array, the same length and dtype on every rank.
     Cost:   (p-1)·(α + n·β + n·γ), one round in which all wait for all: for small arrays
     """
-    circle = common(link)
-    for (block,) in blocks([buf], circle.room):
-        add_like_a_tree(link, block, circle.show([block] * link.size))
+    circle, p = common(link), link.size
+    if buf.nbytes <= circle.room:  # always, but for a call that names this algorithm
+        add_like_a_tree(link, buf, circle.show([buf] * p))
+    else:
+        for (block,) in blocks([buf], circle.room):
+            add_like_a_tree(link, block, circle.show([block] * p))
     circle.release()
 
 

@@ -153,9 +153,9 @@ def as_bytes(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def call_site() -> str:
-    """file:line of the nearest caller outside minipar/comm."""
-    frame = sys._getframe(1)
+def call_site(skip: int = 0) -> str:
+    """file:line of the nearest caller outside minipar/comm.  skip: callers known to be inside."""
+    frame = sys._getframe(1 + skip)
     while (outer := frame.f_back) is not None and frame.f_code.co_filename.startswith(OWN_FOLDER):
         frame = outer
     return _site(frame.f_code.co_filename, frame.f_lineno)

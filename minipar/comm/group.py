@@ -15,6 +15,7 @@ PeerLost, CommTimeout, Deadlock.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from minipar.comm.subgroups import Serials, entry, group_number, members
 from minipar.comm.transport import Transport
 from minipar.comm.wiring import Link, even_cuts, seen_from
 from minipar.errors import CallMismatch, UsageError
+
+SAME_AS = MappingProxyType({"split": "all_gather", "subgroup": "all_gather"})
 
 
 class Group(Pairs):
@@ -334,9 +337,9 @@ class Group(Pairs):
         combine: Callable[..., Array] = np.add,
     ) -> tuple[Algorithm, CallLink, Link]:
         """The algorithm of a collective call, its link, and the link as seen from the root."""
-        self._check_peer(op, root)
-        kind = "all_gather" if op in ("split", "subgroup") else op
-        name, run = pick(kind, algorithm, nbytes, self.size, self._medium)
+        if root:
+            self._check_peer(op, root)
+        name, run = pick(SAME_AS.get(op, op), algorithm, nbytes, self.size, self._medium)
         call = self._calls.collective(op, signature, name, combine)
         return run, call, seen_from(call, root) if root else call
 
@@ -344,7 +347,7 @@ class Group(Pairs):
         self, link: CallLink, nbytes: int, work: Callable[[], Any], async_op: bool
     ) -> Any:
         """Do the work now, or hand it to the second thread: always, if that has other work left."""
-        if not async_op and not self._worker.busy:
+        if not async_op and not self._worker.queue:
             return link.carry_out(work, nbytes)
         handle = self._worker.submit(lambda: link.carry_out(work, nbytes), link.call)
         return handle if async_op else handle.wait()

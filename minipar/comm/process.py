@@ -69,6 +69,7 @@ class ProcessTransport(Transport):
         self._lock = threading.Lock()  # a rank may have a second thread (`asynchronous`)
         self._second: int | None = None  # its identity
         self._shared: Exchange | None = None
+        self._near: list[Incoming] = []  # the streams from ranks of this host
         # Arrays that were sent by saying where they are, which must live until they are fetched.
         self._lending: list[tuple[np.ndarray, Callable[[], bool]]] = []
         self._failure: CommError | None = None
@@ -138,14 +139,16 @@ class ProcessTransport(Transport):
     def share(self, exchange: Exchange) -> None:
         """From now on the ranks of this host show each other arrays through this."""
         self._shared = exchange
+        self._near = [s for rank, s in self._streams.items() if rank in exchange.here]
 
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         return None if self._shared is None else self._shared.circle(ranks)
 
     def stranger(self, call: Call) -> Message | None:
-        here = () if self._shared is None else self._shared.here
-        if any(rank != self.rank and self._streams[rank].readable() for rank in here):
-            self._move()
+        for stream in self._near:
+            if stream.readable():
+                self._move()
+                break
         return self._mailbox.contradiction(call)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

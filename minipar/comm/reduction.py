@@ -32,7 +32,8 @@ HALF = ("float16", "bfloat16")
 
 def reduction_for(call: str, op: str, x: Array) -> Reduction:
     """The Reduction for arrays like x; made once for each kind."""
-    return _made(call, op, x.shape, x.dtype, array_module(x))
+    module = np if type(x) is np.ndarray else array_module(x)
+    return _made(call, op, x.shape, x.dtype, module)
 
 
 class Reduction:

@@ -72,6 +72,7 @@ class Incoming:
     def __init__(self, src: int, stream: Reader, mailbox: Mailbox, fetch: Fetch) -> None:
         """fetch: what copies a payload that lies in the sender's heap."""
         self._src, self._stream, self._mailbox, self._fetch = src, stream, mailbox, fetch
+        self.readable = stream.readable
         self._raw = bytearray(HEADER_BYTES)
         self._begin()
 
@@ -131,9 +132,6 @@ class Incoming:
         except CommError as error:
             self._error = error
             raise
-
-    def readable(self) -> bool:
-        return self._stream.readable()
 
 
 def _room_for(header: Header) -> np.ndarray:

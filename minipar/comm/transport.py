@@ -190,7 +190,7 @@ class Mailbox:
         It belongs to our call's number or an earlier one, and yet is not part of our call. So it
         need not wait until the rank that this one happens to wait for has something to say.
         """
-        arrived = self._arrived[call.lane]
+        arrived = self._arrived.get((call[0], False))
         if not arrived or call.op in ("send", "recv"):
             return None
         for message in list(arrived):

@@ -74,7 +74,10 @@ def test_a_rank_that_computes_is_no_deadlock():
 @pytest.mark.parametrize("backend", ["local", "process"])
 @pytest.mark.parametrize("how", ["each is root", "last call left out"])
 def test_a_collective_that_some_left_out_is_found_when_all_have_returned(how, backend):
-    with pytest.raises(CallMismatch, match=r"(never took part in rank .'s|, expected from . .*) broadcast|from . int64"):
+    with pytest.raises(
+        CallMismatch,
+        match=r"(never took part in rank .'s|, expected from . .*) broadcast|from . int64",
+    ):
         minipar.run(ranks.left_out, 3, args=(how,), backend=backend)
 
 
