@@ -23,6 +23,7 @@ Order of stores: as in `byte_ring`; a note is complete before its number is ther
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import permutations
@@ -43,7 +44,8 @@ CELL = CELL_BYTES // 8  # words of a cell: two notes (number, place, call), then
 PLACE, WORD, TAKEN, FETCHED = 1, 2, 6, 7
 PRIVATE = SLOTS  # as a place: nothing is shown; below: a slot; above: where in the heap
 LINE = 64  # pieces in a slot begin at cache lines
-SPINS = 1000  # looks at a cell before the wait becomes a patient one: some 50 µs
+SPINS = 1000  # looks at a cell before its core is offered to others: some 50 µs
+YIELDS = 200  # looks at a cell after that, before the wait becomes a patient one
 KEPT_VIEWS = 4096
 Wait = Callable[[Callable[[], bool], int, Call], None]
 
@@ -57,7 +59,7 @@ class Exchange:
         """here: the world ranks of this host.  wait: a transport's.  spins: 0 if cores are few."""
         self.here, self.rank, self.place = tuple(here), rank, here.index(rank)
         self.board: Board = segment.board()
-        self.heap, self.spins, self._wait = heap, spins, wait
+        self.heap, self.spins, self.yields, self._wait = heap, spins, YIELDS, wait
         self.cells = segment.cells().cast("Q")
         self.uses = [0] * len(here)  # so far, with each rank of the host
         self._lent = [0] * len(here)  # arrays so far, to each of them
@@ -131,6 +133,10 @@ class Exchange:
         """Wait until that cell, which that rank writes, has reached the number."""
         cells = self.cells
         for _ in range(self.spins):
+            if cells[cell] >= number:
+                return
+        for _ in range(self.yields):
+            os.sched_yield()
             if cells[cell] >= number:
                 return
         self._wait(lambda: cells[cell] >= number, rank, call)

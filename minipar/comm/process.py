@@ -162,7 +162,7 @@ class ProcessTransport(Transport):
         self._second = threading.get_ident()
         self._board.second_turns(self.rank)
         if self._shared is not None:
-            self._shared.spins = 0
+            self._shared.spins = self._shared.yields = 0
         try:
             yield self._wait_for_work
         finally:
