@@ -193,11 +193,12 @@ def _add_run(verbs: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from minipar.comm import hosts, script
+    from minipar.comm import script
+    from minipar.comm.hosts import plan
 
     for word in set(arguments.arguments) & set(arguments.options):
         print(f"minipar: {word} stands after the script, so it goes to the script", file=sys.stderr)
-    meeting = hosts.asked_for(
+    meeting = plan.asked_for(
         arguments.nnodes,
         arguments.node_rank,
         arguments.rendezvous,
@@ -206,7 +207,7 @@ def _run(arguments: argparse.Namespace) -> int:
         os.environ,
     )
     if meeting is None and arguments.ranks is None:
-        meeting = hosts.found(arguments.backend, arguments.timeout, os.environ)
+        meeting = plan.found(arguments.backend, arguments.timeout, os.environ)
     return script.run_script(
         arguments.script,
         arguments.arguments,

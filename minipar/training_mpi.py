@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from minipar import ambient
-from minipar.comm import mpi_job
 from minipar.comm.environment import rank_environment
 from minipar.comm.failure import left_cleanly
 from minipar.comm.group import Group
-from minipar.comm.mpi_start import need_mpi4py
+from minipar.comm.mpi import job as mpi_job
+from minipar.comm.mpi.start import need_mpi4py
 from minipar.comm.started import Place, under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.config import Config

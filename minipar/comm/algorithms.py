@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 from minipar.array import Array
 from minipar.comm import collectives as ring
-from minipar.comm import direct, halving_doubling, naive, native, tree
+from minipar.comm import direct, halving_doubling, naive, tree
 from minipar.comm.choose import choose
+from minipar.comm.mpi import native
 from minipar.comm.wiring import Link, pieces
 from minipar.errors import UsageError
 

@@ -25,11 +25,11 @@ from minipar.comm.environment import open_standard_streams
 from minipar.comm.failure import Failure, add_notes, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.history import History, first_partings
+from minipar.comm.hosts.nodes import Nodes
+from minipar.comm.hosts.sites import OneHost, SeveralHosts
 from minipar.comm.local import LocalTransport, LocalWorld
-from minipar.comm.nodes import Nodes
 from minipar.comm.output import Output
 from minipar.comm.site import Site
-from minipar.comm.sites import OneHost, SeveralHosts
 from minipar.comm.supervisor import ProcessJob, sigterm_interrupts
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError

@@ -20,7 +20,7 @@ from minipar.array import Array, describe, is_array
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
 from minipar.comm.history import History
 from minipar.comm.mismatch import mismatch
-from minipar.comm.native import Native
+from minipar.comm.mpi.native import Native
 from minipar.comm.transport import ANY, Message, Pending, Transport
 from minipar.comm.wiring import Circle
 from minipar.errors import UsageError

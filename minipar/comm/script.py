@@ -11,11 +11,11 @@ from typing import IO, Any
 from minipar import ambient
 from minipar.comm.failure import Failure
 from minipar.comm.group import Group
+from minipar.comm.hosts.meeting import Meeting
+from minipar.comm.hosts.rendezvous import meet
 from minipar.comm.launch import check, run_processes, run_threads, script_work
-from minipar.comm.meeting import Meeting
-from minipar.comm.mpi_start import become_rank
+from minipar.comm.mpi.start import become_rank
 from minipar.comm.output import Output
-from minipar.comm.rendezvous import meet
 from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import UsageError

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from minipar.comm.board import Board
 from minipar.comm.failure import Failure
-from minipar.comm.neighbours import Neighbours
+from minipar.comm.hosts.neighbours import Neighbours
 
 
 class Site(Protocol):

@@ -31,9 +31,9 @@ from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.heap import Heap
 from minipar.comm.history import Parting
-from minipar.comm.host_memory import HostMemory
-from minipar.comm.neighbours import Neighbours
-from minipar.comm.network import Network, connect
+from minipar.comm.hosts.host_memory import HostMemory
+from minipar.comm.hosts.neighbours import Neighbours
+from minipar.comm.hosts.network import Network, connect
 from minipar.comm.process import ProcessTransport
 from minipar.comm.segment import Segment
 from minipar.errors import CommError, Deadlock, Interrupted, PeerLost

@@ -6,9 +6,9 @@ import atexit
 import os
 
 from minipar import ambient
-from minipar.comm import mpi_job
 from minipar.comm.group import Group
 from minipar.comm.local import LocalTransport, LocalWorld
+from minipar.comm.mpi import job
 
 
 def init() -> Group:
@@ -19,9 +19,9 @@ def init() -> Group:
     """
     group = ambient.world.get()
     if group is None:
-        transport = mpi_job.join(os.environ)
+        transport = job.join(os.environ)
         group = Group(transport or LocalTransport(LocalWorld(1), 0))
         if transport is not None:
-            atexit.register(mpi_job.finish, transport, group.close)
+            atexit.register(job.finish, transport, group.close)
         ambient.world.set(group)
     return group

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import minipar
-from minipar.comm import mpi_streams
+from minipar.comm.mpi import streams
 from minipar.errors import UsageError
 from minipar.events import recording
 from tests.comm import ranks
@@ -83,7 +83,7 @@ def bfloat16():
 
 
 def in_pieces(group):
-    mpi_streams.PIECE_BYTES = 50_000
+    streams.PIECE_BYTES = 50_000
     ranks.conformance(group)
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from minipar import ambient, init
-from minipar.comm import mpi_start
+from minipar.comm.mpi import start
 from minipar.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def test_plain_python_is_one_rank_and_always_the_same_group():
 
 
 def test_under_mpirun_a_missing_mpi4py_is_told_and_not_taken_for_one_rank(monkeypatch):
-    monkeypatch.setattr(mpi_start, "find_spec", lambda name: None)
+    monkeypatch.setattr(start, "find_spec", lambda name: None)
     monkeypatch.setattr(os, "environ", {"PMI_RANK": "0", "PMI_SIZE": "2"})
     with pytest.raises(UsageError, match="pip install mpi4py"):
         contextvars.Context().run(init)

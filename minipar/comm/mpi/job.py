@@ -1,0 +1,128 @@
+"""The beginning and the end of a rank under MPI.
+
+It ends well when all ranks return. If one fails, everybody is to stop within two seconds, and the
+last that the user reads is the traceback of that rank:
+
+    the rank that failed      FAILED ->                            prints its traceback; exit code
+    all others                         print a line; -> STOPPED                     wait for the end
+
+If two fail at once, the lower one counts. Whoever does not answer in GRACE_S (it computes, say) is
+ended by MPI.Abort. A rank of a failed job leaves without MPI_Finalize, which would wait for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import NoReturn
+
+from minipar.comm.environment import THREAD_VARIABLES
+from minipar.comm.failure import Failure
+from minipar.comm.mpi.notices import Kind, Notice
+from minipar.comm.mpi.start import need_mpi4py
+from minipar.comm.mpi.transport import MpiTransport
+from minipar.comm.started import under_mpi
+from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.errors import CallMismatch
+
+GRACE_S = 1.0
+
+
+def join(environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S) -> MpiTransport | None:
+    """For a script started by plain `python` under mpirun: its end of the job; None elsewhere.
+
+    An exception that nobody catches ends the whole job from now on. (What cannot be seen from here
+    is the code of a sys.exit.)
+    """
+    place = under_mpi(environ)
+    if place is None:
+        return None
+    need_mpi4py()
+    transport = MpiTransport(timeout_s=timeout_s)
+    set_before = any(name in environ for name in THREAD_VARIABLES)
+    if transport.rank == 0 and transport.size > 1 and not set_before:
+        print(
+            "minipar: NumPy was imported before the number of its threads could be set; "
+            "`mpirun -n N minipar run script.py` sets it",
+            file=sys.stderr,
+        )
+
+    def hook(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+        fail(transport, error)
+
+    sys.excepthook = hook
+    return transport
+
+
+def finish(transport: MpiTransport, close: Callable[[], CallMismatch | None]) -> None:
+    """This rank has returned: wait for the others.  Does not return if the job fails.
+
+    close: of its group.
+    """
+    try:
+        left = close()
+    except BaseException as error:
+        if transport.failed:
+            _stop(transport, "")  # it has nothing to say: its work was done
+        fail(transport, error)
+    if left is not None:
+        fail(transport, left)
+
+
+def fail(transport: MpiTransport, error: BaseException) -> NoReturn:
+    """This rank has raised: end the job, as above."""
+    failure = Failure.of(transport.rank, error)
+    if transport.failed:
+        _stop(transport, failure.summary)
+    others = set(range(transport.size)) - {transport.rank}
+    transport.tell(sorted(others), Notice(Kind.FAILED, failure.summary, failure.exit_code))
+
+    def outranked() -> bool:
+        return any(rank < transport.rank for rank in transport.failed)
+
+    def all_know() -> bool:
+        return others <= transport.stopped | transport.finished.keys()
+
+    _listen(transport, lambda: outranked() or all_know())
+    if outranked():
+        _stop(transport, failure.summary)
+    failure.show(transport.size)
+    _flush()
+    if not all_know():
+        transport.abort(failure.exit_code)
+    os._exit(failure.exit_code)
+
+
+def _stop(transport: MpiTransport, line: str) -> NoReturn:
+    """Another rank has failed: say so in a line, tell it, and wait to be ended."""
+    if line:
+        print(f"[rank {transport.rank}] {line}", file=sys.stderr)
+    _flush()
+    told: set[int] = set()
+
+    def answered() -> bool:
+        new = transport.failed.keys() - told
+        transport.tell(sorted(new), Notice(Kind.STOPPED))
+        told.update(new)
+        return False
+
+    _listen(transport, answered)
+    os._exit(transport.failed[min(transport.failed)].code)
+
+
+def _listen(transport: MpiTransport, enough: Callable[[], bool]) -> None:
+    """Until that is enough, or for GRACE_S."""
+    until = time.monotonic() + GRACE_S
+    while not enough() and time.monotonic() < until:
+        if not transport.move():
+            time.sleep(0.001)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a script may have put anything in their place
+            stream.flush()

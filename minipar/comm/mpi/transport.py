@@ -1,0 +1,269 @@
+"""Ranks as MPI started them: minipar's own algorithms, over nothing but MPI's send and receive.
+
+MPI moves bytes between two ranks; what is sent to whom and when is decided here, as on every other
+backend. A rank that waits looks at everything that has arrived for it, so two opposite sends do not
+block each other, however large they are.
+
+There is no launcher of ours that sees ranks end. So they tell each other (`notices`): a rank that
+fails says so to all others, whose waits end; one that returns says that, too. And since nobody can
+read another rank's board over a network, a rank that has waited for long asks what it is doing.
+
+Left out on purpose: watching for deadlocks (a wait ends after timeout_s), and ranks that are killed
+(MPI's own launcher sees that, and ends the job).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minipar.comm.backoff import Backoff, wait_until
+from minipar.comm.frame import Call, header_for
+from minipar.comm.mpi import notices
+from minipar.comm.mpi.notices import Kind, Notice
+from minipar.comm.mpi.streams import HEAD, Arriving, Comm, Sending
+from minipar.comm.transport import (
+    ANY,
+    BUFFERED_BYTES,
+    DEFAULT_TIMEOUT_S,
+    Mailbox,
+    Message,
+    Pending,
+    Receive,
+    Transport,
+    WaitForWork,
+    pending_receive,
+)
+from minipar.errors import CallMismatch, PeerLost, UsageError
+
+KEPT_MESSAGES = 64  # sends up to BUFFERED_BYTES per receiver of which a copy waits for it
+ANSWER_WITHIN_S = 0.2
+TAGS = 1 << 15  # MPI promises tags below that
+
+
+class MpiTransport(Transport):
+    """One rank's end of a private communicator."""
+
+    backend = "mpi"
+
+    def __init__(
+        self, comm: Comm = None, timeout_s: float = DEFAULT_TIMEOUT_S, check: bool = True
+    ) -> None:
+        """comm: all its ranks make a transport at the same time; None: all ranks there are.
+
+        check: whether the ranks compare their calls before a `native` one.
+        """
+        from mpi4py import MPI
+
+        self._comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
+        self._comm.Set_errhandler(MPI.ERRORS_RETURN)  # as Python exceptions
+        self._status = MPI.Status()
+        self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        self.timeout_s, self.check_native = timeout_s, check
+        self._mailbox = Mailbox()
+        self._sending: list[Sending] = []
+        self._telling: list[tuple[Any, bytes]] = []  # notices under way
+        self._arriving = {r: Arriving(self._comm, r, self._mailbox) for r in self._others()}
+        self._communicators: dict[int, Comm] = {}
+        self._doing: object = "none yet"
+        self._lock = threading.RLock()  # a rank may have a second thread (`asynchronous`)
+        self._second = False
+        self._answers: dict[int, str] = {}
+        self.failed: dict[int, Notice] = {}  # by rank, in the order in which they told
+        self.finished: dict[int, str] = {}  # by rank: its last call
+        self.stopped: set[int] = set()
+
+    def _others(self) -> list[int]:
+        return [r for r in range(self.size) if r != self.rank]
+
+    # -- the contract ------------------------------------------------------------------------
+
+    def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
+        header = header_for(call, array)
+        if dst == self.rank:
+            with self._lock:
+                self._mailbox.deliver(Message(dst, header, array.copy()))
+            return Pending(self, lambda: True, dst, call)
+        with self._lock:
+            waiting = sum(sending.dst == dst for sending in self._sending)
+            keep = array.nbytes <= BUFFERED_BYTES and waiting < KEPT_MESSAGES
+            sending = Sending(self._comm, dst, header, array.copy() if keep else array)
+            if not sending.look():
+                self._sending.append(sending)
+        return Pending(self, lambda: keep or sending.over, dst, call)
+
+    def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
+        with self._lock:
+            return pending_receive(self, self._mailbox, Receive(src, call, out), call)
+
+    def poll(self, src: int, call: Call) -> bool:
+        self.progress()
+        return self._mailbox.holds(src, call)
+
+    def progress(self) -> None:
+        self._raise_failure(None)
+        self.move()
+
+    def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        wait_until(
+            ready,
+            self.move,
+            partial(self.check, whom, call),
+            partial(self._waiting_for, whom, call),
+            self.timeout_s,
+            gentle=self._second,
+        )
+
+    def check(self, whom: int, call: Call) -> None:
+        self._raise_failure(call)
+        if self.finished:
+            self._raise_if_gone(whom, call)
+
+    def announce(self, call: Call) -> None:
+        self._doing = call
+
+    def begin_second_thread(self) -> None:
+        from mpi4py import MPI
+
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise UsageError("async_op=True needs an MPI library built for MPI_THREAD_MULTIPLE")
+
+    @contextmanager
+    def second_thread(self) -> Iterator[WaitForWork]:
+        self._second = True
+        yield _wait_for_work
+
+    def close(self) -> CallMismatch | None:
+        """Tell the others that this rank has returned; stay until all have, and have got what was
+        sent to them: MPI must not be left with messages under way.
+
+        Returns: the error of a message that nobody has asked for.  Raises: PeerLost.
+        """
+        self.tell(self._others(), Notice(Kind.FINISHED, str(self._doing)))
+        backoff = Backoff()
+        while not self._all_done():
+            self._raise_failure(None)
+            if self.move():
+                backoff.spins = 0
+            else:
+                backoff.pause()
+        did = f"the last call of rank {self.rank}: {self._doing}"
+        return self._mailbox.never_taken(self.rank, lambda call: did)
+
+    def _all_done(self) -> bool:
+        arriving = any(a.under_way for a in self._arriving.values())
+        return len(self.finished) == self.size - 1 and not (
+            self._sending or self._telling or arriving
+        )
+
+    # -- for `native` -------------------------------------------------------------------------
+
+    def communicator(self, ident: int, ranks: tuple[int, ...]) -> Comm:
+        """MPI's communicator of that group; all its ranks ask for it at the same time."""
+        if ident not in self._communicators:
+            group = self._comm.Get_group().Incl(ranks)
+            self._communicators[ident] = self._comm.Create_group(group, ident % TAGS)
+        return self._communicators[ident]
+
+    def abort(self, code: int) -> None:
+        """Have MPI end all ranks, this one too."""
+        self._comm.Abort(code)
+
+    # -- moving bytes -------------------------------------------------------------------------
+
+    def move(self) -> bool:
+        """Take in what has come, and let go of what has gone; whether there was anything."""
+        if not self._lock.acquire(blocking=False):
+            return False  # the other thread is at it
+        try:
+            return self._move()
+        finally:
+            self._lock.release()
+
+    def _move(self) -> bool:
+        moved = False
+        while (probed := self._comm.Improbe(tag=HEAD, status=self._status)) is not None:
+            head, src = bytearray(self._status.Get_count()), self._status.Get_source()
+            probed.Recv(head)
+            moved = True
+            if notices.is_notice(head):
+                self._hear(src, notices.unpack(head))
+            else:
+                self._arriving[src].hear(head)
+        for arriving in self._arriving.values():
+            moved |= arriving.under_way and arriving.pull()
+        if self._sending:
+            self._sending = [sending for sending in self._sending if not sending.look()]
+        if self._telling:
+            self._telling = [pair for pair in self._telling if not pair[0].Test()]
+        return moved
+
+    # -- what ranks tell each other -------------------------------------------------------------
+
+    def tell(self, ranks: list[int], notice: Notice) -> None:
+        raw = notices.pack(notice)
+        with self._lock:
+            self._telling += [(self._comm.Isend(raw, rank, HEAD), raw) for rank in ranks]
+
+    def _hear(self, src: int, notice: Notice) -> None:
+        match notice:
+            case Notice(Kind.FAILED):
+                self.failed[src] = notice
+            case Notice(Kind.STOPPED):
+                self.stopped.add(src)
+            case Notice(Kind.FINISHED, text):
+                self.finished[src] = text
+            case Notice(Kind.ASK):
+                self.tell([src], Notice(Kind.DOING, str(self._doing)))
+            case Notice(Kind.DOING, text):
+                self._answers[src] = text
+
+    def _last_call_of(self, rank: int) -> str:
+        """Its answer to the question; a rank that computes, or is stopped, gives none."""
+        if rank in self.finished:
+            return self.finished[rank]
+        self._answers.pop(rank, None)
+        self.tell([rank], Notice(Kind.ASK))
+        until = time.monotonic() + ANSWER_WITHIN_S
+        while rank not in self._answers and time.monotonic() < until:
+            self.move()
+        return self._answers.get(rank, "unknown, since it does not answer (it computes, or hangs)")
+
+    # -- giving up ----------------------------------------------------------------------------
+
+    def _raise_failure(self, call: Call | None) -> None:
+        if self.failed:
+            first, *_ = self.failed.values()
+            if call is None:
+                raise PeerLost(first.text)
+            raise PeerLost(f"{first.text.rstrip('.')}; rank {self.rank} was in {call}")
+
+    def _raise_if_gone(self, whom: int, call: Call) -> None:
+        """A rank that has returned sends nothing more once its last message has arrived."""
+        awaited = self._arriving.keys() if whom == ANY else {whom}
+        if not awaited <= self.finished.keys() or any(self._arriving[r].under_way for r in awaited):
+            return
+        last = ", ".join(f"rank {r}: {self.finished[r]}" for r in sorted(awaited))
+        raise PeerLost(
+            f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last})"
+            f"{self._mailbox.unasked(whom)}.\n"
+            "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
+        )
+
+    def _waiting_for(self, whom: int, call: Call, waited: float) -> str:
+        them = f"rank {whom}" if whom != ANY else "any rank"
+        last = self._last_call_of(whom) if whom != ANY else "unknown"
+        return (
+            f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
+            f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
+        )
+
+
+def _wait_for_work(arrived: threading.Semaphore, _: Callable[[], bool]) -> None:
+    arrived.acquire()
