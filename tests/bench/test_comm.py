@@ -93,6 +93,7 @@ def test_rows_of_a_small_run():
             assert row["predicted_seconds"] == pytest.approx(chain.seconds(*numbers))
 
 
+@pytest.mark.slow
 def test_all_algorithms_on_more_ranks_that_take_turns():
     plan = Plan(
         ranks=3, ops=["broadcast", "send_recv"], sizes=[12], algorithms=["default", "all"],

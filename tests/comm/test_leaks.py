@@ -63,6 +63,7 @@ def marked(tmp_path):
     return Marked(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_when_the_launcher_is_ended(number, marked, tmp_path):
     with started(marked.command("busy", 2, str(tmp_path)), env=marked.env) as job:
@@ -73,6 +74,7 @@ def test_when_the_launcher_is_ended(number, marked, tmp_path):
     marked.assert_nothing_is_left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_what_ranks_have_started_ends_with_the_launcher(number, marked, tmp_path):
     """SIGTERM once ended the launcher at once, and what the ranks had started was left behind."""

@@ -148,7 +148,7 @@ def test_large_results_and_results_that_cannot_be_sent():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("fn", ["busy", "waiting"])
+@pytest.mark.parametrize("fn", ["busy", pytest.param("waiting", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_launcher_is_stopped(tmp_path, fn, number):
     with launched(fn, 3, tmp_path) as launcher:

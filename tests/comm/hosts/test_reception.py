@@ -41,6 +41,7 @@ class Host:
         return self.result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("node", "hello", "says"),
     [

@@ -30,7 +30,7 @@ def test_more_than_fits_goes_through_in_pieces(pair):
     x = np.arange(1 << 23, dtype=np.float64)
     call = Call(0, 0, "send", "", "here:1")
     mailboxes = Mailbox(), Mailbox()
-    readers = Incoming(1, a, mailboxes[0]), Incoming(0, b, mailboxes[1])
+    readers = Incoming(1, a, mailboxes[0], None), Incoming(0, b, mailboxes[1], None)
     messages = Outgoing(header_for(call, x), x), Outgoing(header_for(call, -x), -x)
     receives = [Receive(src, call._replace(op="recv")) for src in (1, 0)]
     for mailbox, receive in zip(mailboxes, receives, strict=True):
