@@ -105,14 +105,18 @@ def formulas(op: str) -> str:
 
 
 def choices() -> str:
-    """What is taken if no algorithm is named, on one host and elsewhere."""
-    rows = ["| call | small | large, one host | large, several hosts |", "|---|---|---|---|"]
+    """What is taken if no algorithm is named, by what the ranks have in common."""
+    kinds = {"process, one host": "process", "hosts, mpi": "hosts", "local": "local"}
+    rows = [
+        f"| call | {' | '.join(kinds)} |",
+        "|---" * (1 + len(kinds)) + "|",
+    ]
     for op in ALGORITHMS:
-        cells = [
-            choose(op, nbytes, 8, backend)
-            for nbytes, backend in ((0, "process"), (1 << 30, "process"), (1 << 30, "mpi"))
-        ]
-        rows.append(f"| `{op}` | " + " | ".join(f"`{name}`" for name in cells) + " |")
+        cells = []
+        for medium in kinds.values():
+            small, large = (choose(op, nbytes, 8, medium) for nbytes in (0, 1 << 30))
+            cells.append(f"`{small}`" if small == large else f"`{small}`, `{large}`")
+        rows.append(f"| `{op}` | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
