@@ -1,7 +1,5 @@
 """Begin an all-reduce, compute, and wait for it only where its result is needed."""
 
-import numpy as np
-
 import minipar
 from minipar.events import EVERYBODY, last
 

@@ -10,10 +10,13 @@ written last outlives its writer, so it can be told of a rank that was killed, t
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from itertools import islice
 
 from minipar.comm.frame import MAX_SIGNATURE, SITE_BYTES, Call
 
 KEPT_CALLS = 8
+TOLD_CALLS, MOST_RANKS = 3, 8  # what of them an error message tells
 RECORD = struct.Struct(f"<16s{MAX_SIGNATURE}s{SITE_BYTES}s")  # op, signature, site
 RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding after it
 HEAD_BYTES = 64
@@ -78,6 +81,14 @@ class Board:
         """The last call of that rank, or "none yet"."""
         calls = self.last(rank)
         return str(calls[-1]) if calls else "none yet"
+
+    def story(self, ranks: Iterable[int]) -> str:
+        """The last calls of these ranks, for the end of an error message."""
+        lines = ["The last calls of every rank, the latest at the end of its line:"]
+        for rank in islice(ranks, MOST_RANKS):
+            told = " < ".join(map(str, self.last(rank)[-TOLD_CALLS:])) or "none yet"
+            lines.append(f"  rank {rank}: {told}")
+        return "\n".join(lines)
 
     def did(self, rank: int, call: Call) -> str:
         """What that rank did where another one made `call`, or at last, for an error message."""

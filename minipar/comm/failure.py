@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import NoReturn
 
-from minipar.errors import CommError, MiniparError, PeerLost, RankFailed, said
+from minipar.errors import CommError, Deadlock, MiniparError, PeerLost, RankFailed, said
 
 SUMMARY_LENGTH = 300  # characters; it goes to every rank
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -31,6 +31,7 @@ class Failure:
     traceback: str = ""
     exception: bytes = b""  # pickled in the rank; empty if that cannot be
     exit_code: int = 1
+    in_a_call: bool = True  # whether the calls of the ranks tell something about it
     notes: tuple[str, ...] = ()  # what the ranks together know about how it came to this
 
     @classmethod
@@ -39,13 +40,14 @@ class Failure:
         if isinstance(error, SystemExit):
             code = (error.code & 0xFF or 1) if isinstance(error.code, int) else 1
             text = f"rank {rank} called sys.exit({error.code!r})"
-            return cls(rank, text, exit_code=code, notes=notes)
+            return cls(rank, text, exit_code=code, in_a_call=False, notes=notes)
         text = _users_traceback(error)
         first = said(error).partition("\n")[0][:SUMMARY_LENGTH]
         summary = f"rank {rank} raised {type(error).__name__}: {first}".removesuffix(": ")
         if isinstance(error, MiniparError) and first:  # these name their rank themselves
             summary = first
-        return cls(rank, summary, text, _pickled(error), notes=notes)
+        in_a_call = isinstance(error, CommError) and not isinstance(error, Deadlock)
+        return cls(rank, summary, text, _pickled(error), in_a_call=in_a_call, notes=notes)
 
     def raise_it(self) -> NoReturn:
         """Raise the rank's own exception, or one that describes how the rank ended."""

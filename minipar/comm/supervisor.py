@@ -121,7 +121,10 @@ class ProcessJob:
             self._finish()
         self._raise_if_unheard()
         if self.failure is not None:
-            self.failure = replace(self.failure, notes=first_partings(self._partings))
+            notes = first_partings(self._partings)
+            if self.failure.in_a_call:
+                notes = (self._board.story(range(self._site.ranks)), *notes)
+            self.failure = replace(self.failure, notes=notes)
         return [child.result for child in self._children]
 
     def _raise_if_unheard(self) -> None:

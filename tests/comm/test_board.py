@@ -37,6 +37,15 @@ def test_what_a_rank_did_instead(memory):
     assert other.did(1, call._replace(sequence=4)).endswith("send #3 at b.py:2")
 
 
+def test_the_story_of_all_ranks(memory):
+    mine, other = boards(memory)
+    for i in range(5):
+        mine.write(1, Call(0, i, "barrier", "", f"a.py:{i}"))
+    told = other.story(range(3)).splitlines()[1:]
+    assert told[0] == "  rank 0: none yet" and told[2] == "  rank 2: none yet"
+    assert told[1] == "  rank 1: " + " < ".join(f"barrier #{i} at a.py:{i}" for i in (2, 3, 4))
+
+
 def test_the_same_call_again_differs_in_its_number(memory):
     """Only what has changed is written, so this is where a stale record would show."""
     mine, other = boards(memory)
