@@ -84,6 +84,8 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
     }
 )
 
+LEAVES_BUF_ALONE = frozenset({direct.direct_reduce_scatter})  # these can put the result elsewhere
+
 
 @lru_cache(maxsize=1024)
 def pick(op: str, algorithm: Choice, nbytes: int, ranks: int, medium: str) -> tuple[str, Algorithm]:

@@ -74,16 +74,22 @@ def flat_all_reduce(link: Link, buf: Array) -> None:
     circle.release()
 
 
-def direct_reduce_scatter(link: Link, buf: Array, cuts: Sequence[int]) -> None:
+def direct_reduce_scatter(
+    link: Link, buf: Array, cuts: Sequence[int], out: Array | None = None
+) -> None:
     """Add up piece r of all ranks on rank r.
 
     buf:    piece c is buf[cuts[c]:cuts[c + 1]], all pieces filled on every rank.
-    After:  piece r is the total; the others are as they were.
+    out:    where the total goes, as long as piece r; None: to piece r.
+    After:  the total is there; the rest of buf is as it was.
     Cost:   (p-1)·α + (p-1)/p · n·(β + γ)
     """
-    circle, r = common(link), link.rank
-    for parts in blocks(pieces(buf, cuts), circle.room):
-        add_like_the_ring(link, parts[r], circle.exchange(parts))
+    circle, r, parts = common(link), link.rank, pieces(buf, cuts)
+    if out is not None:
+        out[...] = parts[r]
+        parts[r] = out
+    for block in blocks(parts, circle.room):
+        add_like_the_ring(link, block[r], circle.exchange(block))
     circle.release()
 
 

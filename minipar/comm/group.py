@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minipar.array import Array, array_module, describe
-from minipar.comm.algorithms import Algorithm, Choice, pick
+from minipar.comm.algorithms import LEAVES_BUF_ALONE, Algorithm, Choice, pick
 from minipar.comm.asynchronous import Worker
 from minipar.comm.history import History
 from minipar.comm.link import CallLink, as_array
@@ -228,21 +228,23 @@ class Group(Pairs):
         part = x[rows[self.rank] : rows[self.rank + 1]]
         check_out("reduce_scatter", x, part.shape, out)
         reduction = reduction_for("reduce_scatter", op, part)
-        flat = reduction.flat(x)
-        signature = f"{op} {describe(x)}"
+        nbytes, signature = reduction.nbytes(x), f"{op} {describe(x)}"
         run, call, link = self._begin(
-            "reduce_scatter", signature, flat.nbytes, algorithm, 0, reduction.combine
+            "reduce_scatter", signature, nbytes, algorithm, 0, reduction.combine
         )
-        cuts = [row * (flat.size // max(1, len(x))) for row in rows]
+        cuts = [row * (x.size // max(1, len(x))) for row in rows]
 
         def work() -> Array:
-            run(link, flat, cuts)
-            mine = flat[cuts[self.rank] : cuts[self.rank + 1]]
-            if out is None:
-                mine = mine.copy()  # and let go of the rest
-            return delivered(reduction.result(mine, self.size), out)
+            if run in LEAVES_BUF_ALONE:
+                mine = reduction.place(part, out)
+                run(link, reduction.view(x), cuts, mine)
+            else:
+                flat = reduction.flat(x)
+                run(link, flat, cuts)
+                mine = flat[cuts[self.rank] : cuts[self.rank + 1]].copy()  # lets go of the rest
+            return reduction.result(mine, self.size, out)
 
-        return self._carry_out(call, flat.nbytes, work, async_op)
+        return self._carry_out(call, nbytes, work, async_op)
 
     def all_gather(
         self,

@@ -68,6 +68,20 @@ class Reduction:
             flat[...] = x.reshape(-1)
         return flat
 
+    def place(self, x: Array, out: Array | None) -> Array:
+        """A flat array for a total that is shaped like x: out's own memory where it can be."""
+        if out is not None and self._wide == x.dtype and out.flags.c_contiguous:
+            return out.reshape(-1)
+        return array_module(x).empty(x.size, self._wide)
+
+    def view(self, x: Array) -> Array:
+        """x as a flat array to be read, without a copy where that is possible."""
+        return x.astype(self._wide, order="C", copy=False).reshape(-1)
+
+    def nbytes(self, x: Array) -> int:
+        """The bytes of `flat` of x."""
+        return x.size * self._wide.itemsize
+
     def result(self, flat: Array, ranks: int, out: Array | None = None) -> Array:
         """The total (which is overwritten) as the call returns it: in out, or shaped like x."""
         if self._op == "mean":

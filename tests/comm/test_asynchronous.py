@@ -37,7 +37,7 @@ def test_a_mismatch_is_raised_where_it_is_waited_for(backend):
     with pytest.raises(CallMismatch) as caught:
         minipar.run(ranks.asynchronous_mismatch, 2, backend=backend, timeout_s=30)
     assert "float64[3]" in str(caught.value) and "float64[4]" in str(caught.value)
-    assert str(caught.value).count("ranks.py:") == 2
+    assert str(caught.value).count("ranks.py:") >= 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
