@@ -284,7 +284,7 @@ COMM_HELP = (
     ("--algorithms", "LIST", "default", "default, all, or names: ring,tree"),
     ("--against", "LIST", "gloo,openmpi", "peers, or nothing ('')"),
     ("--peer-python", "LIST", "", "other Pythons, in which the peers may be installed"),
-    ("--backend", "NAME", "process", "how minipar's ranks talk: process or local"),
+    ("--backend", "NAME", "process", "how minipar's ranks talk: process, local or mpi"),
     ("--memory", "NAME", "private", "of minipar's arrays: private, or shared (group.empty)"),
 )
 

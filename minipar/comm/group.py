@@ -64,9 +64,11 @@ class Group(Pairs):
         """An array in memory that the transport reaches directly: `out=x` of such arrays is faster.
 
         All ranks call this in the same order. On processes of one host it lies in shared memory,
-        elsewhere it is like numpy.empty.  Raises: SharedMemoryFull.
+        elsewhere it is like numpy.empty.  Raises: SharedMemoryFull, UsageError.
         """
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        if min(shape, default=0) < 0:
+            raise UsageError(f"group.empty: there is no array of shape {list(shape)}")
         return self._transport.empty(shape, np.dtype(dtype))
 
     # -- one has it, or gets it ---------------------------------------------------------------

@@ -230,4 +230,5 @@ def as_array(op: str, x: Any) -> Array:
         return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     if isinstance(x, np.generic | int | float | bool | list | tuple):
         return np.asarray(x)
-    raise UsageError(f"{op} takes arrays, not {type(x).__name__}; pass a Tensor's .data")
+    hint = "; pass its .data" if hasattr(x, "data") else ""
+    raise UsageError(f"{op} takes arrays, not {type(x).__name__}{hint}")

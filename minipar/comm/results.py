@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module, describe, is_array
 from minipar.errors import UsageError
 
 
 def check_out(op: str, like: Array, shape: Sequence[int], out: Array | None) -> None:
-    """Raises: UsageError if out, where it is given, is not of that shape and of like's dtype."""
-    if out is not None and (out.shape != tuple(shape) or out.dtype != like.dtype):
+    """Raises: UsageError if out is given, and no array that takes that shape and like's dtype."""
+    if out is None:
+        return
+    if not is_array(out):
+        raise UsageError(f"{op}: out must be an array, not {type(out).__name__}")
+    if not getattr(out.flags, "writeable", True):  # CuPy's have no such flag
+        raise UsageError(f"{op}: out is read-only; pass an array of your own, such as a .copy()")
+    if out.shape != tuple(shape) or out.dtype != like.dtype:
         seen, wanted = describe(out), f"{like.dtype}[{', '.join(map(str, shape))}]"
         raise UsageError(f"{op}: out is {seen}, but the result is {wanted}")
 

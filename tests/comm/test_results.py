@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minipar import run
-from minipar.comm.results import delivered, place_for, put
+from minipar.comm.results import check_out, delivered, place_for, put
 from minipar.errors import UsageError
 
 
@@ -69,3 +69,10 @@ def test_every_collective_that_takes_out(p):
             group.all_to_all(rows, out=rows)
 
     run(work, p)
+
+
+def test_an_out_that_cannot_take_the_result_is_refused_by_name():
+    with pytest.raises(UsageError, match="op: out must be an array, not list"):
+        check_out("op", np.zeros(2), (2,), [0.0, 0.0])
+    with pytest.raises(UsageError, match="op: out is read-only"):
+        check_out("op", np.zeros(2), (2,), np.broadcast_to(0.0, (2,)))

@@ -41,7 +41,7 @@ class NotAdmitted(CommError):
 def job_token(environ: Mapping[str, str]) -> bytes:
     """The token from MINIPAR_TOKEN, or from the file that MINIPAR_TOKEN_FILE names.
 
-    Raises: UsageError if there is none, if it is short, or if others can read the file.
+    Raises: UsageError if there is none, if it is short, or if others, or not even we, can read it.
     """
     path = environ.get("MINIPAR_TOKEN_FILE", "")
     token = environ.get("MINIPAR_TOKEN", "") or (path and _from_file(path))
@@ -60,10 +60,14 @@ def job_token(environ: Mapping[str, str]) -> bytes:
 
 
 def _from_file(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise UsageError(f"others can read {path}, which has the job's token: chmod 600 {path}")
-        return file.read().strip()
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode, token = os.fstat(file.fileno()).st_mode, file.read().strip()
+    except OSError as error:
+        raise UsageError(f"MINIPAR_TOKEN_FILE={path}: {error.strerror}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(f"others can read {path}, which has the job's token: chmod 600 {path}")
+    return token
 
 
 def derived(token: bytes, nonce: bytes) -> bytes:
