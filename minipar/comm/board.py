@@ -22,7 +22,7 @@ RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding aft
 HEAD_BYTES = 64
 NOTICE_BYTES = HEAD_BYTES + KEPT_CALLS * RECORD_BYTES
 NOTICE_WORDS, HEAD_WORDS, RECORD_WORDS = NOTICE_BYTES // 8, HEAD_BYTES // 8, RECORD_BYTES // 8
-WAITS, WHOM, CALLS, SECOND = 0, 1, 2, 3  # places in the head, in words of 8 bytes
+WAITS, WHOM, CALLS, SECOND, SECOND_WHOM = range(5)  # places in the head, in words of 8 bytes
 
 
 class Board:
@@ -56,8 +56,10 @@ class Board:
     def end_wait(self, rank: int) -> None:
         self._numbers[rank * NOTICE_WORDS + WAITS] += 1
 
-    def second_turns(self, rank: int) -> None:
-        """The second thread of this rank begins or ends a piece of work, or a wait in it."""
+    def second_turns(self, rank: int, whom: int | None = None) -> None:
+        """The second thread of this rank begins or ends a piece of work, or a wait for whom."""
+        if whom is not None:
+            self._numbers[rank * NOTICE_WORDS + SECOND_WHOM] = whom
         self._numbers[rank * NOTICE_WORDS + SECOND] += 1
 
     def second(self, rank: int) -> int:
@@ -69,8 +71,9 @@ class Board:
         return self._numbers[rank * NOTICE_WORDS + WAITS]
 
     def waits_for(self, rank: int) -> int:
-        """The rank that it waits for, or did when it last waited."""
-        return self._numbers[rank * NOTICE_WORDS + WHOM]
+        """The rank that it (or its second thread, if it waits for that) waits for, or did last."""
+        whom = self._numbers[rank * NOTICE_WORDS + WHOM]
+        return self._numbers[rank * NOTICE_WORDS + SECOND_WHOM] if whom == rank else whom
 
     def last(self, rank: int) -> list[Call]:
         """The last calls of that rank, up to KEPT_CALLS, in order."""

@@ -108,7 +108,7 @@ def _users_traceback(error: BaseException) -> str:
         del frames[0]
     while frames and isinstance(error, MiniparError) and _is_ours(frames[-1]):
         del frames[-1]
-    if frames or isinstance(error, SyntaxError):
+    if frames or isinstance(error, SyntaxError | MiniparError):
         told.stack = traceback.StackSummary.from_list(frames)
     return "".join(told.format()).rstrip()
 

@@ -7,9 +7,9 @@ would have, `done()` asks. Until then, neither x nor out may be changed.
 
 Every rank of the group must make the same collective calls in the same order, with arrays of the
 same shape and dtype, and the same `algorithm=` (None: `choose` decides, alike on all ranks). Ranks
-are counted within the group. In the costs, n is the bytes of the whole array; they are those of the
-algorithm for large arrays, `cost` has the others. All calls raise UsageError, CallMismatch,
-PeerLost, CommTimeout, Deadlock.
+are counted within the group. In the costs, n is the bytes of the whole array; they are those of
+messages with the algorithm for large arrays, `cost` has the others and those through memory. All
+calls raise UsageError, CallMismatch, PeerLost, CommTimeout, Deadlock.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ class Group(Pairs):
         x: [p, ...] on the root; on the others it is not read.
         Cost: ceil(log2 p)·α + (p-1)/p · n·β, a tree; n is the bytes of the root's x.
         """
+        if x is None and self.rank == root:
+            raise UsageError(f"rank {self.rank}/{self.size}, scatter: the root must pass x")
         rows = self._one_row_per_rank("scatter", x) if self.rank == root else None
         if rows is not None and root:
             rows = array_module(rows).roll(rows, -root, axis=0)

@@ -178,13 +178,24 @@ class LocalWorld:
         return self.failure is not None and waiting[2] is not IDLE
 
     def _explain(self) -> str:
-        waits = [
-            (None, str(self._last[rank]))
-            if done or waiting is None
-            else (waiting[1], f"{waiting[2]}{self.mail[rank].unasked(waiting[1])}")
-            for rank, (waiting, done) in enumerate(zip(self._waits[::2], self._finished[::2]))
-        ]
+        waits: list[tuple[int | None, str]] = []
+        for rank in range(self.size):
+            waiting = self._awaited(rank)
+            if waiting is None:
+                waits.append((None, str(self._last[rank])))
+            else:
+                whom, call = waiting
+                waits.append((whom, f"{call}{self.mail[rank].unasked(whom)}"))
         return report(waits)
+
+    def _awaited(self, rank: int) -> tuple[int, Call] | None:
+        """Whom the rank waits for and in what call; None if it has finished."""
+        first, second = self._waits[2 * rank : 2 * rank + 2]
+        if self._finished[2 * rank] or first is None:
+            return None
+        if first[1] == rank and second is not None and second[2] is not IDLE:
+            return second[1:]  # it waits for a handle, and its second thread for somebody else
+        return first[1:]
 
 
 def _for_rank(failure: CommError, rank: int, call: Call) -> CommError:

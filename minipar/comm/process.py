@@ -109,7 +109,7 @@ class ProcessTransport(Transport):
 
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
         if self._second == threading.get_ident():
-            self._board.second_turns(self.rank)
+            self._board.second_turns(self.rank, whom)
             try:
                 self._wait(ready, whom, call, gentle=True)
             finally:
