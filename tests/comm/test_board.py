@@ -67,10 +67,13 @@ def test_waits_are_counted(memory):
     mine, other = boards(memory)
     for r in range(3):
         for _ in range(r):
-            mine.begin_wait(r, 2 - r)
+            mine.begin_wait(r, (r + 1) % 3)
             assert other.waits(r) % 2 == 1
             mine.end_wait(r)
     assert [other.waits(r) for r in range(3)] == [0, 2, 4]
-    assert [other.waits_for(r) for r in (1, 2)] == [1, 0]
+    assert [other.waits_for(r) for r in (1, 2)] == [2, 0]
     mine.second_turns(1)
     assert [other.second(r) for r in range(3)] == [0, 1, 0]
+    mine.begin_wait(1, 1)  # for its own second thread, ...
+    mine.second_turns(1, 0)  # ... which waits for rank 0
+    assert other.waits_for(1) == 0 and other.second(1) == 2
