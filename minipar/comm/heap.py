@@ -40,7 +40,7 @@ class Heap:
 
     def __init__(self, descriptor: int, place: int) -> None:
         """place: which region is this rank's: its number on this host."""
-        self._descriptor, self._place = descriptor, place
+        self._descriptor, self._place, self._pid = descriptor, place, os.getpid()
         self._blocks: list[tuple[int, int]] = []  # (start in the region, bytes), sorted
         self._addresses: list[tuple[int, int, int]] = []  # (address, bytes, start), sorted
         self._maps: dict[tuple[int, int, int], Any] = {}
@@ -63,7 +63,8 @@ class Heap:
         address = whole.__array_interface__["data"][0]
         insort(self._blocks, (start, size))
         insort(self._addresses, (address, size, start))
-        gone = weakref.finalize(block, self._free, (start, size), (address, size, start))
+        # Of `whole`, which all views hold: so it is forgotten before its address can be another's.
+        gone = weakref.finalize(whole, self._free, (start, size), (address, size, start))
         gone.atexit = False  # others may still read what this rank has sent
         return whole[:nbytes].view(dtype).reshape(shape)
 
@@ -72,15 +73,18 @@ class Heap:
         if not self._addresses:
             return None
         address = array.__array_interface__["data"][0]
-        i = bisect_right(self._addresses, (address, REGION_BYTES, 0)) - 1
+        addresses = self._addresses.copy()  # arrays may go at any moment, in another thread
+        i = bisect_right(addresses, (address, REGION_BYTES, 0)) - 1
         if i < 0:
             return None
-        base, size, start = self._addresses[i]
+        base, size, start = addresses[i]
         inside = address + array.nbytes <= base + size
         return start + address - base if inside else None
 
     def view(self, place: int, start: int, nbytes: int, dtype: np.dtype) -> np.ndarray:
         """A flat array in the region of the rank at that place of the host."""
+        if not nbytes:  # there is no map of nothing
+            return np.empty(0, dtype)
         key = place, start, nbytes
         if key not in self._maps:
             if len(self._maps) >= KEPT_MAPS:
@@ -94,7 +98,7 @@ class Heap:
     def _gap(self, size: int) -> int:
         """The first place in the region where so many bytes are free."""
         start = 0
-        for begin, length in self._blocks:
+        for begin, length in self._blocks.copy():  # one may go while we look
             if begin - start >= size:
                 break
             start = begin + length
@@ -103,10 +107,13 @@ class Heap:
         return start
 
     def _free(self, block: tuple[int, int], address: tuple[int, int, int]) -> None:
-        self._blocks.remove(block)
+        """Give a block back, which may be cut again only when its pages have gone."""
+        if os.getpid() != self._pid:  # in a fork, where the arrays are still those of the rank
+            return
         self._addresses.remove(address)
         start, size = block
         if hasattr(mmap, "MADV_REMOVE"):  # Linux: gives the pages back; elsewhere they are reused
             offset = self._place * REGION_BYTES + start
             with mmap.mmap(self._descriptor, size, offset=offset) as window:
                 window.madvise(mmap.MADV_REMOVE)
+        self._blocks.remove(block)

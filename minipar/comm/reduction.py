@@ -57,13 +57,13 @@ class Reduction:
         self.signature = f"{op} {dtype}[{', '.join(map(str, shape))}]"  # all ranks must agree on
 
     def flat(self, x: Array, out: Array | None = None) -> Array:
-        """x as a flat array that may be overwritten: out's own memory where that is possible.
+        """x as a flat, C-contiguous array that may be overwritten: out's own memory if that is one.
 
         out: of x's shape and dtype.
         """
-        if out is None or self._wide != x.dtype:
+        if out is None or self._wide != x.dtype or not out.flags.c_contiguous:
             return x.astype(self._wide, order="C").reshape(-1)
-        flat = out.reshape(-1)  # a view of out if out is contiguous, else already a copy
+        flat = out.reshape(-1)
         if out is not x:
             flat[...] = x.reshape(-1)
         return flat

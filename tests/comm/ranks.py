@@ -292,6 +292,20 @@ def shared_arrays(group):
     return True
 
 
+def shared_arrays_with_gaps(group):
+    """All-reduce into views of arrays from group.empty that skip elements, or go backwards."""
+    x = group.empty(400_000)
+    for view in (x[::2], x[::-1], x.reshape(-1, 4)[:, 1], x[300_000:]):
+        x[:] = np.arange(len(x)) % 100
+        want, before = x.copy(), view.copy()
+        group.barrier()
+        assert (group.all_reduce(view, out=view, algorithm="direct") == group.size * before).all()
+        view[...] = before
+        assert (x == want).all()  # what lies between is as it was
+        group.barrier()
+    return True
+
+
 def lent_arrays(group):
     """Large arrays from group.empty, sent by saying where they are; True at the end."""
     p, r = group.size, group.rank

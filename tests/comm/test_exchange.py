@@ -188,6 +188,12 @@ def test_shared_arrays_are_reduced_in_place(p):
     assert minipar.run(ranks.shared_arrays, p) == [True] * p
 
 
+def test_shared_arrays_with_gaps_are_not_reduced_in_place():
+    """A flat view with strides is flat already: the others once wrote between its elements."""
+    run = minipar.run(ranks.shared_arrays_with_gaps, 2, backend="process", timeout_s=60)
+    assert run == [True] * 2
+
+
 @pytest.mark.parametrize("p", [2, 3])
 def test_large_shared_arrays_are_sent_by_saying_where_they_are(p):
     assert minipar.run(ranks.lent_arrays, p, backend="process", timeout_s=60) == [True] * p

@@ -3,10 +3,12 @@
 import gc
 import os
 import random
+import sys
 
 import numpy as np
 import pytest
 
+from minipar.comm import heap as heap_module
 from minipar.comm.heap import PAGE, Heap
 from minipar.comm.shared_file import anonymous_file
 from minipar.errors import SharedMemoryFull
@@ -83,3 +85,64 @@ def test_memory_that_is_not_to_be_had_is_a_sentence(heaps):
     mine, _, _ = heaps
     with pytest.raises(SharedMemoryFull, match=r"group\.empty: .* 64 GB"):
         mine.empty((1 << 40,), np.dtype("int8"))
+
+
+def test_a_view_of_nothing_is_nothing(heaps):
+    """mmap takes a length of 0 for the whole file: peers saw more elements than there are."""
+    mine, other, _ = heaps
+    whole = mine.empty((PAGE,), np.dtype("uint8"))
+    for empty in (whole[:0], whole[PAGE:], mine.empty((0, 3), np.dtype("uint8"))):
+        place = mine.place_of(empty)
+        assert place is None or other.view(0, place, 0, empty.dtype).shape == (0,)
+
+
+def test_what_a_forked_process_lets_go_of_stays_the_ranks(heaps):
+    """The child of a fork once punched the holes of the arrays that it dropped: zeros here."""
+    mine, _, _ = heaps
+    arrays = [mine.empty((10,), np.dtype("int64"))]
+    arrays[0][:] = 5
+    child = os.fork()
+    if not child:
+        arrays.clear()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (arrays[0] == 5).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_block_is_forgotten_while_its_addresses_are_still_its_own(monkeypatch):
+    """An array of private memory that got the same address meanwhile was once taken for one of the
+    heap; and a block could be cut again before its pages were taken away, with what was in them.
+    """
+    seen = []
+
+    class Watched(Heap):
+        def _free(self, block, address):
+            seen.append(self._maps_hold(address[0]))
+            monkeypatch.setattr(heap_module.mmap, "mmap", lambda *_, **__: Window(self, block))
+            super()._free(block, address)
+            seen.append(self._blocks == self._addresses == [])
+
+        def _maps_hold(self, address):
+            with open("/proc/self/maps") as lines:
+                ranges = [line.split()[0].split("-") for line in lines if "minipar" in line]
+            return any(int(low, 16) <= address < int(high, 16) for low, high in ranges)
+
+    class Window:
+        def __init__(self, heap, block):
+            self.heap, self.block = heap, block
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def madvise(self, _):
+            seen.append(self.block in self.heap._blocks and not self.heap._addresses)
+
+    descriptor = anonymous_file()
+    array = Watched(descriptor, 0).empty((PAGE,), np.dtype("uint8"))
+    del array
+    os.close(descriptor)
+    assert seen == [True, True, True]
