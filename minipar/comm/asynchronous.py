@@ -50,14 +50,16 @@ class Handle:
         return self._result
 
     def carry_out(self, earlier: BaseException | None) -> None:
-        """Do the work, unless an earlier call has failed, which then is this one's error, too."""
+        """Do the work, unless an earlier call has failed, which then is this one's error, too.
+
+        It is not `over` before the second thread has noted how it went.
+        """
         self.error = earlier
         if earlier is None:
             try:
                 self._result = self._work()
             except BaseException as error:  # raised again by `wait`, in the rank's own thread
                 self.error = error
-        self.over = True
 
 
 class Worker:
@@ -92,8 +94,9 @@ class Worker:
         """
         if self._thread is None:
             return
-        if self.queue:
-            self.queue[-1].wait()
+        left = list(self.queue)
+        if left:
+            left[-1].wait()
         self._ending = True
         self._arrived.release()
         if self._failed is not None and not self._failed.asked:
@@ -110,3 +113,4 @@ class Worker:
                 if handle.error is not None:
                     self._failed = self._failed or handle
                 self.queue.popleft()
+                handle.over = True

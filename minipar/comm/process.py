@@ -84,10 +84,10 @@ class ProcessTransport(Transport):
                 self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
         fetched = None
-        if self._shared is not None and array.nbytes > BUFFERED_BYTES:
-            header, fetched = self._lend(header, array, dst)
-        message = Outgoing(header, array)
-        with self._lock:
+        with self._lock:  # around `_lend`, too: what is lent is numbered as it is queued
+            if self._shared is not None and array.nbytes > BUFFERED_BYTES:
+                header, fetched = self._lend(header, array, dst)
+            message = Outgoing(header, array)
             queue = self._queues[dst]
             queue.append(message)
             self._push(dst)

@@ -1,6 +1,7 @@
 """Handles: calls go on beside the rank, in the order in which they were made."""
 
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -96,3 +97,20 @@ def test_a_local_run_with_handles_is_the_same_every_time():
         return [event[:5] for event in last()]
 
     assert minipar.run(work, 3) == minipar.run(work, 3)
+
+
+def test_a_call_is_over_when_it_has_left_the_queue():
+    """`close` once looked for the last of a queue that the second thread had just emptied."""
+    seen = []
+
+    class Queue(deque):
+        def popleft(self):
+            seen.append(self[0].over)
+            return super().popleft()
+
+    def work(group):
+        group._worker.queue = Queue()
+        group.barrier(async_op=True).wait()
+
+    minipar.run(work, 2)
+    assert seen == [False, False]

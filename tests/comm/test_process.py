@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import minipar
+from minipar.comm.frame import Call
+from minipar.comm.process import ProcessTransport
+from minipar.comm.segment import Segment, create_segment
 from minipar.errors import CallMismatch, CommTimeout, Deadlock, PeerLost, RankFailed
 from tests.comm import ranks
 from tests.jobs import alive, eventually, launched, pids
@@ -207,3 +210,25 @@ def test_many_jobs_leave_no_descriptor_or_segment():
 def test_a_long_mix_of_sizes_is_right():
     results = run(ranks.soak, 3, 400)
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_what_is_lent_is_numbered_as_it_is_queued():
+    """The two threads of a rank both lend: with the numbers of the one and the places of the other
+    in the queue, an array was once taken for fetched when another one was.
+    """
+    descriptor, held = create_segment(2), []
+    segment = Segment(descriptor, 2)
+    os.close(descriptor)
+    rings = {1: (segment.ring(0, 1), segment.ring(1, 0))}
+    transport = ProcessTransport(0, 2, segment.board(), rings)
+
+    class Shared:
+        here = (0, 1)
+
+        def lend(self, array, dst):
+            held.append(transport._lock.locked())
+            return 0, lambda: False
+
+    transport.share(Shared())
+    transport.isend(np.zeros(100_000), 1, Call(0, 0, "send", "", "a.py:1"))
+    assert held == [True]
