@@ -22,7 +22,7 @@ RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding aft
 HEAD_BYTES = 64
 NOTICE_BYTES = HEAD_BYTES + KEPT_CALLS * RECORD_BYTES
 NOTICE_WORDS, HEAD_WORDS, RECORD_WORDS = NOTICE_BYTES // 8, HEAD_BYTES // 8, RECORD_BYTES // 8
-WAITS, WHOM, CALLS, SECOND, SECOND_WHOM = range(5)  # places in the head, in words of 8 bytes
+WAITS, WHOM, CALLS, SECOND, SECOND_WHOM, FETCHES = range(6)  # words of the head
 
 
 class Board:
@@ -65,6 +65,14 @@ class Board:
     def second(self, rank: int) -> int:
         """How often it has done so: even while it waits or has no work."""
         return self._numbers[rank * NOTICE_WORDS + SECOND]
+
+    def fetched_some(self, rank: int) -> None:
+        """This rank has copied a part of a large array from another one's memory."""
+        self._numbers[rank * NOTICE_WORDS + FETCHES] += 1
+
+    def fetches(self, rank: int) -> int:
+        """How often it has done so."""
+        return self._numbers[rank * NOTICE_WORDS + FETCHES]
 
     def waits(self, rank: int) -> int:
         """How many waits of that rank have begun or ended: odd while it waits."""

@@ -27,14 +27,15 @@ class DeadlockWatch:
     def __init__(self, segment: Segment, ranks: int) -> None:
         self._board, self._ranks = segment.board(), ranks
         self._rings = [segment.ring(src, dst) for src, dst in permutations(range(ranks), 2)]
-        self._seen: tuple[tuple[int, int], ...] = ()
+        self._seen: tuple[tuple[int, int, int], ...] = ()
         self._looks, self._since = 0, 0.0
 
     def look(self, living: Iterable[int]) -> str | None:
         """The report of a deadlock among the living ranks, or None; to be called repeatedly."""
         ranks = list(living)
-        seen = tuple((self._board.waits(r), self._board.second(r)) for r in ranks)
-        stuck = bool(ranks) and all(first % 2 and not second % 2 for first, second in seen)
+        board = self._board
+        seen = tuple((board.waits(r), board.second(r), board.fetches(r)) for r in ranks)
+        stuck = bool(ranks) and all(first % 2 and not second % 2 for first, second, _ in seen)
         if not stuck or seen != self._seen or any(ring.readable() for ring in self._rings):
             self._seen, self._looks, self._since = seen, 0, time.monotonic()
             return None

@@ -43,6 +43,7 @@ from minipar.errors import CallMismatch, CommError
 CELL = CELL_BYTES // 8  # words of a cell: two notes (number, place, call), then `taken`
 PLACE, WORD, TAKEN, FETCHED = 1, 2, 6, 7
 PRIVATE = SLOTS  # as a place: nothing is shown; below: a slot; above: where in the heap
+FETCH_BYTES = 16 << 20  # of a message, before the board is told that it goes on
 LINE = 64  # pieces in a slot begin at cache lines
 SPINS = 1000  # looks at a cell before its core is offered to others: some 50 µs
 YIELDS = 200  # looks at a cell after that, before the wait becomes a patient one
@@ -101,7 +102,12 @@ class Exchange:
     def fetch(self, src: int, place: int, into: np.ndarray) -> None:
         """Fill `into` from the heap of rank src, and tell it."""
         at = self.here.index(src)
-        into.reshape(-1)[...] = self.heap.view(at, place, into.nbytes, into.dtype)
+        target = into.reshape(-1)
+        array = self.heap.view(at, place, into.nbytes, into.dtype)
+        step = max(1, FETCH_BYTES // into.itemsize)
+        for start in range(0, len(target), step):
+            target[start : start + step] = array[start : start + step]
+            self.board.fetched_some(self.rank)  # or seconds of it would look like a deadlock
         self.cells[(self.place * len(self.here) + at) * CELL + FETCHED] += 1
 
     # -- stages ---------------------------------------------------------------------------------

@@ -68,6 +68,14 @@ def test_a_rank_that_does_not_wait_a_message_on_its_way_or_any_progress(job):
     assert job.looks(2 * LOOKS) is not None
 
 
+def test_a_long_copy_from_the_memory_of_another_rank_is_progress(job):
+    """Its header has left the ring, and both ranks wait: 1.5 GB once were taken for a deadlock."""
+    for _ in range(5):
+        assert job.looks(LOOKS // 2) is None
+        job.board.fetched_some(1)
+    assert job.looks(2 * LOOKS) is not None
+
+
 def test_who_has_finished_does_not_count_and_nobody_is_no_deadlock(job):
     job.board.end_wait(0)
     assert "rank 0 has finished, rank 1 waits for rank 0" in job.looks(2 * LOOKS, living=(1,))
