@@ -64,7 +64,7 @@ class Heap:
         insort(self._blocks, (start, size))
         insort(self._addresses, (address, size, start))
         # Of `whole`, which all views hold: so it is forgotten before its address can be another's.
-        gone = weakref.finalize(whole, self._free, (start, size), (address, size, start))
+        gone = weakref.finalize(whole, self._free, block, start, address)
         gone.atexit = False  # others may still read what this rank has sent
         return whole[:nbytes].view(dtype).reshape(shape)
 
@@ -106,14 +106,11 @@ class Heap:
             raise SharedMemoryFull("group.empty: more than a rank's 64 GB of shared memory")
         return start
 
-    def _free(self, block: tuple[int, int], address: tuple[int, int, int]) -> None:
+    def _free(self, block: mmap.mmap, start: int, address: int) -> None:
         """Give a block back, which may be cut again only when its pages have gone."""
         if os.getpid() != self._pid:  # in a fork, where the arrays are still those of the rank
             return
-        self._addresses.remove(address)
-        start, size = block
+        self._addresses.remove((address, len(block), start))
         if hasattr(mmap, "MADV_REMOVE"):  # Linux: gives the pages back; elsewhere they are reused
-            offset = self._place * REGION_BYTES + start
-            with mmap.mmap(self._descriptor, size, offset=offset) as window:
-                window.madvise(mmap.MADV_REMOVE)
-        self._blocks.remove(block)
+            block.madvise(mmap.MADV_REMOVE)
+        self._blocks.remove((start, len(block)))

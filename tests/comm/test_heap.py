@@ -1,6 +1,7 @@
 """Blocks that others reach: no two overlap, all are found again, what has gone is given back."""
 
 import gc
+import mmap
 import os
 import random
 import sys
@@ -8,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from minipar.comm import heap as heap_module
 from minipar.comm.heap import PAGE, Heap
 from minipar.comm.shared_file import anonymous_file
 from minipar.errors import SharedMemoryFull
@@ -116,33 +116,18 @@ def test_a_block_is_forgotten_while_its_addresses_are_still_its_own(monkeypatch)
     """
     seen = []
 
-    class Watched(Heap):
-        def _free(self, block, address):
-            seen.append(self._maps_hold(address[0]))
-            monkeypatch.setattr(heap_module.mmap, "mmap", lambda *_, **__: Window(self, block))
-            super()._free(block, address)
-            seen.append(self._blocks == self._addresses == [])
-
-        def _maps_hold(self, address):
+    class Block(mmap.mmap):
+        def madvise(self, option):
             with open("/proc/self/maps") as lines:
                 ranges = [line.split()[0].split("-") for line in lines if "minipar" in line]
-            return any(int(low, 16) <= address < int(high, 16) for low, high in ranges)
+            seen.append(any(int(low, 16) <= address < int(high, 16) for low, high in ranges))
+            seen.append(heap._addresses == [] and heap._blocks == [(0, PAGE)])
+            return super().madvise(option)
 
-    class Window:
-        def __init__(self, heap, block):
-            self.heap, self.block = heap, block
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def madvise(self, _):
-            seen.append(self.block in self.heap._blocks and not self.heap._addresses)
-
-    descriptor = anonymous_file()
-    array = Watched(descriptor, 0).empty((PAGE,), np.dtype("uint8"))
+    monkeypatch.setattr(mmap, "mmap", Block)
+    heap = Heap(anonymous_file(), 0)
+    array = heap.empty((PAGE,), np.dtype("uint8"))
+    address = array.__array_interface__["data"][0]
     del array
-    os.close(descriptor)
-    assert seen == [True, True, True]
+    os.close(heap._descriptor)
+    assert seen == [True, True] and not heap._blocks
