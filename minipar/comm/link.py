@@ -224,6 +224,8 @@ class Receiving:
 
 def as_array(op: str, x: Any) -> Array:
     """x, or the array of a number or list.  Raises: UsageError for anything else."""
+    if type(x) is np.ndarray and x.dtype.hasobject:
+        raise UsageError(f"{op}: an array of dtype {x.dtype} cannot be sent; convert it first")
     if type(x) is np.ndarray and x.dtype.isnative:
         return x
     if is_array(x):

@@ -96,3 +96,8 @@ def test_long_shapes_are_compared_in_full():
     """The longest name of an algorithm, of an op, of a dtype, and eight large dimensions."""
     signature = "mean complex128[10000, 10001, 10002, 10003, 10004, 10005, 10006, 10007]"
     assert len(signature) <= MAX_SIGNATURE
+
+
+def test_an_array_of_objects_cannot_be_sent():
+    with pytest.raises(UsageError, match="all_gather: an array of dtype object cannot be sent"):
+        run(lambda g: g.all_gather(np.array([{}, "x"], object)), 2)
