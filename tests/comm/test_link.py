@@ -46,7 +46,7 @@ def test_calls_may_stand_on_different_lines():
 
 def test_tensors_are_refused_with_advice():
     class Tensor:
-        pass
+        data = np.zeros(1)
 
     with pytest.raises(UsageError, match=r"not Tensor; pass a Tensor's \.data"):
         as_array("send", Tensor())
