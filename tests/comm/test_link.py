@@ -48,7 +48,7 @@ def test_tensors_are_refused_with_advice():
     class Tensor:
         data = np.zeros(1)
 
-    with pytest.raises(UsageError, match=r"not Tensor; pass a Tensor's \.data"):
+    with pytest.raises(UsageError, match=r"not Tensor; pass its \.data"):
         as_array("send", Tensor())
 
 
