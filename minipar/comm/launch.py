@@ -29,8 +29,9 @@ from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.hosts.sites import OneHost, SeveralHosts
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
+from minipar.comm.signals import sigterm_interrupts
 from minipar.comm.site import Site
-from minipar.comm.supervisor import ProcessJob, sigterm_interrupts
+from minipar.comm.supervisor import ProcessJob
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 from minipar.events import Recorder

@@ -24,7 +24,8 @@ import numpy as np
 
 from minipar.comm.backoff import wait_until
 from minipar.comm.board import Board
-from minipar.comm.exchange import Circle, Exchange
+from minipar.comm.circle import Circle, Circles
+from minipar.comm.exchange import Exchange
 from minipar.comm.frame import Call, Header, header_for
 from minipar.comm.streams import Incoming, Outgoing, Reader, Writer
 from minipar.comm.transport import (
@@ -69,6 +70,7 @@ class ProcessTransport(Transport):
         self._lock = threading.Lock()  # a rank may have a second thread (`asynchronous`)
         self._second: int | None = None  # its identity
         self._shared: Exchange | None = None
+        self._circles: Circles | None = None
         self._near: list[Incoming] = []  # the streams from ranks of this host
         # Arrays that were sent by saying where they are, which must live until they are fetched.
         self._lending: list[tuple[np.ndarray, Callable[[], bool]]] = []
@@ -138,11 +140,11 @@ class ProcessTransport(Transport):
 
     def share(self, exchange: Exchange) -> None:
         """From now on the ranks of this host show each other arrays through this."""
-        self._shared = exchange
+        self._shared, self._circles = exchange, Circles(exchange)
         self._near = [s for rank, s in self._streams.items() if rank in exchange.here]
 
     def circle(self, ranks: Sequence[int]) -> Circle | None:
-        return None if self._shared is None else self._shared.circle(ranks)
+        return None if self._circles is None else self._circles.of(ranks)
 
     def stranger(self, call: Call) -> Message | None:
         for stream in self._near:

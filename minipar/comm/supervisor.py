@@ -11,11 +11,9 @@ If the job has ranks on other hosts as well, their launchers hear all this, too,
 
 from __future__ import annotations
 
-import os
 import pickle
 import selectors
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from minipar.comm.child import Child
 from minipar.comm.failure import Failure
 from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
+from minipar.comm.signals import sigint_held_back
 from minipar.comm.site import Site
 from minipar.comm.stopped import StoppedWatch
 from minipar.errors import CommError
@@ -34,7 +33,6 @@ GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
 POLL_S = 0.05
 AGREEING_S = 3.0  # in which all hosts should know of a failure
-ENDING = (signal.SIGTERM, signal.SIGHUP)
 LINGERING_S = 5.0  # after which a process that has returned and does not exit is mentioned
 
 
@@ -67,7 +65,7 @@ class ProcessJob:
         for sock in site.sockets:  # what is said there is heard at every step
             self._selector.register(sock, selectors.EVENT_READ, (None, "site"))
         try:
-            with _sigint_held_back() as held:
+            with sigint_held_back() as held:
                 for number in site.here:
                     with _refusal_explained(number):
                         self._start(number)
@@ -145,7 +143,7 @@ class ProcessJob:
     def _finish(self) -> None:
         """See every rank to its end, whatever happens, and print what they still had to say."""
         self._stop_at = self._stop_at or time.monotonic() + GRACE_S
-        with _sigint_held_back():
+        with sigint_held_back():
             while not all(child.exited for child in self._children):
                 self._step()
             for child in self._children:
@@ -323,47 +321,3 @@ def _refusal_explained(rank: int) -> Iterator[None]:
             "or raise the limit of open files (`ulimit -n`), of processes (`ulimit -u`), or of "
             "memory."
         ) from None
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """In the block SIGTERM and SIGHUP do what Ctrl-C does, so that ranks and what they have started
-    are seen to their end; afterwards they end this process, as they would have.
-    """
-    noted: list[int] = []
-
-    def interrupt(number: int, _: object) -> None:
-        noted.append(number)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if len(noted) == 1:
-            signal.raise_signal(signal.SIGINT)
-
-    main = threading.current_thread() is threading.main_thread()
-    taken = [n for n in ENDING if main and signal.getsignal(n) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-        if noted:
-            os.kill(os.getpid(), noted[0])
-
-
-@contextmanager
-def _sigint_held_back() -> Iterator[list[int]]:
-    """Ctrl-C does not interrupt the block, only adds to this list; children started in it never
-    get one (a blocked signal stays blocked in them, and then `worker` ignores it).
-    """
-    noted: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda n, _: noted.append(n)) if main else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield noted
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if main:
-            signal.signal(signal.SIGINT, handler)

@@ -1,35 +1,26 @@
-"""Ctrl-C while ranks are started or seen to their end; all else of it: test_process.py."""
+"""A rank that cannot be started; all else of the supervisor: test_process.py, test_leaks.py."""
 
+import errno
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 
-from minipar.comm.supervisor import _sigint_held_back
+import minipar
+from minipar.comm import supervisor
+from minipar.errors import CommError
+from tests.comm import ranks
 
 
-@pytest.fixture(autouse=True)
-def usual_sigint():
-    """Also where the tests run in the background of a shell, with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_a_rank_that_the_system_does_not_let_start_is_named(monkeypatch):
+    """The second one is refused; the first, which has been started, is ended."""
+    before, child = len(os.listdir("/proc/self/fd")), supervisor.Child
 
+    def refuse(number, *more):
+        if number == 1:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return child(number, *more)
 
-def test_ctrl_c_inside_is_noted_and_not_lost():
-    with _sigint_held_back() as noted:
-        assert noted == []
-        os.kill(os.getpid(), signal.SIGINT)
-    assert noted == [signal.SIGINT]
-    with pytest.raises(KeyboardInterrupt):  # and afterwards it works as before
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_children_that_are_started_inside_do_not_get_it():
-    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    with _sigint_held_back():
-        inside = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    outside = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (inside.stdout, outside.stdout) == ("True\n", "False\n")
+    monkeypatch.setattr(supervisor, "Child", refuse)
+    with pytest.raises(CommError, match="process of rank 1 cannot be started: Resource temp"):
+        minipar.run(ranks.late, 2, args=(0,), backend="process")
+    assert len(os.listdir("/proc/self/fd")) == before
