@@ -132,7 +132,8 @@ class Contender:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(2)
         self._said.seek(0)
-        last = [line for line in self._said.read().splitlines() if line.strip()][-1:]
+        lines = self._said.read().splitlines()
+        last = [x for x in lines if x.strip() and not x.startswith(" ") and x[-1] != ":"][-1:]
         return Missing(" ".join(["its ranks ended early:", *last]))
 
     def close(self) -> None:

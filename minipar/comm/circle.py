@@ -202,7 +202,7 @@ class Circle:
         marks = []
         for _, rank, at, ours, theirs in self._peers if readers is None else readers:
             uses[at] = use = uses[at] + 1
-            if cells[theirs + TAKEN] + 2 < use:
+            if cells[theirs + TAKEN] + 2 < use:  # a root may be two notes ahead of its readers
                 shared.wait_until(theirs + TAKEN, use - 2, rank, self._call)
             note = ours + 3 * (use & 1)
             cells[note + PLACE] = place

@@ -22,11 +22,13 @@ class Host:
             Exchange(self.segment, Heap(os.dup(heap), r), range(p), r, self.wait, spins=0)
             for r in range(p)
         ]
+        self.somebody_waits = threading.Event()
         self.circles = [Circles(exchange) for exchange in self.exchanges]
         os.close(descriptor)
         os.close(heap)
 
     def wait(self, ready, whom, call):
+        self.somebody_waits.set()
         for _ in range(10_000_000):
             if ready():
                 return

@@ -67,6 +67,24 @@ def test_a_root_may_run_ahead_but_not_far():
     assert Host(2).run(work) == [list(range(30))] * 2
 
 
+def test_a_note_is_not_written_over_before_it_has_been_read():
+    """Two broadcasts are under way, and the root comes to a barrier, before anybody has looked."""
+    host = Host(2)
+
+    def work(r, circle_of):
+        circle, seen = circle_of(0, 1), []
+        if r == 1:
+            assert host.somebody_waits.wait(20)
+        for k in range(2):
+            enter(circle, k, host, r, "broadcast")
+            seen.append(int(circle.show_from(0, np.full(4, k if r == 0 else -1))[0]))
+            circle.release()
+        enter(circle, 2, host, r, "barrier").meet()
+        return seen
+
+    assert host.run(work) == [[0, 1]] * 2
+
+
 def test_windows_only_if_all_can_be_reached():
     host = Host(2)
     arrays = [host.exchanges[r].heap.empty((5,), np.dtype("int64")) for r in range(2)]
