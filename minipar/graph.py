@@ -9,7 +9,8 @@
 calls each node's vjp once with the complete gradient of its output, adding up what the vjps of
 several consumers give. It holds no value: a node has only parents and a vjp, so a value that no vjp
 asked for is freed as soon as the forward pass drops it, and what the vjp closures capture is
-exactly the activation memory. Nothing recurses, so a graph may be 100,000 nodes deep.
+exactly the activation memory. A node is freed when its gradient has passed, unless the graph is to
+be retained. Nothing recurses, so a graph may be 100,000 nodes deep.
 
 With deferred leaves the same walk is made in two halves. A node that only deferred leaves need
 waits; one that both need gets its vjp called twice, with complementary `wanted`.
@@ -24,8 +25,10 @@ from typing import Any, Protocol
 
 from minipar.array import Array, array_module, describe
 from minipar.errors import GraphError, ShapeMismatch
+from minipar.origin import Origin, op_name, place
 
 Vjp = Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]
+Finish = Callable[[Any, Array, bool], None]  # leaf, gradient, whether nobody else can see it
 
 
 class Leaf(Protocol):
@@ -43,37 +46,73 @@ class Leaf(Protocol):
 class Node:
     """How a value was made. Parents are nodes, leaves, or None where no gradient goes."""
 
-    __slots__ = ("claimed", "dtype", "parents", "shape", "vjp")
+    __slots__ = ("claimed", "dtype", "origin", "parents", "shape", "vjp")
 
-    def __init__(self, value: Array, parents: tuple[Node | Leaf | None, ...], vjp: Vjp) -> None:
+    def __init__(
+        self, value: Array, parents: Sequence[Node | Leaf | None], vjp: Vjp, origin: Origin
+    ) -> None:
         self.shape, self.dtype = value.shape, value.dtype
-        self.parents, self.vjp = parents, vjp
+        self.parents, self.vjp, self.origin = parents, vjp, origin
         self.claimed = False  # by a backward
 
+    def __str__(self) -> str:
+        name = "an op" if self.vjp is _freed else op_name(self.vjp)
+        return f"{name} at {place(self.origin)}"
 
-def backward(root: Node | Leaf, dz: Array, deferred: frozenset[int]) -> Callable[[], None]:
+
+def backward(
+    root: Node | Leaf,
+    dz: Array,
+    deferred: frozenset[int] = frozenset(),
+    retain: bool = False,
+    finish: Finish | None = None,
+) -> Callable[[], None]:
     """Carry dz from root to the leaves below it.
 
     deferred: ids of leaves that can wait; the function returned does what serves only them.
+    retain:   keep the graph, for another backward.
+    finish:   what is done with a leaf's complete gradient; to add it to .grad if None.
     """
-    order = _consumers_first(root)
+    order = _consumers_first(root, retain)
+    finish = finish or _add_to_grad
     everything = {id(n) for n in order}
     now = _reaching(order, deferred) if deferred else everything
     later = everything - now
     sums = _Sums()
     sums.add(root, dz, fresh=False)
-    left = _carry(order, sums, now, later)
+    left = _carry(order, sums, now, later, retain, finish)
 
     def rest() -> None:
         if left.done:
             raise GraphError("These deferred gradients have been computed already.")
         left.done = True
-        _carry(left.order, left.sums, later, set())
+        _carry(left.order, left.sums, later, set(), retain, finish)
 
     return rest
 
 
-def _consumers_first(root: Node | Leaf) -> list[Node | Leaf]:
+def leaves(root: Node | Leaf) -> list[Any]:
+    """The leaves that root was computed from, in an order that the graph alone decides."""
+    return [n for n in _consumers_first(root, retain=True) if not isinstance(n, Node)]
+
+
+def collect(root: Node | Leaf, dz: Array, wanted: Sequence[Leaf]) -> list[Array]:
+    """The gradients of these leaves, and nothing added to anybody's .grad; frees the graph.
+
+    A leaf that root does not depend on gets zeros.
+    """
+    found: dict[int, Array] = {}
+
+    def finish(leaf: Leaf, g: Array, fresh: bool) -> None:
+        found[id(leaf)] = _own(g, fresh)
+
+    others = frozenset(id(leaf) for leaf in leaves(root)) - {id(leaf) for leaf in wanted}
+    backward(root, dz, deferred=others, finish=finish)  # what serves only the others is left undone
+    xp = array_module(dz)
+    return [found[id(w)] if id(w) in found else xp.zeros(w.shape, w.dtype) for w in wanted]
+
+
+def _consumers_first(root: Node | Leaf, retain: bool) -> list[Node | Leaf]:
     """Nodes and leaves below root, in reverse order: pop() gives each after all its consumers."""
     uses, stack = {id(root): 0}, [root]
     while stack:  # count the edges into each
@@ -92,7 +131,7 @@ def _consumers_first(root: Node | Leaf) -> list[Node | Leaf]:
                 ready.append(p)
     for node in order:
         if isinstance(node, Node):
-            node.claimed = True
+            node.claimed = not retain
     order.reverse()
     return order
 
@@ -102,8 +141,10 @@ def _parents(node: Node | Leaf) -> Sequence[Node | Leaf]:
         return ()
     if node.claimed:
         raise GraphError(
-            "backward() has gone through this graph before, and freed it. Compute the forward pass "
-            "again; to take the gradient of several losses, add them up and call backward() once."
+            "backward() has gone through this graph before, and freed it (met at a value that was "
+            f"made at {place(node.origin)}). Compute the forward pass again; to take the gradient "
+            "of several losses, add them up and call backward() once, or keep the graph with "
+            "backward(retain_graph=True)."
         )
     return [p for p in node.parents if p is not None]
 
@@ -164,7 +205,14 @@ def _freed(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
     raise AssertionError("a freed node was visited")
 
 
-def _carry(order: list[Node | Leaf], sums: _Sums, now: set[int], later: set[int]) -> _Left:
+def _carry(
+    order: list[Node | Leaf],
+    sums: _Sums,
+    now: set[int],
+    later: set[int],
+    retain: bool,
+    finish: Finish,
+) -> _Left:
     """Carry `sums` down to the nodes and leaves in `now`, using up `order`; return what is left."""
     left = _Left()
     while order:
@@ -174,7 +222,7 @@ def _carry(order: list[Node | Leaf], sums: _Sums, now: set[int], later: set[int]
             continue
         g, fresh = sums.pop(node)
         if not isinstance(node, Node):
-            _finish(node, g, fresh)
+            finish(node, g, fresh)
             continue
         wanted = tuple([id(p) in now for p in node.parents])
         if True in wanted:
@@ -182,7 +230,7 @@ def _carry(order: list[Node | Leaf], sums: _Sums, now: set[int], later: set[int]
         if later and not later.isdisjoint(map(id, node.parents)):
             left.order.append(node)
             left.sums.add(node, g, fresh=False)
-        else:
+        elif not retain:
             node.parents, node.vjp = (), _freed
     left.order.reverse()
     return left
@@ -195,10 +243,9 @@ def _deliver(node: Node, dz: Array, wanted: tuple[bool, ...], sums: _Sums) -> No
         if p is None or not want:
             continue
         if g is None or g.shape != p.shape:
-            name = getattr(node.vjp, "__qualname__", "?").split(".<locals>.")[-2:][0]
             got = "nothing" if g is None else describe(g)
             raise ShapeMismatch(
-                f"backward of {name}: a parent is {p.dtype}{list(p.shape)}, its gradient is {got}. "
+                f"backward of {node}: a parent is {p.dtype}{list(p.shape)}, its gradient is {got}. "
                 "A vjp returns one array for each wanted parent, of that parent's shape."
             )
         if g.ndim == 0:
@@ -209,13 +256,17 @@ def _deliver(node: Node, dz: Array, wanted: tuple[bool, ...], sums: _Sums) -> No
         sums.add(p, g, fresh)
 
 
-def _finish(leaf: Leaf, g: Array, fresh: bool) -> None:
+def _add_to_grad(leaf: Leaf, g: Array, fresh: bool) -> None:
     """Add the complete gradient of a leaf to its .grad, which no other tensor may share."""
     if leaf.grad is not None:
         leaf.grad += g
-    elif fresh:
-        leaf.grad = array_module(g).asarray(g)
     else:
-        leaf.grad = array_module(g).array(g, order="C")
+        leaf.grad = _own(g, fresh)
     for listener in leaf.listeners:
         listener(leaf)
+
+
+def _own(g: Array, fresh: bool) -> Array:
+    """g as an array that nobody else can see."""
+    xp = array_module(g)
+    return xp.asarray(g) if fresh else xp.array(g, order="C")

@@ -17,6 +17,7 @@ from minipar.ambient import grad_enabled
 from minipar.array import Array, array_module, describe, is_array, to_numpy
 from minipar.errors import GraphError, ShapeMismatch, UsageError
 from minipar.graph import Node, Vjp, backward
+from minipar.origin import caller
 
 
 class Tensor:
@@ -92,23 +93,29 @@ class Tensor:
         return remove
 
     @overload
-    def backward(self, dz: Any = None) -> None: ...
+    def backward(self, dz: Any = None, *, retain_graph: bool = False) -> None: ...
     @overload
     def backward(
-        self, dz: Any = None, *, defer: Collection[Tensor] | None
+        self, dz: Any = None, *, defer: Collection[Tensor] | None, retain_graph: bool = False
     ) -> Callable[[], None]: ...
     def backward(
-        self, dz: Any = None, *, defer: Collection[Tensor] | None = None
+        self,
+        dz: Any = None,
+        *,
+        defer: Collection[Tensor] | None = None,
+        retain_graph: bool = False,
     ) -> Callable[[], None] | None:
         """Add the gradient of sum(dz · self) to .grad of every leaf that this was computed from.
 
         dz:     an array of this shape; may be left out for a single number, where it is 1.
         defer:  leaves (weights) that can wait. What serves only them is left undone, and a
                 function is returned that does it: the halves "I" and "W" of a pipeline schedule.
-        After:  the graph is freed, bit by bit as the gradients pass.
+        After:  the graph is freed, bit by bit as the gradients pass; with retain_graph=True it
+                stays, and with it all memory, so that backward can be called again.
         Raises: GraphError without a graph, or if an earlier backward has used it up.
         """
-        rest = backward(self._node or self, _seed(self, dz), frozenset(map(id, defer or ())))
+        late = frozenset(map(id, defer or ()))
+        rest = backward(self._node or self, _seed(self, dz), late, retain_graph)
         return rest if defer is not None else None
 
     if TYPE_CHECKING:  # minipar.ops attaches these; it stands on a higher floor
@@ -142,12 +149,15 @@ def record(value: Array, parents: Sequence[Tensor], vjp: Vjp) -> Tensor:
     while anybody else can see them.
     """
     z = Tensor(value)
-    if grad_enabled.get():
+    mode = grad_enabled.get()
+    if mode:
         for p in parents:
             if p.requires_grad:
                 z.requires_grad = True
-                back = tuple([(q._node or q) if q.requires_grad else None for q in parents])
-                z._node = Node(z.data, back, vjp)
+                back = [(q._node or q) if q.requires_grad else None for q in parents]
+                z._node = Node(z.data, back, vjp, caller())
+                if mode is not True:
+                    mode.watch(z._node)
                 break
     return z
 
@@ -160,6 +170,12 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         grad_enabled.reset(token)
+
+
+def shown(x: Tensor) -> str:
+    """dtype, shape and origin, as error messages print them."""
+    made = "" if x._node is None else f" (made by {x._node})"
+    return describe(x.data) + made
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from minipar.errors import GraphError, ShapeMismatch
+from minipar.graph import collect
 from minipar.ops import gelu, linear, matmul, relu
 from minipar.tensor import Tensor, record
 
@@ -139,3 +140,38 @@ def test_leaves_become_final_as_soon_as_their_last_consumer_is_done():
         x = layer(x, Tensor(np.eye(3), requires_grad=True), n)
     x.sum().backward()
     assert order == ["layer 2", "weight 2", "layer 1", "weight 1", "layer 0", "weight 0"]
+
+
+def test_a_retained_graph_can_be_gone_through_again():
+    leaves, z = network()
+    dz = np.random.default_rng(1).normal(size=z.shape)
+    z.backward(dz, retain_graph=True)
+    once = gradients(leaves)
+    rest = z.backward(dz, defer=[leaves["w"]], retain_graph=True)
+    rest()
+    z.backward(dz)
+    for name, found in gradients(leaves).items():
+        np.testing.assert_allclose(found, 3 * once[name], rtol=1e-12)
+    with pytest.raises(GraphError, match="retain_graph=True"):
+        z.backward(dz)
+
+
+def test_collected_gradients_leave_grad_alone():
+    leaves, z = network()
+    dz = np.random.default_rng(1).normal(size=z.shape)
+    z.backward(dz, retain_graph=True)
+    expected = gradients(leaves)
+    other = Tensor(np.ones(2), requires_grad=True)
+    found = collect(z._node, dz, [leaves["v"], other, leaves["x"]])
+    np.testing.assert_allclose(found[0], expected["v"], rtol=1e-12)
+    assert (found[1] == 0).all()
+    np.testing.assert_allclose(found[2], expected["x"], rtol=1e-12)
+    for name, grad in gradients(leaves).items():
+        assert (grad == expected[name]).all()
+
+
+def test_collected_gradients_are_nobody_elses():
+    """An addition hands dz itself to both of its parents."""
+    x, y, dz = (Tensor(np.ones(2), requires_grad=True) for _ in range(3))
+    a, b = collect((x + y)._node, dz.data, [x, y])
+    assert not np.shares_memory(a, b) and not np.shares_memory(a, dz.data)
