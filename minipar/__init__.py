@@ -12,12 +12,17 @@ The public names are those below; everything else is imported from its own modul
 """
 
 from minipar import ops  # gives Tensor its operators
+from minipar.checks import checks
 from minipar.comm.group import Group
 from minipar.comm.launch import run
 from minipar.comm.transport import ANY
 from minipar.comm.world import init
 from minipar.random import Draw, Init
+from minipar.recompute import checkpoint
 from minipar.tensor import Tensor, no_grad, record
 
 __version__ = "0.1.0"
-__all__ = ("ANY", "Draw", "Group", "Init", "Tensor", "init", "no_grad", "ops", "record", "run")
+__all__ = (
+    "ANY", "Draw", "Group", "Init", "Tensor", "checkpoint", "checks", "init", "no_grad", "ops",
+    "record", "run",
+)  # fmt: skip

@@ -10,6 +10,6 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
+grad_enabled: ContextVar[Any] = ContextVar("grad_enabled", default=True)  # or False, or see checks
 recorder: ContextVar[Any] = ContextVar("recorder", default=None)  # an events.Recorder, or None
 world: ContextVar[Any] = ContextVar("world", default=None)  # the Group of all ranks, or None

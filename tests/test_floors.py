@@ -19,8 +19,11 @@ FLOORS = {
     "blocks": 0,
     "cost": 0,
     "events": 1,
+    "origin": 0,
     "graph": 1,
     "tensor": 2,
+    "checks": 3,
+    "recompute": 3,
     "random": 1,
     "ops": 3,
     "nn.module": 3,
@@ -127,7 +130,10 @@ FLOORS = {
     "bench.comm_peers": 11,
     "bench.comm": 12,
 }
-AUTOGRAD = {"tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"}
+AUTOGRAD = {
+    *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"),
+    *("origin", "checks", "recompute"),
+}
 MEETING_FLOOR = 8
 FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench"),
