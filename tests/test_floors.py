@@ -31,6 +31,8 @@ FLOORS = {
     "nn.attention": 5,
     "optim": 4,
     "data": 4,
+    "data.clicks": 5,
+    "data.images": 5,
     "comm.byte_ring": 0,
     "comm.choose": 0,
     "comm.control": 0,
