@@ -50,7 +50,7 @@ class Clicks:
 
 
 def load_clicks(
-    path: str | Path | None = None, seed: int = 0, train: int = 100_000, validation: int = 20_000
+    path: str | Path | None = None, seed: int = 0, train: int = 200_000, validation: int = 20_000
 ) -> tuple[Clicks, Clicks]:
     """(train, validation)
 
