@@ -25,6 +25,7 @@ FLOORS = {
     "checks": 3,
     "recompute": 3,
     "random": 1,
+    "sparse": 1,
     "ops": 3,
     "nn.module": 3,
     "nn.layers": 4,
@@ -134,7 +135,7 @@ FLOORS = {
 }
 AUTOGRAD = {
     *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"),
-    *("origin", "checks", "recompute"),
+    *("origin", "checks", "recompute", "sparse"),
 }
 MEETING_FLOOR = 8
 FACADES = {
