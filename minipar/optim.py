@@ -17,6 +17,7 @@ from typing import Any
 from minipar.array import Array, array_module, describe
 from minipar.blocks import blocks
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.sparse import RowGradient, values
 from minipar.tensor import Tensor
 
 Named = Iterable[tuple[str, Tensor]]
@@ -50,6 +51,9 @@ class Optimizer:
         for name, x in self.parameters.items():
             if x.grad is None:
                 continue
+            if isinstance(x.grad, RowGradient):
+                self._step_rows(name, x.data, x.grad)
+                continue
             arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
             for part in blocks(x.data.size, x.data.itemsize):
                 self._update(x.ndim, *(a[part] for a in arrays))
@@ -57,6 +61,24 @@ class Optimizer:
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
         """Write the new x and state in place; ndim is that of the whole parameter."""
         raise NotImplementedError
+
+    def _zero_changes_nothing(self) -> bool:
+        """Whether an element whose gradient is zero stays as it is, and so does its state."""
+        return False
+
+    def _step_rows(self, name: str, x: Array, g: RowGradient) -> None:
+        """Change the rows that were touched: the same numbers as with the dense gradient."""
+        if not self._zero_changes_nothing():
+            raise UsageError(
+                f"{type(self).__name__}: the gradient of {name} is sparse, but momentum and weight "
+                "decay move every row in every step. Use Adagrad, or SGD, without them; or a dense "
+                "gradient (sparse=False)."
+            )
+        arrays = [x, *self.state[name].values()]
+        parts = [a[g.ids] for a in arrays]
+        self._update(x.ndim, parts[0], g.rows, *parts[1:])
+        for a, part in zip(arrays, parts):
+            a[g.ids] = part
 
     def zero_grad(self) -> None:
         for x in self.parameters.values():
@@ -109,6 +131,39 @@ class SGD(Optimizer):
             m += g
             g = m
         x -= self.lr * g
+
+    def _zero_changes_nothing(self) -> bool:
+        return not self.momentum and not self.weight_decay
+
+
+class Adagrad(Optimizer):
+    """A step size of its own for each element, smaller the more it has moved (Duchi et al. 2011).
+
+        v = v + g²
+        x = x - lr · g / (√v + eps)
+
+    A word that is rare gets large steps when it comes, a frequent one small ones. Where g is zero
+    nothing changes, so a sparse gradient gives the same as a dense one, to the bit.
+    """
+
+    slots = ("v",)
+
+    def __init__(self, named_parameters: Named, lr: float = 1e-2, eps: float = 1e-10) -> None:
+        super().__init__(named_parameters, lr)
+        self.eps = eps
+
+    def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
+        (v,) = state
+        scratch = g * g
+        v += scratch
+        array_module(x).sqrt(v, out=scratch)
+        scratch += self.eps
+        array_module(x).divide(g, scratch, out=scratch)
+        scratch *= self.lr
+        x -= scratch
+
+    def _zero_changes_nothing(self) -> bool:
+        return True
 
 
 class AdamW(Optimizer):
@@ -192,7 +247,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
 
     Returns the norm √(Σ g²) before.
     """
-    grads = [x.grad for x in parameters if x.grad is not None]
+    grads = [values(x.grad) for x in parameters if x.grad is not None]
     norm = math.sqrt(sum(squared_norm(g) for g in grads))
     if norm > max_norm:
         for g in grads:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.optim import SGD, Adam, AdamW, clip_grad_norm, warmup_cosine
+from minipar.optim import SGD, Adagrad, Adam, AdamW, clip_grad_norm, warmup_cosine
+from minipar.sparse import RowGradient
 from minipar.tensor import Tensor
 
 STEPS = 4
@@ -52,6 +53,14 @@ def plain_adam(x, gs, decay, coupled, betas=(0.8, 0.95), eps=1e-3):
     return x
 
 
+def plain_adagrad(x, gs, eps=1e-3):
+    v = 0
+    for n, g in enumerate(gs):
+        v = v + g**2
+        x = x - 0.1 / (n + 1) * g / (np.sqrt(v) + eps)
+    return x
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_sgd_is_its_formula(momentum, decay):
@@ -75,6 +84,58 @@ def test_adam_is_its_formula(kind, coupled, decay, vectors):
         own = decay if x.ndim > 1 or vectors else 0.0
         expected = plain_adam(before[n], [g[n] for g in grads], own, coupled)
         np.testing.assert_allclose(found[n], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_adagrad_is_its_formula():
+    named, grads = problem()
+    before = {n: x.data.copy() for n, x in named.items()}
+    found = train(Adagrad(named.items(), 1.0, eps=1e-3), named, grads)
+    for n in named:
+        expected = plain_adagrad(before[n], [g[n] for g in grads])
+        np.testing.assert_allclose(found[n], expected, rtol=1e-12, atol=1e-15)
+
+
+def rows_of(g):
+    """A dense gradient that is zero outside of the rows 3 and 200, and the same as rows."""
+    ids = np.array([3, 200])
+    dense = np.zeros_like(g)
+    dense[ids] = g[ids]
+    return dense, RowGradient(ids, g[ids], g.shape)
+
+
+@pytest.mark.parametrize("make", [lambda named: SGD(named, 0.1), Adagrad])
+def test_sparse_gradients_give_the_bits_of_dense_ones(make):
+    ends = []
+    for kind in (0, 1):
+        named, grads = problem(np.float32)
+        optimizer = make(named.items())
+        for step in grads:
+            named["w"].grad = rows_of(step["w"])[kind]
+            optimizer.step()
+        ends.append(optimizer.state_dict() | {n: x.data for n, x in named.items()})
+    assert (ends[0]["w"][3] != problem(np.float32)[0]["w"].data[3]).all()
+    assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Adam, AdamW, lambda named: SGD(named, 0.1, 0.9), lambda named: SGD(named, 0.1, 0.0, 0.1)],
+)
+def test_what_would_move_untouched_rows_refuses_sparse_gradients(make):
+    named, grads = problem()
+    optimizer = make(named.items())
+    named["w"].grad = rows_of(grads[0]["w"])[1]
+    with pytest.raises(UsageError, match=r"gradient of w is sparse.*Use Adagrad"):
+        optimizer.step()
+
+
+def test_clipping_counts_and_scales_sparse_gradients():
+    named, grads = problem()
+    dense, named["w"].grad = rows_of(grads[0]["w"])
+    named["b"].grad = grads[0]["b"].copy()
+    norm = math.sqrt(float((dense**2).sum() + (grads[0]["b"] ** 2).sum()))
+    assert clip_grad_norm(named.values(), 1.0) == pytest.approx(norm)
+    np.testing.assert_allclose(named["w"].grad.dense(), dense / norm, rtol=1e-12)
 
 
 def test_float32_parameters_keep_their_dtype_and_place():
