@@ -175,12 +175,10 @@ class _Sums:
         if before is None:
             self.total[key] = g
         elif key in self.fresh:
-            before += g  # in place, unless it is a 0-d sum, which NumPy makes a scalar
-            self.total[key] = before
+            self.total[key] = _added(before, g)  # in place, unless NumPy makes it a scalar
             return
         elif fresh:
-            g += before
-            self.total[key] = g
+            self.total[key] = _added(g, before)
         else:
             self.total[key], fresh = before + g, True
         if fresh:
@@ -256,10 +254,18 @@ def _deliver(node: Node, dz: Array, wanted: tuple[bool, ...], sums: _Sums) -> No
         sums.add(p, g, fresh)
 
 
+def _added(total: Array, g: Array) -> Array:
+    """total += g, in place where it can be; either may be a RowGradient (sparse.py)."""
+    if hasattr(g, "add_to"):
+        return g.add_to(total)
+    total += g
+    return total
+
+
 def _add_to_grad(leaf: Leaf, g: Array, fresh: bool) -> None:
     """Add the complete gradient of a leaf to its .grad, which no other tensor may share."""
     if leaf.grad is not None:
-        leaf.grad += g
+        leaf.grad = _added(leaf.grad, g)
     else:
         leaf.grad = _own(g, fresh)
     for listener in leaf.listeners:
@@ -268,5 +274,6 @@ def _add_to_grad(leaf: Leaf, g: Array, fresh: bool) -> None:
 
 def _own(g: Array, fresh: bool) -> Array:
     """g as an array that nobody else can see."""
-    xp = array_module(g)
-    return xp.asarray(g) if fresh else xp.array(g, order="C")
+    if not fresh:
+        return g.copy()
+    return g if g.ndim else array_module(g).asarray(g)  # NumPy's 0-d sums are scalars

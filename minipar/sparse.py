@@ -59,6 +59,9 @@ class RowGradient:
     def astype(self, dtype: Any) -> RowGradient:
         return RowGradient(self.ids, self.rows.astype(dtype), self.shape)
 
+    def copy(self) -> RowGradient:
+        return self.astype(self.dtype)
+
     def dense(self) -> Array:
         """The array [n, d]."""
         return self.add_to(array_module(self.rows).zeros(self.shape, self.dtype))
