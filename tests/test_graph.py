@@ -6,7 +6,8 @@ import pytest
 
 from minipar.errors import GraphError, ShapeMismatch
 from minipar.graph import collect
-from minipar.ops import gelu, linear, matmul, relu
+from minipar.ops import embedding, gelu, linear, matmul, relu
+from minipar.sparse import RowGradient
 from minipar.tensor import Tensor, record
 
 
@@ -175,3 +176,68 @@ def test_collected_gradients_are_nobody_elses():
     x, y, dz = (Tensor(np.ones(2), requires_grad=True) for _ in range(3))
     a, b = collect((x + y)._node, dz.data, [x, y])
     assert not np.shares_memory(a, b) and not np.shares_memory(a, dz.data)
+
+
+TABLE = np.random.default_rng(0).normal(size=(6, 3))
+
+
+def uses_of_a_table(w, order, sparse):
+    """Losses that read a table twice by ids, and twice whole (as tied output weights do)."""
+    x = Tensor(np.random.default_rng(1).normal(size=(2, 3)))
+    uses = [
+        lambda: (embedding(w, np.array([4, 1, 4]), sparse) * 3.0).sum(),
+        lambda: (embedding(w, np.array([[1], [0]]), sparse) ** 2).sum(),
+        lambda: (matmul(x, w.T) ** 2).sum(),
+        lambda: w.sum(),  # its gradient is a view of ones, which nobody may write to
+    ]
+    return [uses[n]() for n in order]
+
+
+@pytest.mark.parametrize("order", ["01", "10", "02", "20", "03", "30", "0213", "3120", "2301"])
+def test_sparse_and_dense_gradients_of_a_table_add_up(order):
+    order = [int(n) for n in order]
+    grads = []
+    for sparse in (False, True):
+        w = Tensor(TABLE, requires_grad=True)
+        first, *others = uses_of_a_table(w, order, sparse)
+        for loss in others:
+            first = first + loss
+        first.backward()
+        grads.append(w.grad)
+    only_rows = set(order) <= {0, 1}
+    assert isinstance(grads[1], RowGradient) == only_rows  # dense wins
+    found = grads[1].dense() if only_rows else grads[1]
+    np.testing.assert_allclose(found, grads[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", ["01", "02", "20", "012"])
+def test_sparse_gradients_of_several_backwards_add_up(order):
+    whole, parts = (Tensor(TABLE, requires_grad=True) for _ in range(2))
+    for loss in uses_of_a_table(whole, map(int, order), sparse=False):
+        loss.backward()
+    for loss in uses_of_a_table(parts, map(int, order), sparse=True):
+        loss.backward()
+    found = parts.grad.dense() if isinstance(parts.grad, RowGradient) else parts.grad
+    np.testing.assert_allclose(found, whole.grad, rtol=1e-12)
+
+
+def test_a_sparse_gradient_is_added_into_a_bucket_and_forgotten_by_zero_grad():
+    bucket, w = np.zeros(20), Tensor(TABLE, requires_grad=True)
+    w.grad = bucket[:18].reshape(6, 3)
+    (loss,) = uses_of_a_table(w, [0], sparse=True)
+    loss.backward()
+    assert w.grad.base is not None and (bucket[:18].reshape(6, 3)[4] == 6).all()
+    w.grad = None
+    (loss,) = uses_of_a_table(w, [0], sparse=True)
+    loss.backward()
+    w.zero_grad()
+    assert w.grad is None
+
+
+def test_sparse_gradients_can_be_deferred():
+    w = Tensor(TABLE, requires_grad=True)
+    (loss,) = uses_of_a_table(w, [0], sparse=True)
+    rest = loss.backward(defer=[w])
+    assert w.grad is None
+    rest()
+    assert w.grad.ids.tolist() == [1, 4] and (w.grad.rows == [[3.0] * 3, [6.0] * 3]).all()

@@ -26,13 +26,17 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """z = weight[ids].   ids: integers [...]   weight: [n, d]   z: [..., d]."""
+    """z = weight[ids].   ids: integers [...]   weight: [n, d]   z: [..., d].
 
-    def __init__(self, init: Init, n: int, d: int, std: float = STD) -> None:
+    sparse: the gradient holds only the rows that were picked (`minipar.sparse`).
+    """
+
+    def __init__(self, init: Init, n: int, d: int, std: float = STD, sparse: bool = False) -> None:
         self.weight = Tensor(init.normal("weight", (n, d), std), requires_grad=True)
+        self.sparse = sparse
 
     def __call__(self, ids: Tensor | Array) -> Tensor:
-        return embedding(self.weight, ids)
+        return embedding(self.weight, ids, self.sparse)
 
 
 class LayerNorm(Module):

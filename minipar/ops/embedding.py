@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minipar.array import Array, array_module, describe
-from minipar.errors import ShapeMismatch
+from minipar.errors import ShapeMismatch, UsageError
+from minipar.sparse import RowGradient, sum_by_id
 from minipar.tensor import Tensor, record
 
 
-def embedding(w: Tensor, ids: Tensor | Array) -> Tensor:
+def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
     """z = w[ids].   w: [n, d]   ids: integers [...]   z: [..., d].   Keeps ids until backward.
 
-    dw adds up the rows of dz that share an id: sorted by id, each id's rows stand together, and
-    `add.reduceat` sums each run. Always in the same order, so the result is the same to the bit.
+    dw adds up the rows of dz that share an id, always in the same order, so that it is the same to
+    the bit (`sum_by_id`).
+    sparse: dw is a RowGradient: time and memory grow with the ids and not with n. w must be a leaf,
+    since only the engine and the optimizers know such gradients.
     """
     index = ids.data if isinstance(ids, Tensor) else ids
     if w.ndim != 2 or index.dtype.kind not in "iu":
@@ -28,13 +31,18 @@ def embedding(w: Tensor, ids: Tensor | Array) -> Tensor:
             " Is the vocabulary of the model that of the data?"
         )
 
+    if sparse and w._node is not None:
+        raise UsageError(
+            "embedding: with sparse=True the table must be a leaf, a parameter; this one was "
+            "computed, and the op that computed it needs a dense gradient."
+        )
+
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        xp = array_module(dz)
-        dw = xp.zeros((n, d), dz.dtype)
-        if index.size:
-            order = xp.argsort(index.reshape(-1), kind="stable")
-            present, first = xp.unique(index.reshape(-1)[order], return_index=True)
-            dw[present] = xp.add.reduceat(dz.reshape(-1, d)[order], first, axis=0)
+        present, sums = sum_by_id(index.reshape(-1), dz.reshape(index.size, d))
+        if sparse:
+            return (RowGradient(present, sums, (n, d)),)
+        dw = array_module(dz).zeros((n, d), dz.dtype)
+        dw[present] = sums
         return (dw,)
 
     return record(w.data[index], (w,), vjp)
