@@ -5,11 +5,13 @@ import pytest
 
 import minipar
 from minipar.errors import UsageError
-from minipar.nn import Linear, Module
+from minipar.events import recording
+from minipar.nn import Embedding, Linear, Module
 from minipar.ops import cross_entropy, tanh
-from minipar.optim import SGD, AdamW
-from minipar.parallel.data import DataParallel
+from minipar.optim import SGD, Adagrad, AdamW
+from minipar.parallel.data import DataParallel, mean_of_rows
 from minipar.random import Init
+from minipar.sparse import RowGradient
 from minipar.tensor import Tensor
 
 ROWS, STEPS = 12, 10
@@ -82,3 +84,71 @@ def test_frozen_parameters_are_left_alone_and_a_missing_gradient_is_named():
     assert minipar.run(work, 2, args=(True,)) == [None, None]
     with pytest.raises(UsageError, match=r"up\.weight has no gradient"):
         minipar.run(work, 2, args=(False,))
+
+
+class Bag(Module):
+    """The sum of the vectors of four words, and a linear layer."""
+
+    def __init__(self, sparse):
+        init = Init(0, np.float64)
+        self.word = Embedding(init / "word", 50, 4, std=1.0, sparse=sparse)
+        self.out = Linear(init / "out", 4, 3)
+
+    def __call__(self, ids):
+        return self.out(self.word(ids).sum(axis=1))
+
+
+def train_bag(group, sparse=True):
+    """As `train`; the words of rank 0's rows repeat, so ranks touch different numbers of rows."""
+    dice = np.random.default_rng(0)
+    model = Bag(sparse)
+    parallel, optimizer = DataParallel(model, group), Adagrad(model.named_parameters(), lr=0.1)
+    each = ROWS // group.size
+    mine = slice(group.rank * each, (group.rank + 1) * each)
+    for _ in range(STEPS):
+        ids, y = dice.integers(0, 50, size=(ROWS, 4)), dice.integers(0, 3, ROWS)
+        ids[:3] = 7
+        optimizer.zero_grad()
+        cross_entropy(model(ids[mine]), y[mine]).backward()
+        parallel.sync_gradients()
+        assert isinstance(model.word.weight.grad, RowGradient) == sparse
+        optimizer.step()
+    return model.state_dict() | optimizer.state_dict()
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+def test_sparse_gradients_equal_one_rank_with_dense_ones(p):
+    one = minipar.run(train_bag, 1, args=(False,))[0]
+    states = minipar.run(train_bag, p)
+    for state in states:
+        assert all(np.abs(state[name] - one[name]).max() < 1e-10 for name in one)
+        assert all((state[name] == states[0][name]).all() for name in one)  # bit for bit
+
+
+@pytest.mark.parametrize("p", [1, 2, 4])  # with 3, all_gather sends more than it must
+@pytest.mark.parametrize("n", [100, 1_000_000])
+def test_the_bytes_of_a_sparse_mean_grow_with_the_rows_and_not_with_the_table(p, n):
+    k, d = 5, 4
+
+    def work(group):
+        mine = np.arange(k - group.rank % 2) * (group.rank + 1)  # uneven; 0 is on all ranks
+        g = RowGradient(mine, np.full((len(mine), d), 2.0**group.rank), (n, d))
+        with recording() as log:
+            mean = mean_of_rows(g, group)
+        return mean, sum(event.nbytes for event in log)
+
+    touched = {i * (r + 1) for r in range(p) for i in range(k - r % 2)}
+    for mean, sent in minipar.run(work, p):
+        assert sent == (p - 1) * (8 + k * (8 + 8 * d))
+        assert mean.ids.tolist() == sorted(touched)
+        assert (mean.rows[0] * p == 2**p - 1).all()  # a lost or doubled rank is its bit
+
+
+def test_ranks_that_touch_nothing_get_the_rows_of_the_others():
+    def work(group):
+        mine = np.arange(3 * group.rank)  # none on rank 0
+        return mean_of_rows(RowGradient(mine, np.ones((len(mine), 2)), (9, 2)), group).dense()
+
+    for mean in minipar.run(work, 2):
+        assert mean.tolist() == [[0.5, 0.5]] * 3 + [[0.0, 0.0]] * 6
+    assert (minipar.run(work, 1)[0] == 0).all()
