@@ -30,6 +30,7 @@ FLOORS = {
     "nn.module": 3,
     "nn.layers": 4,
     "nn.attention": 5,
+    "nn.transformer": 6,
     "optim": 4,
     "data": 4,
     "data.clicks": 5,

@@ -2,11 +2,8 @@
 
     token + position ─ dropout ─ block ─ ... ─ block ─ norm ─ · tokenᵀ ─ logits
 
-    block:   x = x + attention(norm1(x))
-             x = x + down(gelu(up(norm2(x))))
-
-The norms stand before the branches (pre-LN), so that the sum runs through unchanged. The output
-uses the token table again, transposed (tied weights).
+The blocks (nn/transformer.py) let each position see itself and those before. The output uses the
+token table again, transposed (tied weights).
 
 Letters: b batch items, t positions, d features.
 """
@@ -15,37 +12,11 @@ from __future__ import annotations
 
 from minipar.array import Array, array_module
 from minipar.errors import ShapeMismatch
-from minipar.nn import CausalSelfAttention, Dropout, Embedding, LayerNorm, Linear, Module
-from minipar.nn.layers import STD
-from minipar.ops import gelu, linear
+from minipar.nn import Dropout, Embedding, LayerNorm, Module
+from minipar.nn.transformer import stack_of_blocks
+from minipar.ops import linear
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
-
-
-class FeedForward(Module):
-    """The same two-layer network at every position.   x: [b, t, d] -> [b, t, d]."""
-
-    def __init__(self, init: Init, d: int, dropout: float, out_std: float) -> None:
-        self.up = Linear(init / "up", d, 4 * d)
-        self.down = Linear(init / "down", 4 * d, d, std=out_std)
-        self.dropout = Dropout(init / "dropout", dropout)
-
-    def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        return self.dropout(self.down(gelu(self.up(x))), draw)
-
-
-class Block(Module):
-    """Attention, then the feed-forward network, each on a branch.   x: [b, t, d] -> [b, t, d]."""
-
-    def __init__(self, init: Init, d: int, heads: int, dropout: float, out_std: float) -> None:
-        self.norm1 = LayerNorm(init / "norm1", d)
-        self.attention = CausalSelfAttention(init / "attention", d, heads, dropout, out_std)
-        self.norm2 = LayerNorm(init / "norm2", d)
-        self.mlp = FeedForward(init / "mlp", d, dropout, out_std)
-
-    def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        x = x + self.attention(self.norm1(x), draw)
-        return x + self.mlp(self.norm2(x), draw)
 
 
 class GPT(Module):
@@ -61,14 +32,11 @@ class GPT(Module):
         heads: int = 4,
         dropout: float = 0.0,
     ) -> None:
-        out_std = STD / (2 * layers) ** 0.5  # 2·layers branches add up to a variance like one
         self.block = block
         self.token = Embedding(init / "token", vocab, d)
         self.position = Embedding(init / "position", block, d)
         self.dropout = Dropout(init / "dropout", dropout)
-        self.blocks = [
-            Block(init / "blocks" / n, d, heads, dropout, out_std) for n in range(layers)
-        ]
+        self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, causal=True)
         self.norm = LayerNorm(init / "norm", d)
 
     def __call__(self, idx: Array, draw: Draw | None = None) -> Tensor:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from minipar.nn.attention import CausalSelfAttention
+from minipar.nn.attention import SelfAttention
 from minipar.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from minipar.nn.module import Module
+from minipar.nn.transformer import Block, FeedForward
 
-__all__ = ("CausalSelfAttention", "Dropout", "Embedding", "LayerNorm", "Linear", "Module")
+__all__ = (
+    "Block",
+    "Dropout",
+    "Embedding",
+    "FeedForward",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "SelfAttention",
+)

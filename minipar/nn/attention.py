@@ -1,4 +1,4 @@
-"""Causal self-attention as a layer (Vaswani et al. 2017).
+"""Self-attention as a layer (Vaswani et al. 2017).
 
 Letters: b batch items, t positions, d features, h heads of c = d / h channels.
 """
@@ -8,24 +8,30 @@ from __future__ import annotations
 from minipar.errors import UsageError
 from minipar.nn.layers import STD, Dropout, Linear
 from minipar.nn.module import Module
-from minipar.ops import causal_attention
+from minipar.ops import causal_attention, softmax
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
 
-class CausalSelfAttention(Module):
-    """x: [b, t, d] -> [b, t, d]; position t sees the positions 0..t.
+class SelfAttention(Module):
+    """x: [b, t, d] -> [b, t, d]; each position sees all, or (causal) itself and those before.
 
     One product gives q, k and v of all heads. Dropout falls on the output, not on the attention
     weights. out_std: of the output projection's initial weights.
     """
 
     def __init__(
-        self, init: Init, d: int, heads: int, dropout: float = 0.0, out_std: float = STD
+        self,
+        init: Init,
+        d: int,
+        heads: int,
+        dropout: float = 0.0,
+        out_std: float = STD,
+        causal: bool = True,
     ) -> None:
         if d % heads:
             raise UsageError(f"{d} features cannot be cut into {heads} equal heads.")
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = Linear(init / "qkv", d, 3 * d)
         self.out = Linear(init / "out", d, d, std=out_std)
         self.dropout = Dropout(init / "dropout", dropout)
@@ -33,5 +39,12 @@ class CausalSelfAttention(Module):
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         b, t, d = x.shape
         qkv = self.qkv(x).reshape(b, t, 3, self.heads, d // self.heads)
-        mixed = causal_attention(qkv).reshape(b, t, d)
-        return self.dropout(self.out(mixed), draw)
+        mixed = causal_attention(qkv) if self.causal else full_attention(qkv)
+        return self.dropout(self.out(mixed.reshape(b, t, d)), draw)
+
+
+def full_attention(qkv: Tensor) -> Tensor:
+    """softmax(q kᵀ / √c) v over all positions.   qkv: [b, t, 3, h, c] -> [b, t, h, c]."""
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [b, h, t, c]
+    scores = q @ k.transpose(0, 1, 3, 2) * qkv.shape[-1] ** -0.5
+    return (softmax(scores) @ v).transpose(0, 2, 1, 3)

@@ -1,0 +1,54 @@
+"""The block of which transformers are made, whatever they read.
+
+    x = x + attention(norm1(x))          positions exchange what they know
+    x = x + down(gelu(up(norm2(x))))     each position thinks about it
+
+The norms stand before the branches (pre-LN), so that the sum runs through unchanged.
+
+Letters: b batch items, t positions, d features.
+"""
+
+from __future__ import annotations
+
+from minipar.nn.attention import SelfAttention
+from minipar.nn.layers import STD, Dropout, LayerNorm, Linear
+from minipar.nn.module import Module
+from minipar.ops import gelu
+from minipar.random import Draw, Init
+from minipar.tensor import Tensor
+
+
+class FeedForward(Module):
+    """The same two-layer network at every position.   x: [b, t, d] -> [b, t, d]."""
+
+    def __init__(self, init: Init, d: int, dropout: float, out_std: float) -> None:
+        self.up = Linear(init / "up", d, 4 * d)
+        self.down = Linear(init / "down", 4 * d, d, std=out_std)
+        self.dropout = Dropout(init / "dropout", dropout)
+
+    def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        return self.dropout(self.down(gelu(self.up(x))), draw)
+
+
+class Block(Module):
+    """Attention, then the feed-forward network, each on a branch.   x: [b, t, d] -> [b, t, d]."""
+
+    def __init__(
+        self, init: Init, d: int, heads: int, dropout: float, out_std: float, causal: bool
+    ) -> None:
+        self.norm1 = LayerNorm(init / "norm1", d)
+        self.attention = SelfAttention(init / "attention", d, heads, dropout, out_std, causal)
+        self.norm2 = LayerNorm(init / "norm2", d)
+        self.mlp = FeedForward(init / "mlp", d, dropout, out_std)
+
+    def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), draw)
+        return x + self.mlp(self.norm2(x), draw)
+
+
+def stack_of_blocks(
+    init: Init, layers: int, d: int, heads: int, dropout: float, causal: bool
+) -> list[Block]:
+    """Blocks named by their number, whose 2·layers branches add up to a variance like one."""
+    out_std = STD / (2 * layers) ** 0.5
+    return [Block(init / n, d, heads, dropout, out_std, causal) for n in range(layers)]
