@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minipar.errors import ShapeMismatch
-from minipar.models import GPT, MLP
+from minipar.models import GPT, MLP, ViT, WideDeep
 from minipar.ops import cross_entropy
 from minipar.optim import AdamW
 from minipar.random import Draw, Init
@@ -74,7 +74,9 @@ class Spy(Init):
         return super().ones(parameter, shape)
 
 
-@pytest.mark.parametrize("model", [lambda init: GPT(init, **SIZES), MLP])
+@pytest.mark.parametrize(
+    "model", [lambda init: GPT(init, **SIZES), MLP, ViT, lambda init: WideDeep(init, (3, 4), 2)]
+)
 def test_every_parameter_is_drawn_under_its_own_name(model):
     Spy.drawn.clear()
     names = [name for name, _ in model(Spy()).named_parameters()]
