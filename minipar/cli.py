@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NoReturn
 
 from minipar import __version__
@@ -261,21 +262,33 @@ def _add_bench_train(whats: Any) -> None:
         _bench_train,
     )
     parser.add_argument(
-        "--model", default="gpt-256", help="gpt-256, gpt-128 or mlp (default: gpt-256)"
+        "--model", metavar="LIST", default="gpt-256", help="names or all (default: gpt-256)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default: 1)")
+    parser.add_argument(
+        "--threads", metavar="LIST", default="1", help="BLAS threads, as 1,2 (default: 1)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--against", default="torch", help="torch, or nothing ('')")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 
 
 def _bench_train(arguments: argparse.Namespace) -> int:
-    from minipar.bench.train import bench_train, table
+    from minipar.bench import train
 
     engines = ("minipar", *_listed(arguments.against))
-    rows = bench_train(arguments.model, engines, arguments.threads, arguments.rounds)
-    print("\n".join(map(json.dumps, rows)) if arguments.json else table(rows))
+    models = train.models(_listed(arguments.model))
+    if not arguments.json:
+        print(train.HEAD, flush=True)
+    for model, threads in product(models, map(_threads, _listed(arguments.threads))):
+        for row in train.bench_train(model, engines, threads, arguments.rounds):
+            print(json.dumps(row) if arguments.json else train.line(row), flush=True)
     return 0
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"--threads {text}: a number, or several with commas.")
+    return int(text)
 
 
 COMM_HELP = (

@@ -1,37 +1,106 @@
 """The same models in PyTorch, as one would write them there: eager, with its fused ops.
 
-Only for comparison; this is the one file that imports torch. Linear weights lie [out, in] there.
+Only for comparison; this is the one file that imports torch. Each model names its layers as
+minipar's does, so that `load_minipar` can copy weights over by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from minipar.bench.workloads import Workload, tokens
+from minipar.bench.workloads import Workload
 
 
-class Block(nn.Module):
-    """The same block as in models/gpt.py."""
+class Twin(NamedTuple):
+    """model(**sizes)(x) is trained with loss(logits, y); x and y are those of the workload."""
 
+    model: Callable[..., nn.Module]
+    optimizer: Callable[[Iterator[Any]], torch.optim.Optimizer]
+    loss: Callable[[Any, Any], Any] = F.cross_entropy
+
+
+class TorchSteps:
+    """A model and its optimizer; step(*batch(n)) trains on batch n and returns the loss."""
+
+    def __init__(self, work: Workload, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.work, self.twin = work, TWINS[work.kind]
+        self.model = self.twin.model(**work.sizes)
+        self.optimizer = self.twin.optimizer(self.model.parameters())
+
+    def batch(self, n: int) -> tuple[Any, Any]:
+        x, y = self.work.batch(n)
+        return _tensors(x), _tensors(y)
+
+    def step(self, x: Any, y: Any) -> float:
+        self.optimizer.zero_grad()
+        loss = self.twin.loss(self.model(x), y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+def _tensors(arrays: Any) -> Any:
+    if isinstance(arrays, tuple):
+        return tuple(map(_tensors, arrays))
+    return torch.from_numpy(arrays.copy())
+
+
+def load_minipar(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Copy the arrays of a minipar model in, by name, each into the order that torch has its axes:
+    [o, i] for linear layers, [o, i, kh, kw] for convolutions, tables as they are.
+    """
+    own, modules = model.state_dict(), dict(model.named_modules())
+    for name, array in state.items():
+        table = isinstance(modules[name.rpartition(".")[0]], nn.Embedding)
+        value = torch.from_numpy(array)
+        if not table and value.ndim in (2, 4):
+            value = value.T if value.ndim == 2 else value.permute(3, 2, 0, 1)
+        own[name].copy_(value)
+
+
+# -- the twins --------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
     def __init__(self, d: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
-        self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
 
     def forward(self, x: Any) -> Any:
         b, t, d = x.shape
-        qkv = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads)
+        qkv = self.qkv(x).view(b, t, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(b, t, d))
-        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        return self.out(mixed.transpose(1, 2).reshape(b, t, d))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+
+    def forward(self, x: Any) -> Any:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, d: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(d), Attention(d, heads)
+        self.norm2, self.mlp = nn.LayerNorm(d), FeedForward(d)
+
+    def forward(self, x: Any) -> Any:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 class TorchGPT(nn.Module):
@@ -49,12 +118,14 @@ class TorchGPT(nn.Module):
 
 
 class TorchMLP(nn.Module):
+    """The language model of models/mlp.py."""
+
     def __init__(self, vocab: int, context: int, d: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.context = context
         self.token = nn.Embedding(vocab, d)
         sizes = [context * d, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, hidden))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
         self.out = nn.Linear(sizes[-1], vocab)
 
     def forward(self, idx: Any) -> Any:
@@ -65,30 +136,30 @@ class TorchMLP(nn.Module):
         return self.out(x)
 
 
-class TorchSteps:
-    """A model and its optimizer; step(n) trains on batch n and returns the loss."""
+class TorchReluMLP(nn.Module):
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
-    def __init__(self, work: Workload, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.work = work
-        self.model = (TorchGPT if work.kind == "gpt" else TorchMLP)(**work.sizes)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-
-    def step(self, n: int) -> float:
-        x, y = (torch.from_numpy(a.copy()) for a in tokens(self.work, n))
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(x).flatten(0, 1), y.flatten())
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
+    def forward(self, x: Any) -> Any:
+        x = self.layers[0](x)
+        for layer in self.layers[1:]:
+            x = layer(F.relu(x))
+        return x
 
 
-def load_minipar(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Copy the weights of a minipar model in; its names differ only in where a layer stands."""
-    own = dict(model.named_parameters())
-    for name, array in state.items():
-        short = name.replace(".attention.", ".").replace(".mlp.", ".")
-        value = torch.from_numpy(array)
-        transposed = value.ndim == 2 and short.split(".")[0] not in ("token", "position")
-        with torch.no_grad():
-            own[short].copy_(value.T if transposed else value)
+def _of_every_position(logits: Any, y: Any) -> Any:
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+
+def _adamw(parameters: Iterator[Any]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+TWINS: Mapping[str, Twin] = MappingProxyType(
+    {
+        "gpt": Twin(TorchGPT, _adamw, _of_every_position),
+        "mlp-text": Twin(TorchMLP, _adamw, _of_every_position),
+        "mlp": Twin(TorchReluMLP, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)),
+    }
+)

@@ -31,10 +31,11 @@ def bench_train(
     """Time `rounds` times `steps` training steps of each engine, in turn.
 
     Returns a row per engine: engine, model, ranks, threads, step_ms (the median of all steps),
-    peak_mb, ratio (its step_ms by torch's, None without torch), note (why there are no numbers).
+    peak_mb (of the whole process), base_mb (of it when the libraries were loaded and nothing else),
+    ratio and memory_ratio (its step_ms and peak_mb by torch's, None without torch), note (why there
+    are no numbers).
     """
-    if model not in WORKLOADS:
-        raise UsageError(f"There is no model {model!r} to bench; use {', '.join(WORKLOADS)}.")
+    models([model])
     if unknown := set(engines) - set(ENGINES):
         raise UsageError(f"There is no engine {sorted(unknown)}; use {', '.join(ENGINES)}.")
     if min(threads, rounds, steps) < 1:
@@ -51,18 +52,29 @@ def bench_train(
             worker.communicate()  # the end of its input ends it
     for e in workers:
         rows[e]["step_ms"] = statistics.median(times[e])
-        if "torch" in workers:
-            rows[e]["ratio"] = rows[e]["step_ms"] / statistics.median(times["torch"])
+    if "torch" in workers:
+        for e in workers:
+            rows[e]["ratio"] = rows[e]["step_ms"] / rows["torch"]["step_ms"]
+            rows[e]["memory_ratio"] = rows[e]["peak_mb"] / rows["torch"]["peak_mb"]
     return list(rows.values())
+
+
+def models(names: Sequence[str]) -> Sequence[str]:
+    """The names, if all of them are known; every name there is for "all"."""
+    if list(names) == ["all"]:
+        return tuple(WORKLOADS)
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        raise UsageError(f"There is no model {unknown[0]!r} to bench; use {', '.join(WORKLOADS)}.")
+    return names
 
 
 def _time_in_turn(
     workers: Mapping[str, subprocess.Popen[str]],
-    rows: Mapping[str, dict[str, Any]],
+    rows: dict[str, dict[str, Any]],
     rounds: int,
     steps: int,
 ) -> dict[str, list[float]]:
-    """The milliseconds of all steps, by engine; peak_mb goes into the rows."""
+    """The milliseconds of all steps, by engine; the memory goes into the rows."""
     times: dict[str, list[float]] = {e: [] for e in workers}
     for e, worker in workers.items():
         _ask(e, worker, 2)  # warm up
@@ -70,12 +82,12 @@ def _time_in_turn(
         for e, worker in workers.items():
             answer = _ask(e, worker, steps)
             times[e] += answer["step_ms"]
-            rows[e]["peak_mb"] = answer["peak_mb"]
+            rows[e] |= {name: answer[name] for name in ("peak_mb", "base_mb")}
     return times
 
 
 def _row(engine: str, model: str, threads: int) -> dict[str, Any]:
-    nothing = dict.fromkeys(("step_ms", "peak_mb", "ratio", "note"))
+    nothing = dict.fromkeys(("step_ms", "peak_mb", "base_mb", "ratio", "memory_ratio", "note"))
     return {"engine": engine, "model": model, "ranks": 1, "threads": threads, **nothing}
 
 
@@ -96,14 +108,15 @@ def _ask(engine: str, worker: subprocess.Popen[str], steps: int) -> dict[str, An
     return json.loads(line)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for people; milliseconds are those of this machine now, the ratio travels better."""
-    lines = [f"{'engine':10s}{'model':10s}{'threads':>8s}{'ms/step':>10s}{'× torch':>9s}{'MB':>7s}"]
-    for row in rows:
-        start = f"{row['engine']:10s}{row['model']:10s}{row['threads']:8d}"
-        if row["note"]:
-            lines.append(f"{start}  {row['note']}")
-            continue
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        lines.append(f"{start}{row['step_ms']:10.1f}{ratio:>9s}{row['peak_mb']:7.0f}")
-    return "\n".join(lines)
+HEAD = f"{'engine':9s}{'model':10s}{'threads':>8s}{'ms/step':>10s}{'× torch':>9s}" + (
+    f"{'MB':>7s}{'× torch':>9s}"
+)
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row for people, under HEAD; the ratios travel better than the milliseconds."""
+    start = f"{row['engine']:9s}{row['model']:10s}{row['threads']:8d}"
+    if row["note"]:
+        return f"{start}  {row['note']}"
+    time, memory = ("" if row[r] is None else f"{row[r]:.2f}" for r in ("ratio", "memory_ratio"))
+    return f"{start}{row['step_ms']:10.1f}{time:>9s}{row['peak_mb']:7.0f}{memory:>9s}"

@@ -1,34 +1,112 @@
-"""What `bench train` trains: the sizes that both engines share, and minipar's own step.
+"""What `bench train` trains: data, model, loss and optimizer of each workload, on minipar's side.
 
-The tokens are random: the time of a step does not depend on them.
+A workload is an entry of WORKLOADS. Its twin in PyTorch stands under the same `kind` in
+torch_peer.TWINS: the same model and optimizer, fed with the same arrays. To add one, write
+both entries; nothing else knows how many there are. The data is random: the time of a step does not
+depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minipar.array import Array
 from minipar.models import GPT, MLP
-from minipar.ops import cross_entropy
-from minipar.optim import AdamW
-from minipar.random import Init, words
+from minipar.nn import Linear, Module
+from minipar.ops import cross_entropy, relu
+from minipar.optim import SGD, AdamW, Optimizer
+from minipar.random import Draw, Init, uniform, words
+from minipar.tensor import Tensor
+
+Batch = tuple[Any, np.ndarray]  # x as the model takes it, and y
 
 
 class Workload(NamedTuple):
-    """kind "gpt" or "mlp"; sizes are the keyword arguments of that model; tokens [batch, block]."""
+    """model(Init(), **sizes)(x, draw) is trained on batch(step) = (x, y) with loss(logits, y)."""
 
-    kind: str
+    kind: str  # names the twin in torch_peer.TWINS
+    model: Callable[..., Module]
     sizes: Mapping[str, Any]
-    batch: int
-    block: int
+    batch: Callable[[int], Batch]
+    optimizer: Callable[[Iterator[tuple[str, Tensor]]], Optimizer]
+    loss: Callable[[Tensor, np.ndarray], Tensor] = cross_entropy
+
+
+class MiniparSteps:
+    """A model and its optimizer; step(*batch(n)) trains on batch n and returns the loss."""
+
+    def __init__(self, work: Workload) -> None:
+        self.work = work
+        self.model = work.model(Init(), **work.sizes)
+        self.optimizer = work.optimizer(self.model.named_parameters())
+
+    def batch(self, n: int) -> Batch:
+        return self.work.batch(n)
+
+    def step(self, x: Any, y: np.ndarray) -> float:
+        draw = Draw(0, self.optimizer.steps, range(len(y)))
+        self.optimizer.zero_grad()
+        loss = self.work.loss(self.model(x, draw), y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+# -- data -------------------------------------------------------------------------------------
+
+
+def tokens(batch: int, block: int) -> Callable[[int], Batch]:
+    """step -> x and y [batch, block] of bytes, y one position later."""
+
+    def of_step(step: int) -> Batch:
+        drawn = words(0, "bench", step, 0, batch * (block + 1)) % np.uint64(256)
+        idx = drawn.astype(np.int64).reshape(batch, block + 1)
+        return idx[:, :-1], idx[:, 1:]
+
+    return of_step
+
+
+def images(*shape: int, classes: int = 10) -> Callable[[int], Batch]:
+    """step -> x float32 of that shape, about as large as normalised pixels, and y [shape[0]]."""
+
+    def of_step(step: int) -> Batch:
+        x = (uniform(0, "pixels", shape, step) * 4 - 2).astype(np.float32)
+        y = words(0, "classes", step, 0, shape[0]) % np.uint64(classes)
+        return x, y.astype(np.int64)
+
+    return of_step
+
+
+# -- models that are only here ----------------------------------------------------------------
+
+
+class ReluMLP(Module):
+    """x [b, sizes[0]] -> logits [b, sizes[-1]], with relu between the layers."""
+
+    def __init__(self, init: Init, sizes: Sequence[int]) -> None:
+        self.layers = [
+            Linear(init / "layers" / n, i, o, std=(2 / i) ** 0.5)
+            for n, (i, o) in enumerate(pairwise(sizes))
+        ]
+
+    def __call__(self, x: Array, draw: Draw | None = None) -> Tensor:
+        z = self.layers[0](Tensor(x))
+        for layer in self.layers[1:]:
+            z = layer(relu(z))
+        return z
+
+
+# -- the workloads ----------------------------------------------------------------------------
 
 
 def _gpt(d: int, heads: int, batch: int, block: int) -> Workload:
     sizes = {"vocab": 256, "block": block, "layers": 4, "d": d, "heads": heads}
-    return Workload("gpt", MappingProxyType(sizes), batch, block)
+    return Workload("gpt", GPT, sizes, tokens(batch, block), lambda p: AdamW(p, lr=1e-3))
 
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
@@ -37,33 +115,17 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
         "gpt-128": _gpt(d=128, heads=4, batch=8, block=64),
         "mlp": Workload(
             "mlp",
-            MappingProxyType({"vocab": 256, "context": 16, "d": 32, "hidden": (512, 512, 512)}),
-            batch=16,
-            block=64,
+            ReluMLP,
+            {"sizes": (784, 512, 512, 512, 10)},
+            images(128, 784),
+            lambda p: SGD(p, lr=0.01, momentum=0.9),
+        ),
+        "mlp-text": Workload(
+            "mlp-text",
+            MLP,
+            {"vocab": 256, "context": 16, "d": 32, "hidden": (512, 512, 512)},
+            tokens(batch=16, block=64),
+            lambda p: AdamW(p, lr=1e-3),
         ),
     }
 )
-
-
-def tokens(work: Workload, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y [batch, block], the same for every engine."""
-    drawn = words(0, "bench", step, 0, work.batch * (work.block + 1)) % np.uint64(256)
-    idx = drawn.astype(np.int64).reshape(work.batch, work.block + 1)
-    return idx[:, :-1], idx[:, 1:]
-
-
-class MiniparSteps:
-    """A model and its optimizer; step(n) trains on batch n and returns the loss."""
-
-    def __init__(self, work: Workload) -> None:
-        self.work = work
-        self.model = (GPT if work.kind == "gpt" else MLP)(Init(), **work.sizes)
-        self.optimizer = AdamW(self.model.named_parameters(), lr=1e-3)
-
-    def step(self, n: int) -> float:
-        x, y = tokens(self.work, n)
-        self.optimizer.zero_grad()
-        loss = cross_entropy(self.model(x), y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
