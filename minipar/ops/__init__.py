@@ -8,7 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from minipar.ops.arithmetic import add, div, exp, log, mul, neg, pow, sqrt, sub
+from minipar.ops.arithmetic import (
+    abs,
+    add,
+    clip,
+    div,
+    exp,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    pow,
+    sqrt,
+    sub,
+    where,
+)
 from minipar.ops.attention import causal_attention
 from minipar.ops.dropout import dropout
 from minipar.ops.embedding import embedding
@@ -17,13 +32,21 @@ from minipar.ops.nonlinear import gelu, relu, tanh
 from minipar.ops.normalize import layer_norm, softmax
 from minipar.ops.products import linear, matmul
 from minipar.ops.reduce import mean, sum
-from minipar.ops.shape import concat, getitem, reshape, transpose
+from minipar.ops.shape import (
+    concat,
+    getitem,
+    reshape,
+    transpose,
+)
 from minipar.tensor import Tensor
 
 __all__ = (
-    "add", "causal_attention", "concat", "cross_entropy", "div", "dropout", "embedding", "exp",
-    "gelu", "getitem", "layer_norm", "linear", "log", "matmul", "mean", "mul", "neg", "pow", "relu",
-    "reshape", "softmax", "sqrt", "sub", "sum", "tanh", "transpose",
+    "abs", "add",   "causal_attention", "clip",
+    "concat", "cross_entropy", "div", "dropout", "embedding",  "exp",  "gelu",
+     "getitem", "layer_norm", "linear", "log",   "matmul",
+     "maximum", "mean",  "minimum",  "mul", "neg",   "pow", "relu",
+    "reshape",      "softmax",
+     "sqrt",  "sub", "sum", "tanh", "transpose",  "where",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""Element by element: + - * / and powers. Shapes broadcast as in NumPy.
+"""Element by element: + - * /, powers, the larger or the smaller. Shapes broadcast as in NumPy.
 
 A Python number may stand for a tensor; it takes the other's dtype. `unbroadcast` sums a gradient
-over the axes along which its parent was stretched.
+over the axes along which its parent was stretched. Where a function has a corner, its vjp takes the
+mean of the slopes on both sides: abs is flat at 0, and equal elements share a maximum.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minipar.array import Array, array_module, describe
-from minipar.errors import ShapeMismatch
+from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, record, unbroadcast
 
 
@@ -74,13 +75,39 @@ def neg(x: Tensor) -> Tensor:
     return record(-x.data, (x,), lambda dz, wanted: (-dz,))
 
 
-def pow(x: Tensor, exponent: float) -> Tensor:
-    """z = x ** exponent, a Python number.   Keeps x until backward."""
+def pow(x: Any, exponent: Any) -> Tensor:
+    """z = x ** exponent.   Keeps x until backward, and of an exponent that is a tensor also z.
+
+    dx = dz · exponent · x^(exponent - 1). For an exponent that is a tensor (an array, or x a
+    number) also dexponent = dz · z · ln x, which is taken to be 0 where x <= 0.
+    """
+    if not isinstance(exponent, (int, float)):
+        return _power(x, exponent)
+    n = exponent if isinstance(exponent, int) else float(exponent)  # NumPy's float64 is a float
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        return (dz * (exponent * x.data ** (exponent - 1)),)
+        return (dz * (n * x.data ** (n - 1 if n else 0)),)
 
-    return record(x.data**exponent, (x,), vjp)
+    return record(x.data**n, (x,), vjp)
+
+
+def _power(x: Any, y: Any) -> Tensor:
+    """x ** y with an array as y."""
+    x, y = _pair("pow", x, y)
+    xp = array_module(x.data, y.data)
+    z = x.data**y.data
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dx = dy = None
+        if wanted[0]:
+            lower = xp.where(y.data == 0, y.data, y.data - 1)  # not 0⁻¹, where x and y are 0
+            dx = unbroadcast(dz * (y.data * x.data**lower), x.shape)
+        if wanted[1]:
+            ln = xp.log(xp.where(x.data > 0, x.data, xp.ones_like(x.data)))
+            dy = unbroadcast(dz * (z * ln), y.shape)
+        return dx, dy
+
+    return record(z, (x, y), vjp)
 
 
 def exp(x: Tensor) -> Tensor:
@@ -100,19 +127,92 @@ def sqrt(x: Tensor) -> Tensor:
     return record(z, (x,), lambda dz, wanted: (dz / (2 * z),))
 
 
+def abs(x: Tensor) -> Tensor:
+    """z = |x|.   Keeps x until backward; the slope at 0 is 0."""
+    xp = array_module(x.data)
+    return record(xp.abs(x.data), (x,), lambda dz, wanted: (dz * xp.sign(x.data),))
+
+
+def maximum(x: Any, y: Any) -> Tensor:
+    """z = max(x, y).   Keeps x and y until backward; where they are equal, each gets dz / 2."""
+    x, y = _pair("maximum", x, y)
+    z = array_module(x.data, y.data).maximum(x.data, y.data)
+    return record(z, (x, y), lambda dz, wanted: _to_larger(dz, (x, y), (x.data, y.data), wanted))
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    """z = min(x, y).   Keeps x and y until backward; where they are equal, each gets dz / 2."""
+    x, y = _pair("minimum", x, y)
+    z = array_module(x.data, y.data).minimum(x.data, y.data)
+    return record(z, (x, y), lambda dz, wanted: _to_larger(dz, (x, y), (y.data, x.data), wanted))
+
+
+def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """z = min(max(x, low), high), Python numbers.   Keeps x until backward.
+
+    dx is dz where low <= x <= high, the bounds included, and 0 elsewhere. None: no bound.
+    """
+    if (low is None and high is None) or (None not in (low, high) and low > high):  # type: ignore[operator]
+        raise UsageError(f"clip: the bounds are {low} and {high}; give one, or low <= high.")
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dx = dz if low is None else dz * (x.data >= low)
+        return (dx if high is None else dx * (x.data <= high),)
+
+    return record(x.data.clip(low, high), (x,), vjp)
+
+
+def where(condition: Tensor | Array, x: Any, y: Any) -> Tensor:
+    """z = x where the condition is true, y elsewhere.   Keeps the condition until backward.
+
+    condition: bool, not differentiated. What is not chosen gets the gradient 0, whatever dz is.
+    """
+    chosen = condition.data if isinstance(condition, Tensor) else condition
+    x, y = _pair("where", x, y)
+    _check_broadcast("where", chosen, x.data)
+    _check_broadcast("where", chosen, y.data)
+    xp = array_module(x.data, y.data)
+    x_shape, y_shape = x.shape, y.shape
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        nothing = xp.zeros((), dz.dtype)
+        return (
+            unbroadcast(xp.where(chosen, dz, nothing), x_shape) if wanted[0] else None,
+            unbroadcast(xp.where(chosen, nothing, dz), y_shape) if wanted[1] else None,
+        )
+
+    return record(xp.where(chosen, x.data, y.data), (x, y), vjp)
+
+
+def _to_larger(
+    dz: Array, parents: Sequence[Tensor], sides: Sequence[Array], wanted: Sequence[bool]
+) -> Sequence[Array | None]:
+    """dz to the parent whose side is the larger, half to each at a tie."""
+    a, b = sides
+    half_ties = 0.5 * (a == b).astype(dz.dtype)
+    return [
+        unbroadcast(dz * (won + half_ties), p.shape) if want else None
+        for p, won, want in zip(parents, (a > b, b > a), wanted)
+    ]
+
+
 def _pair(op: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """Both as tensors whose shapes broadcast."""
     if not isinstance(x, Tensor):
         x = _constant(x, like=y)
     if not isinstance(y, Tensor):
         y = _constant(y, like=x)
-    a, b = x.shape, y.shape
-    if a != b and any(n != m and n != 1 and m != 1 for n, m in zip(a[::-1], b[::-1])):
-        raise ShapeMismatch(
-            f"{op}: {describe(x.data)} and {describe(y.data)} do not broadcast. Axes are matched "
-            "from the last one, and must be equal or 1; a missing keepdims=True is the usual cause."
-        )
+    if x.data.shape != y.data.shape:
+        _check_broadcast(op, x.data, y.data)
     return x, y
+
+
+def _check_broadcast(op: str, a: Array, b: Array) -> None:
+    if any(n != m and n != 1 and m != 1 for n, m in zip(a.shape[::-1], b.shape[::-1])):
+        raise ShapeMismatch(
+            f"{op}: {describe(a)} and {describe(b)} do not broadcast. Axes are matched from the "
+            "last one, and must be equal or 1; a missing keepdims=True is the usual cause."
+        )
 
 
 def _constant(x: Any, like: Tensor) -> Tensor:
