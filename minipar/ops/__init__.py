@@ -28,7 +28,7 @@ from minipar.ops.attention import causal_attention
 from minipar.ops.dropout import dropout
 from minipar.ops.embedding import embedding
 from minipar.ops.loss import cross_entropy
-from minipar.ops.nonlinear import gelu, relu, tanh
+from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, softmax
 from minipar.ops.products import linear, matmul
 from minipar.ops.reduce import mean, sum
@@ -45,7 +45,7 @@ __all__ = (
     "concat", "cross_entropy", "div", "dropout", "embedding",  "exp",  "gelu",
      "getitem", "layer_norm", "linear", "log",   "matmul",
      "maximum", "mean",  "minimum",  "mul", "neg",   "pow", "relu",
-    "reshape",      "softmax",
+    "reshape",    "sigmoid", "silu", "softmax",
      "sqrt",  "sub", "sum", "tanh", "transpose",  "where",
 )  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""Functions of one element that bend the line: tanh, relu, gelu."""
+"""Functions of one element that bend the line: tanh, sigmoid, relu, gelu, silu."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minipar.array import Array, array_module
 from minipar.blocks import blocks
@@ -17,6 +17,24 @@ def tanh(x: Tensor) -> Tensor:
     """z = tanh x.   Keeps z until backward."""
     z = array_module(x.data).tanh(x.data)
     return record(z, (x,), lambda dz, wanted: (dz * (1 - z * z),))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """z = 1 / (1 + e^-x).   Keeps z until backward."""
+    z = _sigmoid(x.data)
+    return record(z, (x,), lambda dz, wanted: (dz * (z * (1 - z)),))
+
+
+def _sigmoid(x: Array) -> Array:
+    """With e = e^-|x| <= 1: 1 / (1 + e) right of 0, e / (1 + e) left of it. Nothing overflows."""
+    xp = array_module(x)
+    e = xp.abs(x)
+    xp.negative(e, out=e)
+    xp.exp(e, out=e)
+    z = xp.where(x >= 0, xp.ones((), x.dtype), e)
+    e += 1
+    z /= e
+    return z
 
 
 def relu(x: Tensor) -> Tensor:
@@ -68,3 +86,44 @@ def _gelu_block(x: Array, z: Array, slope: Array | None) -> None:
         xp.subtract(z, slope, out=slope)
         slope *= square
         slope += w
+
+
+def silu_definition(x: Tensor) -> Tensor:
+    """z = x · sigmoid(x)   (also called swish: Elfwing et al. 2018, Ramachandran et al. 2017)."""
+    return x * sigmoid(x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """`silu_definition`, in blocks that fit the cache.   Keeps the slope dz/dx until backward.
+
+    With s = sigmoid(x) the slope is s + z · (1 - s). The definition keeps x and s.
+    """
+    return keeping_slope(x, _silu_block)
+
+
+def _silu_block(x: Array, z: Array, slope: Array | None) -> None:
+    s = _sigmoid(x)
+    array_module(x).multiply(x, s, out=z)
+    if slope is not None:
+        array_module(x).subtract(1, s, out=slope)
+        slope *= z
+        slope += s
+
+
+def keeping_slope(x: Tensor, fill: Callable[[Array, Array, Array | None], None]) -> Tensor:
+    """An op of one element, in blocks; fill(x, z, slope) writes a block of z and of dz/dx.
+
+    The slope is computed in forward, where its parts are at hand (None: nobody wants it), so that
+    backward is one multiplication.
+    """
+    xp = array_module(x.data)
+    flat = xp.ascontiguousarray(x.data).reshape(-1)
+    z, slope = xp.empty_like(flat), xp.empty_like(flat) if x.requires_grad else None
+    for part in blocks(flat.size, flat.itemsize):
+        fill(flat[part], z[part], None if slope is None else slope[part])
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        assert slope is not None
+        return (dz * slope.reshape(dz.shape),)
+
+    return record(z.reshape(x.shape), (x,), vjp)

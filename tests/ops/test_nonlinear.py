@@ -3,15 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from minipar.ops import gelu, relu, tanh
-from minipar.ops.nonlinear import gelu_definition
+from minipar.ops import gelu, relu, sigmoid, silu, tanh
+from minipar.ops.nonlinear import gelu_definition, silu_definition
 from minipar.tensor import Tensor, no_grad
 from minipar.testing.gradcheck import gradcheck
 
 X = np.random.default_rng(0).normal(size=(5, 7)) * 2
 
 
-@pytest.mark.parametrize("op", [tanh, relu, gelu, gelu_definition])
+@pytest.mark.parametrize("op", [tanh, relu, sigmoid, gelu, gelu_definition, silu, silu_definition])
 def test_vjps(op):
     gradcheck(op, X)
 
@@ -30,22 +30,35 @@ def test_relu_is_flat_at_zero():
     assert x.grad.tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("op", [gelu, silu])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [0, 1, 100_003])  # several blocks, the last one not full
-def test_gelu_in_blocks_is_its_definition(dtype, size):
+def test_in_blocks_is_the_definition(op, dtype, size):
+    definition = {gelu: gelu_definition, silu: silu_definition}[op]
     x = np.random.default_rng(1).normal(size=size).astype(dtype) * 3
     fast, slow = Tensor(x, requires_grad=True), Tensor(x, requires_grad=True)
-    z = gelu(fast)
+    z = op(fast)
     assert z.dtype == dtype
     tolerance = {"rtol": 1e-5, "atol": 1e-5 if dtype == np.float32 else 1e-14}
-    np.testing.assert_allclose(z.data, gelu_definition(slow).data, **tolerance)
+    np.testing.assert_allclose(z.data, definition(slow).data, **tolerance)
     z.backward(x)
-    gelu_definition(slow).backward(x)
+    definition(slow).backward(x)
     np.testing.assert_allclose(fast.grad, slow.grad, **tolerance)
 
 
-def test_gelu_takes_strided_views_and_runs_without_a_graph():
-    expected = gelu(Tensor(X.T.copy())).data
+@pytest.mark.parametrize("op", [gelu, silu])
+def test_takes_strided_views_and_runs_without_a_graph(op):
+    expected = op(Tensor(X.T.copy())).data
     with no_grad():
-        assert (gelu(Tensor(X.T)).data == expected).all()
-    gradcheck(lambda x: gelu(x.T), X)
+        assert (op(Tensor(X.T)).data == expected).all()
+    gradcheck(lambda x: op(x.T), X)
+
+
+def test_sigmoid_keeps_its_precision_in_both_tails():
+    x = np.array([-1000, -700, -40, -1, 0, 1, 40, 700, 1000])
+    expected = [1 / (1 + math.exp(-v)) if v >= 0 else math.exp(v) / (math.exp(v) + 1) for v in x]
+    for op, factor in ((sigmoid, 1), (silu, x)):
+        np.testing.assert_allclose(op(Tensor(x * 1.0)).data, expected * factor, rtol=1e-15)
+    far = Tensor(np.array([-1000.0, 1000.0]), requires_grad=True)
+    (sigmoid(far) + silu(far)).sum().backward()
+    assert far.grad.tolist() == [0, 1]
