@@ -27,6 +27,7 @@ FLOORS = {
     "random": 1,
     "sparse": 1,
     "ops": 3,
+    "ops.erf": 4,
     "nn.module": 3,
     "nn.layers": 5,
     "nn.attention": 6,

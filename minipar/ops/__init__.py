@@ -27,6 +27,7 @@ from minipar.ops.arithmetic import (
 from minipar.ops.attention import causal_attention
 from minipar.ops.dropout import dropout
 from minipar.ops.embedding import embedding
+from minipar.ops.erf import erf, gelu_erf
 from minipar.ops.loss import cross_entropy
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, softmax
@@ -42,8 +43,8 @@ from minipar.tensor import Tensor
 
 __all__ = (
     "abs", "add",   "causal_attention", "clip",
-    "concat", "cross_entropy", "div", "dropout", "embedding",  "exp",  "gelu",
-     "getitem", "layer_norm", "linear", "log",   "matmul",
+    "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp",  "gelu",
+    "gelu_erf", "getitem", "layer_norm", "linear", "log",   "matmul",
      "maximum", "mean",  "minimum",  "mul", "neg",   "pow", "relu",
     "reshape",    "sigmoid", "silu", "softmax",
      "sqrt",  "sub", "sum", "tanh", "transpose",  "where",
