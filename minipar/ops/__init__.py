@@ -32,7 +32,7 @@ from minipar.ops.loss import cross_entropy
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, softmax
 from minipar.ops.products import linear, matmul
-from minipar.ops.reduce import mean, sum
+from minipar.ops.reduce import logsumexp, max, mean, min, sum, var
 from minipar.ops.shape import (
     concat,
     getitem,
@@ -44,10 +44,10 @@ from minipar.tensor import Tensor
 __all__ = (
     "abs", "add",   "causal_attention", "clip",
     "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp",  "gelu",
-    "gelu_erf", "getitem", "layer_norm", "linear", "log",   "matmul",
-     "maximum", "mean",  "minimum",  "mul", "neg",   "pow", "relu",
+    "gelu_erf", "getitem", "layer_norm", "linear", "log",  "logsumexp", "matmul",
+    "max", "maximum", "mean", "min", "minimum",  "mul", "neg",   "pow", "relu",
     "reshape",    "sigmoid", "silu", "softmax",
-     "sqrt",  "sub", "sum", "tanh", "transpose",  "where",
+     "sqrt",  "sub", "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip
 
 
