@@ -34,20 +34,25 @@ from minipar.ops.normalize import layer_norm, softmax
 from minipar.ops.products import linear, matmul
 from minipar.ops.reduce import logsumexp, max, mean, min, sum, var
 from minipar.ops.shape import (
+    broadcast_to,
     concat,
+    gather,
     getitem,
+    pad,
     reshape,
+    split,
+    stack,
     transpose,
 )
 from minipar.tensor import Tensor
 
 __all__ = (
-    "abs", "add",   "causal_attention", "clip",
-    "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp",  "gelu",
+    "abs", "add",  "broadcast_to", "causal_attention", "clip",
+    "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp", "gather", "gelu",
     "gelu_erf", "getitem", "layer_norm", "linear", "log",  "logsumexp", "matmul",
-    "max", "maximum", "mean", "min", "minimum",  "mul", "neg",   "pow", "relu",
+    "max", "maximum", "mean", "min", "minimum",  "mul", "neg",  "pad", "pow", "relu",
     "reshape",    "sigmoid", "silu", "softmax",
-     "sqrt",  "sub", "sum", "tanh", "transpose", "var", "where",
+    "split", "sqrt", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip
 
 

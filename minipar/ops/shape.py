@@ -1,18 +1,18 @@
-"""Other views of the same numbers: reshape, transpose, indexing, concatenation.
+"""The same numbers elsewhere: reshape, transpose, indexing, broadcasting, cutting and joining.
 
-None of them keeps an array until backward, only shapes and indices.
+None of them keeps an array of floats until backward, only shapes and indices.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from minipar.array import Array, array_module, describe
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, unbroadcast
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
@@ -88,3 +88,100 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
     z = array_module(*(x.data for x in xs)).concatenate([x.data for x in xs], axis=axis)
     return record(z, tuple(xs), vjp)
+
+
+def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side, along a new axis."""
+    if not xs:
+        raise UsageError("stack needs at least one tensor.")
+    if any(x.shape != xs[0].shape for x in xs):
+        raise ShapeMismatch(
+            f"stack: {', '.join(describe(x.data) for x in xs)}: all shapes must be equal."
+        )
+    axis %= xs[0].ndim + 1
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        return [dz[_along(axis, n)] if want else None for n, want in enumerate(wanted)]
+
+    z = array_module(*(x.data for x in xs)).stack([x.data for x in xs], axis=axis)
+    return record(z, tuple(xs), vjp)
+
+
+def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """x cut along an axis into so many equal parts, or into parts of these sizes. They are views.
+
+    In backward each part costs an array of the size of x, so this is for a few parts, not hundreds.
+    """
+    axis %= x.ndim
+    n = x.shape[axis]
+    if isinstance(sizes, int):
+        sizes = [n // sizes] * sizes if sizes > 0 else []
+    stops = list(accumulate(sizes, initial=0))
+    if stops[-1] != n or any(size < 0 for size in sizes):
+        raise ShapeMismatch(
+            f"split: axis {axis} of {describe(x.data)} cannot be cut into the sizes {list(sizes)}: "
+            f"they must add up to {n}."
+        )
+    return [getitem(x, _along(axis, slice(a, b))) for a, b in pairwise(stops)]
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with `value` around it; widths: for each axis how many before and how many after it."""
+    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
+        raise ShapeMismatch(
+            f"pad: the widths {list(widths)} for {describe(x.data)}: there must be one pair (before"
+            ", after) for each axis, none of them negative."
+        )
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape))
+    shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape))
+    z = array_module(x.data).full(shape, value, x.dtype)
+    z[inside] = x.data
+    return record(z, (x,), lambda dz, wanted: (dz[inside],))
+
+
+def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x repeated along axes of length 1 and new ones before them, as NumPy does.   z is a view."""
+    before, target = x.shape, tuple(shape)
+    lead = len(target) - x.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(before, target[lead:])):
+        raise ShapeMismatch(f"broadcast_to: {describe(x.data)} cannot become {list(target)}.")
+    z = array_module(x.data).broadcast_to(x.data, target)
+    return record(z, (x,), lambda dz, wanted: (unbroadcast(dz, before),))
+
+
+def gather(x: Tensor, index: Tensor | Array, axis: int = -1) -> Tensor:
+    """z[.., j, ..] = x[.., index[.., j, ..], ..] along an axis.   Keeps the index until backward.
+
+    NumPy's take_along_axis: x [.., n, ..], index [.., k, ..], z [.., k, ..], the other axes equal.
+    dx is added up place by place along k, so that elements named several times get every gradient,
+    in the same order on every machine; for large k `getitem` or `embedding` is faster.
+    """
+    at = index.data if isinstance(index, Tensor) else index
+    shape, xp = x.shape, array_module(x.data)
+    axis %= x.ndim
+    others = (shape[:axis], shape[axis + 1 :])
+    if at.dtype.kind not in "iu" or (at.shape[:axis], at.shape[axis + 1 :]) != others:
+        raise ShapeMismatch(
+            f"gather along axis {axis}: x is {describe(x.data)}, the index {describe(at)}: it must "
+            "be of integers, its other axes as long as those of x."
+        )
+    if at.size and (at.min() < 0 or at.max() >= shape[axis]):
+        raise ShapeMismatch(
+            f"gather along axis {axis} of {describe(x.data)}: the indices run from {at.min()} to "
+            f"{at.max()}, they must be in 0 .. {shape[axis] - 1}."
+        )
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dx = xp.zeros(shape, dz.dtype)
+        for j in range(at.shape[axis]):
+            place = _along(axis, slice(j, j + 1))
+            total = xp.take_along_axis(dx, at[place], axis) + dz[place]
+            xp.put_along_axis(dx, at[place], total, axis)
+        return (dx,)
+
+    return record(xp.take_along_axis(x.data, at, axis), (x,), vjp)
+
+
+def _along(axis: int, part: int | slice) -> tuple[int | slice, ...]:
+    """The index that takes a part of one axis, and all of the axes before it."""
+    return (*(slice(None),) * axis, part)
