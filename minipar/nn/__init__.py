@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minipar.nn.attention import SelfAttention
-from minipar.nn.layers import Dropout, Embedding, LayerNorm, Linear
+from minipar.nn.layers import Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from minipar.nn.module import Module
 from minipar.nn.transformer import Block, FeedForward
 
@@ -15,5 +15,6 @@ __all__ = (
     "LayerNorm",
     "Linear",
     "Module",
+    "RMSNorm",
     "SelfAttention",
 )

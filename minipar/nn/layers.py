@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from minipar.array import Array
 from minipar.nn.module import Module
-from minipar.ops import dropout, embedding, layer_norm, linear
+from minipar.ops import dropout, embedding, layer_norm, linear, rms_norm
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -48,6 +48,16 @@ class LayerNorm(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.weight, self.bias)
+
+
+class RMSNorm(Module):
+    """Each row of x with mean square 1, then times weight.   x: [..., d]."""
+
+    def __init__(self, init: Init, d: int) -> None:
+        self.weight = Tensor(init.ones("weight", (d,)), requires_grad=True)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight)
 
 
 class Dropout(Module):

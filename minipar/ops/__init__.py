@@ -30,7 +30,7 @@ from minipar.ops.embedding import embedding
 from minipar.ops.erf import erf, gelu_erf
 from minipar.ops.loss import cross_entropy
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
-from minipar.ops.normalize import layer_norm, softmax
+from minipar.ops.normalize import layer_norm, log_softmax, rms_norm, softmax
 from minipar.ops.products import linear, matmul
 from minipar.ops.reduce import logsumexp, max, mean, min, sum, var
 from minipar.ops.shape import (
@@ -49,9 +49,9 @@ from minipar.tensor import Tensor
 __all__ = (
     "abs", "add",  "broadcast_to", "causal_attention", "clip",
     "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp", "gather", "gelu",
-    "gelu_erf", "getitem", "layer_norm", "linear", "log",  "logsumexp", "matmul",
+    "gelu_erf", "getitem", "layer_norm", "linear", "log", "log_softmax", "logsumexp", "matmul",
     "max", "maximum", "mean", "min", "minimum",  "mul", "neg",  "pad", "pow", "relu",
-    "reshape",    "sigmoid", "silu", "softmax",
+    "reshape", "rms_norm",   "sigmoid", "silu", "softmax",
     "split", "sqrt", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip
 
