@@ -28,7 +28,7 @@ from minipar.ops.attention import causal_attention
 from minipar.ops.dropout import dropout
 from minipar.ops.embedding import embedding
 from minipar.ops.erf import erf, gelu_erf
-from minipar.ops.loss import cross_entropy
+from minipar.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse, nll
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, log_softmax, rms_norm, softmax
 from minipar.ops.products import linear, matmul
@@ -47,10 +47,10 @@ from minipar.ops.shape import (
 from minipar.tensor import Tensor
 
 __all__ = (
-    "abs", "add",  "broadcast_to", "causal_attention", "clip",
+    "abs", "add", "binary_cross_entropy_with_logits", "broadcast_to", "causal_attention", "clip",
     "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp", "gather", "gelu",
     "gelu_erf", "getitem", "layer_norm", "linear", "log", "log_softmax", "logsumexp", "matmul",
-    "max", "maximum", "mean", "min", "minimum",  "mul", "neg",  "pad", "pow", "relu",
+    "max", "maximum", "mean", "min", "minimum", "mse", "mul", "neg", "nll", "pad", "pow", "relu",
     "reshape", "rms_norm",   "sigmoid", "silu", "softmax",
     "split", "sqrt", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip

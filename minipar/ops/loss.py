@@ -1,6 +1,7 @@
-"""Cross-entropy: how surprised the model is by what came next.
+"""What training makes small: how far the model is from the targets, as one number.
 
-Letters: n positions, v classes.
+Letters: n positions, v classes, t a target, p what the model takes for probable.
+Targets are data: no gradient goes to them, except in mse, which is symmetric.
 """
 
 from __future__ import annotations
@@ -8,17 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minipar.array import Array, array_module, describe
-from minipar.errors import ShapeMismatch
+from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, record
 
 
-def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor | Array,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """z = mean over all n positions of -log softmax(logits)[target].
 
     logits: [..., v]   targets: integers [...]   z: a single number.
     Keeps p = softmax(logits) until backward, where dlogits = (p - onehot(target)) · dz / n.
+    ignore_index:    positions with this target do not count, neither in the sum nor in n.
+    label_smoothing: ε of the target's weight goes to all v classes, in equal shares (Szegedy et al.
+                     2016, section 7): for onehot(target) read (1 - ε) · onehot(target) + ε / v.
+    Raises: ShapeMismatch, also if a target is not a class, or if all positions are ignored.
     """
     index = targets.data if isinstance(targets, Tensor) else targets
+    if ignore_index is not None or label_smoothing:
+        return _smoothed_cross_entropy(logits, index, ignore_index, label_smoothing)
     v = logits.shape[-1] if logits.ndim else 0
     _check(logits, index, v)
     xp = array_module(logits.data)
@@ -42,15 +54,120 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     return record(xp.asarray(loss), (logits,), vjp)
 
 
-def _check(logits: Tensor, index: Array, v: int) -> None:
+def _smoothed_cross_entropy(
+    logits: Tensor, index: Array, ignore_index: int | None, epsilon: float
+) -> Tensor:
+    """`cross_entropy` with its options: a row's share of the mean is 1 / n, or 0 if ignored."""
+    if not 0 <= epsilon < 1:
+        raise UsageError(f"cross_entropy: label_smoothing is {epsilon}; it must be in 0 <= ε < 1.")
+    xp, shape = array_module(logits.data), logits.shape
+    share = (index != ignore_index).reshape(-1).astype(logits.dtype)
+    index = xp.where(index == ignore_index, 0, index)
+    v = shape[-1] if logits.ndim else 0
+    _check(logits, index, v)
+    n, index, position = float(share.sum(dtype="float64")), index.reshape(-1), xp.arange(index.size)
+    if not n:
+        raise ShapeMismatch(
+            f"cross_entropy: all {index.size} targets are ignore_index={ignore_index}, so there is "
+            "no mean. Skip such batches."
+        )
+    share /= n
+    p = logits.data.reshape(-1, v)
+    p = p - p.max(axis=-1, keepdims=True)
+    expected = (1 - epsilon) * p[position, index] + epsilon * p.mean(axis=-1)
+    xp.exp(p, out=p)
+    total = p.sum(axis=-1)
+    p /= total[:, None]
+    loss = ((xp.log(total) - expected) * share).sum()
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        scale = dz * share
+        dlogits = p - epsilon / v
+        dlogits *= scale[:, None]
+        dlogits[position, index] -= (1 - epsilon) * scale
+        return (dlogits.reshape(shape),)
+
+    return record(xp.asarray(loss), (logits,), vjp)
+
+
+def nll(log_p: Tensor, targets: Tensor | Array) -> Tensor:
+    """z = mean over all n positions of -log_p[target].   Keeps the targets until backward.
+
+    log_p: [..., v]   targets: integers [...]   z: a single number, the negative log likelihood.
+    `nll(log_softmax(x), targets)` is the definition of `cross_entropy(x, targets)`.
+    """
+    index = targets.data if isinstance(targets, Tensor) else targets
+    shape, v = log_p.shape, log_p.shape[-1] if log_p.ndim else 0
+    _check(log_p, index, v, "nll")
+    xp, index = array_module(log_p.data), index.reshape(-1)
+    n, position = index.size, xp.arange(index.size)
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dlog_p = xp.zeros((n, v), dz.dtype)
+        dlog_p[position, index] = -dz / n
+        return (dlog_p.reshape(shape),)
+
+    return record(xp.asarray(-log_p.data.reshape(n, v)[position, index].mean()), (log_p,), vjp)
+
+
+def mse(x: Tensor, y: Tensor | Array) -> Tensor:
+    """z = mean of (x - y)², the mean squared error.   Keeps x - y until backward.
+
+    x, y: of one shape; they do not broadcast, since [n] against [n, 1] is nearly always a mistake.
+    """
+    y = y if isinstance(y, Tensor) else Tensor(y)
+    _check_alike("mse", x, y)
+    xp = array_module(x.data)
+    d = x.data - y.data
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dx = d * (dz * (2 / d.size))
+        return dx if wanted[0] else None, -dx if wanted[1] else None
+
+    return record(xp.asarray((d * d).mean()), (x, y), vjp)
+
+
+def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor | Array) -> Tensor:
+    """z = mean of -t · ln p - (1 - t) · ln(1 - p), p = sigmoid(logits).
+
+    Also called logistic loss, or sigmoid cross-entropy; a logit x is ln(p / (1 - p)).
+    logits, targets: of one shape, the targets in 0 .. 1. Keeps p - t until backward, where
+    dlogits = (p - t) · dz / n. Computed as max(x, 0) - x·t + ln(1 + e^-|x|), finite for every x.
+    """
+    t = targets if isinstance(targets, Tensor) else Tensor(targets)
+    _check_alike("binary_cross_entropy_with_logits", logits, t)
+    if t.requires_grad:
+        raise UsageError(
+            "binary_cross_entropy_with_logits: targets get no gradient; detach() them."
+        )
+    x, xp = logits.data, array_module(logits.data)
+    e = xp.exp(-xp.abs(x))
+    loss = xp.maximum(x, 0) - x * t.data + xp.log1p(e)
+    slope = xp.where(x >= 0, xp.ones((), x.dtype), e) / (1 + e) - t.data  # p - t
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        return (slope * (dz / slope.size),)
+
+    return record(xp.asarray(loss.mean()), (logits,), vjp)
+
+
+def _check_alike(op: str, x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape or not x.data.size:
+        raise ShapeMismatch(
+            f"{op}: {describe(x.data)} and {describe(y.data)}: the shapes must be equal, and not "
+            "empty. Is a [n, 1] to be reshaped to [n]?"
+        )
+
+
+def _check(logits: Tensor, index: Array, v: int, op: str = "cross_entropy") -> None:
     if index.dtype.kind not in "iu" or logits.shape[:-1] != index.shape or not index.size:
         raise ShapeMismatch(
-            f"cross_entropy: logits are {describe(logits.data)}, targets {describe(index)}: the "
+            f"{op}: logits are {describe(logits.data)}, targets {describe(index)}: the "
             "targets must be integers, one for each row of logits."
         )
     low, high = index.min(), index.max()
     if low < 0 or high >= v:
         raise ShapeMismatch(
-            f"cross_entropy: there are {v} classes, but a target is {low if low < 0 else high}. "
+            f"{op}: there are {v} classes, but a target is {low if low < 0 else high}. "
             f"Targets run from 0 to {v - 1}; is the vocabulary of the model that of the data?"
         )
