@@ -28,6 +28,7 @@ FLOORS = {
     "sparse": 1,
     "ops": 3,
     "ops.erf": 4,
+    "ops.sdpa": 4,
     "nn.module": 3,
     "nn.layers": 5,
     "nn.attention": 6,

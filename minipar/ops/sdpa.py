@@ -1,0 +1,145 @@
+"""Attention of any queries to any keys, with heads in groups: scaled dot-product attention.
+
+    z = softmax(q kᵀ / √c) v          for each head (Vaswani et al. 2017, section 3.2.1)
+
+Letters: b batch items, t queries, s keys, c channels a head, h heads of queries in g groups of
+r = h / g. The heads g·r .. g·r + r - 1 share the keys and values of group g (Ainslie et al. 2023):
+g = h is the usual attention, g = 1 has one head of keys. The causal mask puts the queries at the
+end of the keys, query n at position s - t + n: with a cache of old keys, t is 1.
+
+`causal_attention` (attention.py) is the same for q, k and v packed together, s = t and g = h. Like
+it, the fused op works on parts that fit the cache, each a batch item and as many groups, with the
+scores lying [key, query]. The r·t queries of a group are rows of one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from minipar.array import Array, array_module, describe
+from minipar.blocks import blocks
+from minipar.errors import ShapeMismatch
+from minipar.ops.normalize import softmax
+from minipar.tensor import Tensor, record
+
+SCORE_BYTES = 1 << 19
+
+
+def attention_definition(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """z = softmax(q kᵀ / √c) v for each head   (Vaswani et al. 2017, Ainslie et al. 2023)."""
+    b, t, h, c = q.shape
+    s, g = k.shape[1:3]
+    q = q.reshape(b, t, g, h // g, c).transpose(0, 2, 3, 1, 4)  # [b, g, r, t, c]
+    k = k.transpose(0, 2, 3, 1)[:, :, None]  # [b, g, 1, c, s]
+    v = v.transpose(0, 2, 1, 3)[:, :, None]  # [b, g, 1, s, c]
+    scores = q @ k * c**-0.5
+    if causal:
+        scores = scores + _later(q.data, t, s).T
+    return (softmax(scores) @ v).transpose(0, 3, 1, 2, 4).reshape(b, t, h, c)
+
+
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """`attention_definition`, in parts.   q: [b, t, h, c]   k, v: [b, s, g, c]   z: [b, t, h, c].
+
+    Keeps q, k, v, z and e [b, g, s, r·t] until backward; e = exp(scores - max), of all heads, is by
+    far the largest for long sequences. Without gradients only one part of it exists at a time. The
+    vjp is that of `causal_attention`.
+    """
+    _check(q, k, v, causal)
+    xp, itemsize = array_module(q.data), q.dtype.itemsize
+    (b, t, h, c), (s, g) = q.shape, k.shape[1:3]
+    r = h // g
+    later = _later(q.data, t, s)[:, None] if causal else None
+    kept = q.requires_grad or k.requires_grad or v.requires_grad
+    e = xp.empty((b, g, s, r * t), q.dtype) if kept else None
+    total = xp.empty((b, g, 1, r * t), q.dtype)
+    z = xp.empty((b, t, h, c), q.dtype)
+    for item, groups in _parts(b, g, s * r * t * itemsize):
+        keys, values = k.data[item, :, groups], v.data[item, :, groups]
+        rows = _rows(q.data[item], g, groups) * c**-0.5
+        part = xp.empty((len(rows), s, r * t), q.dtype) if e is None else e[item, groups]
+        xp.matmul(keys.swapaxes(0, 1), rows.swapaxes(1, 2), out=part)
+        if later is not None:
+            masked = part.reshape(len(rows), s, r, t)  # a view
+            masked += later
+        part -= part.max(axis=1, keepdims=True)
+        xp.exp(part, out=part)
+        part.sum(axis=1, keepdims=True, out=total[item, groups])
+        mixed = part.swapaxes(1, 2) @ values.swapaxes(0, 1)
+        mixed /= total[item, groups].swapaxes(1, 2)
+        _write_rows(z[item], mixed, g, groups)
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        return _gradients((q.data, k.data, v.data), (e, total, z), dz, wanted)
+
+    return record(z, (q, k, v), vjp)
+
+
+def _gradients(
+    qkv: Sequence[Array], made: Sequence[Array], dz: Array, wanted: Sequence[bool]
+) -> Sequence[Array | None]:
+    """dq, dk, dv, part by part as in forward; `made` is e, total = Σ e, and z."""
+    q, k, v = qkv
+    e, total, z = made
+    xp, g, c = array_module(dz), k.shape[2], k.shape[3]
+    dq, dk, dv = (xp.empty(x.shape, x.dtype) if want else None for x, want in zip(qkv, wanted))
+    for item, groups in _parts(len(e), g, e[:1, :1].nbytes):
+        part = e[item, groups]
+        grad = _rows(dz[item], g, groups) / total[item, groups].swapaxes(1, 2)
+        if dv is not None:
+            dv[item, :, groups] = (part @ grad).swapaxes(0, 1)
+        if dq is None and dk is None:
+            continue
+        grad *= c**-0.5
+        ds = v[item, :, groups].swapaxes(0, 1) @ grad.swapaxes(1, 2)
+        ds -= (grad * _rows(z[item], g, groups)).sum(axis=2)[:, None]
+        ds *= part
+        if dq is not None:
+            rows = ds.swapaxes(1, 2) @ k[item, :, groups].swapaxes(0, 1)
+            _write_rows(dq[item], rows, g, groups)
+        if dk is not None:
+            dk[item, :, groups] = (ds @ _rows(q[item], g, groups)).swapaxes(0, 1)
+    return dq, dk, dv
+
+
+def _parts(b: int, g: int, bytes_each: int) -> Iterator[tuple[int, slice]]:
+    """(batch item, groups) so that the scores of each part fit the cache."""
+    for item in range(b):
+        for groups in blocks(g, bytes_each, SCORE_BYTES):
+            yield item, groups
+
+
+def _rows(x: Array, g: int, groups: slice) -> Array:
+    """[t, h, c] -> [groups, r·t, c], a new array: the queries that meet the same keys."""
+    t, h, c = x.shape
+    rows = x.reshape(t, g, h // g, c)[:, groups].transpose(1, 2, 0, 3)  # [groups, r, t, c]
+    return rows.copy().reshape(len(rows), h // g * t, c)
+
+
+def _write_rows(x: Array, rows: Array, g: int, groups: slice) -> None:
+    """The way back, into x [t, h, c], a contiguous array."""
+    t, h, c = x.shape
+    into = x.reshape(t, g, h // g, c)[:, groups].transpose(1, 2, 0, 3)
+    into[...] = rows.reshape(into.shape)
+
+
+def _later(like: Array, t: int, s: int) -> Array:
+    """[key, query]: -inf where the key comes after the query, else 0."""
+    xp = array_module(like)
+    return xp.tril(xp.full((s, t), -xp.inf, like.dtype), t - s - 1)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> None:
+    fits = q.ndim == k.ndim == 4 and k.shape == v.shape
+    fits = fits and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
+    if not fits or not k.shape[1] or not k.shape[2] or q.shape[2] % k.shape[2]:
+        raise ShapeMismatch(
+            f"scaled_dot_product_attention: q is {describe(q.data)}, k {describe(k.data)}, v "
+            f"{describe(v.data)}: they must be [batch, position, head, channel], k and v alike, "
+            "and the heads of k must divide those of q."
+        )
+    if causal and q.shape[1] > k.shape[1]:
+        raise ShapeMismatch(
+            f"scaled_dot_product_attention: {q.shape[1]} queries stand at the end of "
+            f"{k.shape[1]} keys, so the first would see none. Is the cache missing in k and v?"
+        )
