@@ -33,6 +33,7 @@ from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, log_softmax, rms_norm, softmax
 from minipar.ops.products import linear, matmul
 from minipar.ops.reduce import logsumexp, max, mean, min, sum, var
+from minipar.ops.rotary import rotary
 from minipar.ops.sdpa import scaled_dot_product_attention
 from minipar.ops.shape import (
     broadcast_to,
@@ -52,7 +53,7 @@ __all__ = (
     "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp", "gather", "gelu",
     "gelu_erf", "getitem", "layer_norm", "linear", "log", "log_softmax", "logsumexp", "matmul",
     "max", "maximum", "mean", "min", "minimum", "mse", "mul", "neg", "nll", "pad", "pow", "relu",
-    "reshape", "rms_norm",  "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
+    "reshape", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
     "split", "sqrt", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip
 
