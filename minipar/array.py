@@ -30,6 +30,11 @@ def is_array(x: object) -> bool:
     return cupy is not None and isinstance(x, cupy.ndarray)
 
 
+def on_host(x: Array) -> bool:
+    """Whether x lies in host memory, where caches count, and not on a GPU, where launches do."""
+    return isinstance(x, np.ndarray)
+
+
 def to_numpy(x: Array) -> np.ndarray:
     """x in host memory: itself, or a copy from the GPU."""
     return x if isinstance(x, np.ndarray) else x.get()
