@@ -1,0 +1,168 @@
+"""Batch normalization: each channel with mean 0 and variance 1 over the batch.
+
+    h = (x - mean) / √(variance + eps)          mean, variance: of a channel, over all rows
+    z = h · gain + bias
+
+    dx = gain / std · (dz - mean(dz) - h · mean(dz · h))
+
+The rows of one batch may lie on several ranks. Everything that needs all of them is a sum of a few
+numbers for each channel, so there are two places where the ranks have to talk: forward adds up
+[rows, Σ x, Σ x²], backward [rows, Σ dz, Σ dz · h]. Both go through `total`, which gives back what
+it gets if nobody else has rows, and is an all_reduce otherwise.
+
+A variance by Σ x² - (Σ x)² / n loses all its digits where the mean is large beside the spread. So
+each block takes its squares about its own mean, and blocks and ranks are put together in float64
+(the pairwise formula of Chan, Golub & LeVeque 1979, written as sums).
+
+Letters: n rows, c channels (the last axis).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from minipar.array import Array, array_module, describe
+from minipar.blocks import blocks
+from minipar.errors import ShapeMismatch
+from minipar.tensor import Tensor, record
+
+Total = Callable[[Array], Array]
+ROW = 512  # elements; NumPy runs over short rows several times slower
+
+
+class Moments(NamedTuple):
+    """Of the rows of all ranks: how many, and mean and (biased) variance [c], in float64."""
+
+    count: int
+    mean: Array
+    variance: Array
+
+
+def alone(sums: Array) -> Array:
+    """The total of a rank that has all rows."""
+    return sums
+
+
+def batch_norm_definition(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """The formula at the top, on one rank (Ioffe & Szegedy 2015)."""
+    rows = tuple(range(x.ndim - 1))
+    centred = x - x.mean(axis=rows)
+    variance = (centred * centred).mean(axis=rows)
+    return centred * (variance + eps) ** -0.5 * gain + bias
+
+
+def batch_norm(
+    x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5, total: Total = alone
+) -> tuple[Tensor, Moments]:
+    """`batch_norm_definition` in blocks, over the rows of all ranks.   x: [..., c]   z: [..., c].
+
+    gain, bias: [c].   total: adds up a float64 array of 2·c + 1 numbers over the ranks.
+    Gives z, and the moments for running statistics. Keeps x and 2·c numbers until backward; gain
+    and bias get the gradients of this rank's rows alone, as other parameters do.
+    Cost:   one pass over x for the moments, one for z; two over x and dz backward.
+    Raises: ShapeMismatch, also if there is no row at all.
+    """
+    c = x.shape[-1] if x.ndim else 0
+    if gain.shape != (c,) or bias.shape != (c,) or x.ndim < 2:
+        raise ShapeMismatch(
+            f"batch_norm: x is {describe(x.data)}, gain {describe(gain.data)}, bias "
+            f"{describe(bias.data)}: gain and bias must be as long as the last axis of x, its "
+            "channels, and x needs another axis for the rows."
+        )
+    xp, shape = array_module(x.data), x.shape
+    wide = _widened(xp.ascontiguousarray(x.data), c)
+    moments = _moments(wide, c, total)
+    mean, inverse_std = moments.mean, 1 / xp.sqrt(moments.variance + eps)
+    scale = gain.data * inverse_std
+    z = xp.empty_like(wide)
+    along = [_along(v, wide) for v in (mean, scale, bias.data)]
+    for part in blocks(len(wide), wide[:1].nbytes):
+        xp.subtract(wide[part], along[0], out=z[part])
+        z[part] *= along[1]
+        z[part] += along[2]
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dz = xp.ascontiguousarray(dz).reshape(wide.shape)
+        dbias, dgain = _gradient_sums(wide, dz, mean, inverse_std)
+        dx = None
+        if wanted[0]:
+            sums = total(xp.concatenate([dbias, dgain])) / moments.count
+            dx = _input_gradient(wide, dz, mean, inverse_std, scale, sums).reshape(shape)
+        return (
+            dx,
+            dgain.astype(gain.dtype) if wanted[1] else None,
+            dbias.astype(bias.dtype) if wanted[2] else None,
+        )
+
+    return record(z.reshape(shape), (x, gain, bias), vjp), moments
+
+
+def _moments(wide: Array, c: int, total: Total) -> Moments:
+    """The count, mean and variance of the rows of all ranks."""
+    xp = array_module(wide)
+    sums = xp.zeros(2 * c + 1)
+    sums[0] = wide.size // c
+    for part in blocks(len(wide), wide[:1].nbytes):
+        n = wide[part].size // c
+        mean = _channel_sums(wide[part], c) / n
+        centred = wide[part] - _along(mean, wide)
+        centred *= centred
+        sums[1 : c + 1] += n * mean
+        sums[c + 1 :] += _channel_sums(centred, c) + n * mean * mean
+    sums = total(sums)
+    count = int(sums[0])
+    if not count:
+        raise ShapeMismatch("batch_norm: no rank has a row, so there is no mean.")
+    mean, square = sums[1 : c + 1] / count, sums[c + 1 :] / count
+    return Moments(count, mean, xp.maximum(square - mean * mean, 0))
+
+
+def _gradient_sums(
+    wide: Array, dz: Array, mean: Array, inverse_std: Array
+) -> tuple[Array, Array]:
+    """Σ dz and Σ dz · h over this rank's rows, in float64."""
+    xp, c = array_module(dz), len(mean)
+    along = _along(mean, wide)
+    plain, product = xp.zeros(c), xp.zeros(c)
+    for part in blocks(len(dz), dz[:1].nbytes):
+        plain += _channel_sums(dz[part], c)
+        h = wide[part] - along
+        h *= dz[part]
+        product += _channel_sums(h, c)
+    return plain, product * inverse_std
+
+
+def _input_gradient(
+    wide: Array, dz: Array, mean: Array, inverse_std: Array, scale: Array, means: Array
+) -> Array:
+    """dx = scale · dz - (x - mean) · slope - offset; means are those of dz and of dz · h."""
+    xp, c = array_module(dz), len(mean)
+    slope, offset = scale * means[c:] * inverse_std, scale * means[:c]
+    dx = xp.empty_like(dz)
+    along = [_along(v, wide) for v in (mean, slope, offset, scale)]
+    for part in blocks(len(dz), dz[:1].nbytes):
+        h = wide[part] - along[0]
+        h *= along[1]
+        h += along[2]
+        xp.multiply(dz[part], along[3], out=dx[part])
+        dx[part] -= h
+    return dx
+
+
+def _widened(x: Array, c: int) -> Array:
+    """[..., c] -> [n / r, r·c], r rows in a line of about ROW elements; r divides n."""
+    n = x.size // max(c, 1)
+    r = math.gcd(n, 1 << (max(ROW // max(c, 1), 1).bit_length() - 1))
+    return x.reshape(n // max(r, 1), r * c)
+
+
+def _along(v: Array, wide: Array) -> Array:
+    """v [c] again and again, as long as a line of wide, in its dtype."""
+    return array_module(v).tile(v, wide.shape[1] // len(v)).astype(wide.dtype)
+
+
+def _channel_sums(wide: Array, c: int) -> Array:
+    """Σ over the rows, in float64."""
+    return wide.sum(axis=0).reshape(-1, c).sum(axis=0, dtype="float64")
