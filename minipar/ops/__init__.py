@@ -25,12 +25,15 @@ from minipar.ops.arithmetic import (
     where,
 )
 from minipar.ops.attention import causal_attention
+from minipar.ops.batch_norm import batch_norm
+from minipar.ops.conv import conv2d
 from minipar.ops.dropout import dropout
 from minipar.ops.embedding import embedding
 from minipar.ops.erf import erf, gelu_erf
 from minipar.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse, nll
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, log_softmax, rms_norm, softmax
+from minipar.ops.pool import avg_pool2d, max_pool2d
 from minipar.ops.products import linear, matmul
 from minipar.ops.reduce import logsumexp, max, mean, min, sum, var
 from minipar.ops.rotary import rotary
@@ -49,12 +52,13 @@ from minipar.ops.shape import (
 from minipar.tensor import Tensor
 
 __all__ = (
-    "abs", "add", "binary_cross_entropy_with_logits", "broadcast_to", "causal_attention", "clip",
-    "concat", "cross_entropy", "div", "dropout", "embedding", "erf", "exp", "gather", "gelu",
-    "gelu_erf", "getitem", "layer_norm", "linear", "log", "log_softmax", "logsumexp", "matmul",
-    "max", "maximum", "mean", "min", "minimum", "mse", "mul", "neg", "nll", "pad", "pow", "relu",
-    "reshape", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
-    "split", "sqrt", "stack", "sub", "sum", "tanh", "transpose", "var", "where",
+    "abs", "add", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits", "broadcast_to",
+    "causal_attention", "clip", "concat", "conv2d", "cross_entropy", "div", "dropout", "embedding",
+    "erf", "exp", "gather", "gelu", "gelu_erf", "getitem", "layer_norm", "linear", "log",
+    "log_softmax", "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum",
+    "mse", "mul", "neg", "nll", "pad", "pow", "relu", "reshape", "rms_norm", "rotary",
+    "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "split", "sqrt", "stack", "sub",
+    "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip
 
 

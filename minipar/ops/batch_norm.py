@@ -29,13 +29,14 @@ from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record
 
 Total = Callable[[Array], Array]
+EPS = 1e-5
 ROW = 512  # elements; NumPy runs over short rows several times slower
 
 
 class Moments(NamedTuple):
     """Of the rows of all ranks: how many, and mean and (biased) variance [c], in float64."""
 
-    count: int
+    count: Array
     mean: Array
     variance: Array
 
@@ -45,7 +46,7 @@ def alone(sums: Array) -> Array:
     return sums
 
 
-def batch_norm_definition(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+def batch_norm_definition(x: Tensor, gain: Tensor, bias: Tensor, eps: float = EPS) -> Tensor:
     """The formula at the top, on one rank (Ioffe & Szegedy 2015)."""
     rows = tuple(range(x.ndim - 1))
     centred = x - x.mean(axis=rows)
@@ -54,7 +55,7 @@ def batch_norm_definition(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e
 
 
 def batch_norm(
-    x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5, total: Total = alone
+    x: Tensor, gain: Tensor, bias: Tensor, eps: float = EPS, total: Total = alone
 ) -> tuple[Tensor, Moments]:
     """`batch_norm_definition` in blocks, over the rows of all ranks.   x: [..., c]   z: [..., c].
 
@@ -64,30 +65,20 @@ def batch_norm(
     Cost:   one pass over x for the moments, one for z; two over x and dz backward.
     Raises: ShapeMismatch, also if there is no row at all.
     """
-    c = x.shape[-1] if x.ndim else 0
-    if gain.shape != (c,) or bias.shape != (c,) or x.ndim < 2:
-        raise ShapeMismatch(
-            f"batch_norm: x is {describe(x.data)}, gain {describe(gain.data)}, bias "
-            f"{describe(bias.data)}: gain and bias must be as long as the last axis of x, its "
-            "channels, and x needs another axis for the rows."
-        )
     xp, shape = array_module(x.data), x.shape
-    wide = _widened(xp.ascontiguousarray(x.data), c)
-    moments = _moments(wide, c, total)
+    wide = _widened(x, gain, bias)
+    if not wide.size and total is alone:
+        raise ShapeMismatch(f"batch_norm: x is {describe(x.data)}; no rows have no mean.")
+    moments = _moments(wide, len(gain), total)
     mean, inverse_std = moments.mean, 1 / xp.sqrt(moments.variance + eps)
     scale = gain.data * inverse_std
-    z = xp.empty_like(wide)
-    along = [_along(v, wide) for v in (mean, scale, bias.data)]
-    for part in blocks(len(wide), wide[:1].nbytes):
-        xp.subtract(wide[part], along[0], out=z[part])
-        z[part] *= along[1]
-        z[part] += along[2]
+    z = _shifted_and_scaled(wide, mean, scale, bias.data)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         dz = xp.ascontiguousarray(dz).reshape(wide.shape)
         dbias, dgain = _gradient_sums(wide, dz, mean, inverse_std)
         dx = None
-        if wanted[0]:
+        if wanted[0]:  # on all ranks or on none
             sums = total(xp.concatenate([dbias, dgain])) / moments.count
             dx = _input_gradient(wide, dz, mean, inverse_std, scale, sums).reshape(shape)
         return (
@@ -97,6 +88,39 @@ def batch_norm(
         )
 
     return record(z.reshape(shape), (x, gain, bias), vjp), moments
+
+
+def normalize(x: Tensor, gain: Tensor, bias: Tensor, mean: Array, variance: Array) -> Tensor:
+    """z = (x - mean) / √(variance + eps) · gain + bias by given moments [c]; shapes as above.
+
+    For evaluation. Keeps x until backward; the moments are constants there.
+    """
+    xp, shape = array_module(x.data), x.shape
+    wide = _widened(x, gain, bias)
+    inverse_std = 1 / xp.sqrt(variance + EPS)
+    scale = gain.data * inverse_std
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
+        dbias = dgain = None
+        if wanted[1] or wanted[2]:
+            lines = xp.ascontiguousarray(dz).reshape(wide.shape)
+            dbias, dgain = _gradient_sums(wide, lines, mean, inverse_std)
+        return dz * scale if wanted[0] else None, dgain, dbias
+
+    z = _shifted_and_scaled(wide, mean, scale, bias.data)
+    return record(z.reshape(shape), (x, gain, bias), vjp)
+
+
+def _shifted_and_scaled(wide: Array, mean: Array, scale: Array, bias: Array) -> Array:
+    """(x - mean) · scale + bias."""
+    xp = array_module(wide)
+    z = xp.empty_like(wide)
+    along = [_along(v, wide) for v in (mean, scale, bias)]
+    for part in blocks(len(wide), wide[:1].nbytes):
+        xp.subtract(wide[part], along[0], out=z[part])
+        z[part] *= along[1]
+        z[part] += along[2]
+    return z
 
 
 def _moments(wide: Array, c: int, total: Total) -> Moments:
@@ -112,16 +136,12 @@ def _moments(wide: Array, c: int, total: Total) -> Moments:
         sums[1 : c + 1] += n * mean
         sums[c + 1 :] += _channel_sums(centred, c) + n * mean * mean
     sums = total(sums)
-    count = int(sums[0])
-    if not count:
-        raise ShapeMismatch("batch_norm: no rank has a row, so there is no mean.")
+    count = sums[0]
     mean, square = sums[1 : c + 1] / count, sums[c + 1 :] / count
     return Moments(count, mean, xp.maximum(square - mean * mean, 0))
 
 
-def _gradient_sums(
-    wide: Array, dz: Array, mean: Array, inverse_std: Array
-) -> tuple[Array, Array]:
+def _gradient_sums(wide: Array, dz: Array, mean: Array, inverse_std: Array) -> tuple[Array, Array]:
     """Σ dz and Σ dz · h over this rank's rows, in float64."""
     xp, c = array_module(dz), len(mean)
     along = _along(mean, wide)
@@ -151,11 +171,18 @@ def _input_gradient(
     return dx
 
 
-def _widened(x: Array, c: int) -> Array:
+def _widened(x: Tensor, gain: Tensor, bias: Tensor) -> Array:
     """[..., c] -> [n / r, r·c], r rows in a line of about ROW elements; r divides n."""
-    n = x.size // max(c, 1)
-    r = math.gcd(n, 1 << (max(ROW // max(c, 1), 1).bit_length() - 1))
-    return x.reshape(n // max(r, 1), r * c)
+    c = x.shape[-1] if x.ndim else 0
+    if gain.shape != (c,) or bias.shape != (c,) or x.ndim < 2 or not c:
+        raise ShapeMismatch(
+            f"batch_norm: x is {describe(x.data)}, gain {describe(gain.data)}, bias "
+            f"{describe(bias.data)}: gain and bias must be as long as the last axis of x, its "
+            "channels, and x needs another axis for the rows."
+        )
+    n = x.data.size // c
+    r = math.gcd(n, 1 << (max(ROW // c, 1).bit_length() - 1)) or 1
+    return array_module(x.data).ascontiguousarray(x.data).reshape(n // r, r * c)
 
 
 def _along(v: Array, wide: Array) -> Array:

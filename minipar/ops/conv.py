@@ -103,7 +103,7 @@ def conv2d(
 
 
 def _forward(x: Array, w: Array, win: Window) -> Array:
-    xp, (k, l, i, o) = array_module(x), w.shape
+    xp, (i, o) = array_module(x), w.shape[2:]
     g = x.shape[3] // i
     z = xp.empty((len(x), *win.out(*x.shape[1:3]), o), xp.result_type(x, w))
     weights = _by_group(w, g)
@@ -135,9 +135,10 @@ def _gradients(
     x: Array, w: Array, dz: Array, win: Window, wanted: Sequence[bool]
 ) -> tuple[Array | None, Array | None]:
     """dx and dw, those wanted."""
-    turned = [d * (n - 1) - p for n, p, d in zip(win.kernel, win.padding, win.dilation)]
+    (k, l), (p, q), (dil_y, dil_x) = win.kernel, win.padding, win.dilation
+    turned = (dil_y * (k - 1) - p, dil_x * (l - 1) - q)  # the padding that gives dx the size of x
     if wanted[0] and win.stride == (1, 1) and min(turned) >= 0:
-        return _gradients_at_once(x, w, dz, win._replace(padding=tuple(turned)), wanted[1])
+        return _gradients_at_once(x, w, dz, win._replace(padding=turned), wanted[1])
     dx = _scattered(dz, w, win, x) if wanted[0] else None
     return dx, _weight_gradient(x, w, dz, win) if wanted[1] else None
 
