@@ -80,17 +80,21 @@ def forth(x: Array, win: Window, row_bytes: int, fill: float = 0) -> Iterator[tu
     The windows are valid until the next part is asked for.
     """
     rows, inside = win.out(*x.shape[1:3])[0], _inside(x, win)
-    buffer = None
-    for images in _images(x, rows * row_bytes):
-        part = x[images]
-        if any(win.padding):
-            if buffer is None:
-                buffer = array_module(x).full(_padded_shape(part, win), fill, x.dtype)
-            buffer[: len(part), inside[0], inside[1]] = part
-            part = buffer[: len(part)]
-        view = windows(part, win)
-        for some in blocks(rows, row_bytes * len(part), _part_bytes(x)):
-            yield (images, some), view[:, some]
+    if not any(win.padding):
+        view = windows(x, win)
+        for images, some in _parts(x, rows, row_bytes):
+            yield (images, some), view[images, some]
+        return
+    buffer, view, held = None, None, None
+    for images, some in _parts(x, rows, row_bytes):
+        if buffer is None:
+            buffer = array_module(x).full(_padded_shape(x[images], win), fill, x.dtype)
+            view = windows(buffer, win)
+        n = images.stop - images.start
+        if held != images:  # else only the rows are others
+            buffer[:n, inside[0], inside[1]] = x[images]
+            held = images
+        yield (images, some), view[:n, some]
 
 
 def back(dx: Array, win: Window, row_bytes: int) -> Iterator[tuple[At, Array]]:
@@ -99,21 +103,22 @@ def back(dx: Array, win: Window, row_bytes: int) -> Iterator[tuple[At, Array]]:
     Windows overlap, so add to one place (k, l) of them at a time: `view[:, :, :, k, l] += ...`.
     """
     rows, inside = win.out(*dx.shape[1:3])[0], _inside(dx, win)
-    for images in _images(dx, rows * row_bytes):
-        part = dx[images]
-        sums = array_module(dx).zeros(_padded_shape(part, win), dx.dtype)
-        view = windows(sums, win)
-        for some in blocks(rows, row_bytes * len(part), _part_bytes(dx)):
-            yield (images, some), view[:, some]
-        part[...] = sums[:, inside[0], inside[1]]
+    for images, some in _parts(dx, rows, row_bytes):
+        if some.start == 0:
+            sums = array_module(dx).zeros(_padded_shape(dx[images], win), dx.dtype)
+            view = windows(sums, win)
+        yield (images, some), view[:, some]
+        if some.stop == rows:
+            dx[images] = sums[:, inside[0], inside[1]]
 
 
-def _images(x: Array, bytes_each: int) -> Iterator[slice]:
-    return blocks(len(x), bytes_each, _part_bytes(x))
-
-
-def _part_bytes(x: Array) -> int:
-    return PART_BYTES if on_host(x) else DEVICE_PART_BYTES
+def _parts(x: Array, rows: int, row_bytes: int) -> Iterator[At]:
+    """Several whole images, or some rows of one."""
+    part_bytes = PART_BYTES if on_host(x) else DEVICE_PART_BYTES
+    for images in blocks(len(x), rows * row_bytes, part_bytes):
+        together = images.stop - images.start
+        for some in blocks(rows, together * row_bytes, part_bytes):
+            yield images, some
 
 
 def _padded_shape(x: Array, win: Window) -> tuple[int, ...]:

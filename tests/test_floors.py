@@ -25,12 +25,18 @@ FLOORS = {
     "checks": 3,
     "recompute": 3,
     "random": 1,
+<<<<<<< HEAD
     "sparse": 1,
+=======
+    "windows": 1,
+    "ops.depthwise": 2,
+>>>>>>> 9ef5dc9 (Add synchronised batch norm, and tests of everything for images)
     "ops": 3,
     "ops.erf": 4,
     "ops.sdpa": 4,
     "nn.module": 3,
     "nn.layers": 5,
+    "nn.images": 5,
     "nn.attention": 6,
     "nn.transformer": 7,
     "optim": 4,
@@ -108,6 +114,7 @@ FLOORS = {
     "trace.comm_figure": 10,
     "parallel.data": 8,
     "parallel.checkpoint": 8,
+    "parallel.batch_norm": 8,
     "models": 9,
     "config": 10,
     "run_folder": 11,
@@ -138,7 +145,7 @@ FLOORS = {
 }
 AUTOGRAD = {
     *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"),
-    *("origin", "checks", "recompute", "sparse"),
+    *("origin", "checks", "recompute", "sparse", "windows"),
 }
 MEETING_FLOOR = 8
 FACADES = {
@@ -154,7 +161,7 @@ def modules() -> list[str]:
 
 def floor(module: str) -> int:
     """A module's floor, or that of its package; a package of several floors has its highest."""
-    inside = [number for name, number in FLOORS.items() if name.startswith(f"{module}.")]
+    inside = [number for name, number in FLOORS.items() if f"{name}.".startswith(f"{module}.")]
     if inside:
         return max(inside)
     while module not in FLOORS:

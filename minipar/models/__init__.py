@@ -1,7 +1,7 @@
 """Models to train. Each is called as `model(x, draw)`; x is what its dataset gives.
 
 GPT, MLP     bytes  integers [b, t]                           ->  logits [b, t, vocab]
-ViT          images [b, h, w, c]                              ->  logits [b, classes]
+ResNet, ViT  images [b, h, w, c]                              ->  logits [b, classes]
 WideDeep     (numbers [b, k], ids integers [b, fields])       ->  logits [b]
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 from minipar.models.generate import generate
 from minipar.models.gpt import GPT
 from minipar.models.mlp import MLP
+from minipar.models.resnet import ResNet
 from minipar.models.vit import ViT
 from minipar.models.wide_deep import WideDeep
 
-__all__ = ("GPT", "MLP", "ViT", "WideDeep", "generate")
+__all__ = ("GPT", "MLP", "ResNet", "ViT", "WideDeep", "generate")

@@ -12,7 +12,7 @@ from minipar.array import array_module
 from minipar.errors import UsageError
 from minipar.nn.module import Module
 from minipar.ops import batch_norm, conv2d
-from minipar.ops.batch_norm import EPS, Moments, alone, normalize
+from minipar.ops.batch_norm import EPS, Moments, Total, alone, normalize
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -69,7 +69,8 @@ class BatchNorm(Module):
         self.bias = Tensor(init.zeros("bias", (c,)), requires_grad=True)
         self.running_mean = Tensor(init.zeros("running_mean", (c,)))
         self.running_var = Tensor(init.ones("running_var", (c,)))
-        self.momentum, self.total = momentum, alone
+        self.momentum = momentum
+        self.total: Total = alone
         self.step: tuple[int, int] | None = None  # the last one seen, and which of its rows
         self.rows: frozenset[range] = frozenset()
 

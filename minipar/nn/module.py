@@ -8,7 +8,7 @@ set, also through lists and tuples, so a parameter's name is the path that reach
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from minipar.array import Array, array_module, describe
@@ -34,6 +34,11 @@ class Module:
 
     def parameters(self) -> list[Tensor]:
         return [parameter for _, parameter in self.named_parameters()]
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all inside it; a shared one as often as it is reached."""
+        yield self
+        yield from _modules(vars(self).values())
 
     def zero_grad(self) -> None:
         for parameter in self.parameters():
@@ -76,3 +81,11 @@ def _walk(parts: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]
             yield from _walk(vars(part), name)
         elif isinstance(part, list | tuple):
             yield from _walk({str(i): item for i, item in enumerate(part)}, name)
+
+
+def _modules(parts: Iterable[Any]) -> Iterator[Module]:
+    for part in parts:
+        if isinstance(part, Module):
+            yield from part.modules()
+        elif isinstance(part, list | tuple):
+            yield from _modules(part)

@@ -37,7 +37,7 @@ def gradients(
     x: Array, w: Array, dz: Array, win: Window, wanted: Sequence[bool]
 ) -> tuple[Array | None, Array | None]:
     """dx and dw, those wanted."""
-    dz = dz.reshape(*dz.shape[:3], x.shape[3], -1)
+    dz = dz.reshape(*dz.shape[:3], x.shape[3], w.shape[3] // x.shape[3])
     dx = _input_gradient(x, w, dz, win) if wanted[0] else None
     return dx, _weight_gradient(x, w, dz, win) if wanted[1] else None
 
