@@ -7,6 +7,7 @@ import pytest
 from minipar.errors import GraphError, ShapeMismatch
 from minipar.graph import collect
 from minipar.ops import embedding, gelu, linear, matmul, relu
+from minipar.recompute import checkpoint
 from minipar.sparse import RowGradient
 from minipar.tensor import Tensor, record
 
@@ -241,3 +242,11 @@ def test_sparse_gradients_can_be_deferred():
     assert w.grad is None
     rest()
     assert w.grad.ids.tolist() == [1, 4] and (w.grad.rows == [[3.0] * 3, [6.0] * 3]).all()
+
+
+def test_sparse_gradients_pass_through_a_checkpoint_and_a_retained_graph():
+    w = Tensor(TABLE, requires_grad=True)
+    loss = checkpoint(lambda: uses_of_a_table(w, [0], sparse=True)[0])
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert w.grad.ids.tolist() == [1, 4] and (w.grad.rows == [[6.0] * 3, [12.0] * 3]).all()

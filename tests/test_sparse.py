@@ -59,6 +59,9 @@ def test_it_describes_itself_as_an_array_would():
     assert (g.shape, g.ndim, g.dtype, g.base) == ((N, D), 2, np.float32, None)
     assert repr(g) == "RowGradient(float32[7, 3], 2 rows)"
     assert g.astype(np.float64).dtype == np.float64
+    twin = g.copy()
+    twin *= 2
+    assert (g.rows == [[1] * D, [2] * D]).all()
 
 
 def test_rows_and_tables_that_do_not_fit_are_named():
