@@ -96,8 +96,9 @@ def excess_over_the_best(hidden, seen=20_000, batch=500):
 
 
 def test_it_comes_near_the_best_loss_there_is_if_it_is_deep():
-    assert 0 < excess_over_the_best(hidden=(32, 16)) < 0.015
-    assert excess_over_the_best(hidden=(1,)) > 0.03  # it remembers the ids, not the pairs
+    deep, shallow = excess_over_the_best((32, 16)), excess_over_the_best((1,))
+    assert 0 < deep < 0.012  # nats; the best loss is about 0.43
+    assert shallow > 0.017  # it remembers the ids, not the pairs
 
 
 def test_dropout_needs_a_draw():
