@@ -130,18 +130,22 @@ def test_sparse_gradients_equal_one_rank_with_dense_ones(p):
 def test_the_bytes_of_a_sparse_mean_grow_with_the_rows_and_not_with_the_table(p, n):
     k, d = 5, 4
 
+    def ids(rank):
+        return np.arange(1, k + 1 - rank % 2) * (rank + 1)  # uneven, some in common, none is 0
+
     def work(group):
-        mine = np.arange(k - group.rank % 2) * (group.rank + 1)  # uneven; 0 is on all ranks
+        mine = ids(group.rank)
         g = RowGradient(mine, np.full((len(mine), d), 2.0**group.rank), (n, d))
         with recording() as log:
             mean = mean_of_rows(g, group)
         return mean, sum(event.nbytes for event in log)
 
-    touched = {i * (r + 1) for r in range(p) for i in range(k - r % 2)}
+    touched = sorted({i for r in range(p) for i in ids(r).tolist()})
+    total = [sum(2**r for r in range(p) if i in ids(r)) for i in touched]  # each rank is a bit
     for mean, sent in minipar.run(work, p):
         assert sent == (p - 1) * (8 + k * (8 + 8 * d))
-        assert mean.ids.tolist() == sorted(touched)
-        assert (mean.rows[0] * p == 2**p - 1).all()  # a lost or doubled rank is its bit
+        assert mean.ids.tolist() == touched
+        assert (mean.rows * p == np.array(total)[:, None]).all()
 
 
 def test_ranks_that_touch_nothing_get_the_rows_of_the_others():
