@@ -25,12 +25,9 @@ FLOORS = {
     "checks": 3,
     "recompute": 3,
     "random": 1,
-<<<<<<< HEAD
     "sparse": 1,
-=======
     "windows": 1,
     "ops.depthwise": 2,
->>>>>>> 9ef5dc9 (Add synchronised batch norm, and tests of everything for images)
     "ops": 3,
     "ops.erf": 4,
     "ops.sdpa": 4,
@@ -117,6 +114,7 @@ FLOORS = {
     "parallel.batch_norm": 8,
     "models": 9,
     "config": 10,
+    "recipes": 11,
     "run_folder": 11,
     "doctor": 10,
     "bench.workloads": 10,
