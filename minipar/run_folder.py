@@ -66,8 +66,9 @@ class RunFolder:
 
 def _first_free(model: str) -> Path:
     """runs/MODEL-N, made here, so that no other run that starts now gets the same."""
+    name = model.rpartition(":")[2].lower()  # of FILE.py:CLASS the class
     for n in count(1):
-        path = Path("runs", f"{model}-{n}")
+        path = Path("runs", f"{name}-{n}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:

@@ -20,22 +20,24 @@ from typing import IO, Any
 
 import numpy as np
 
+from minipar.array import Array, is_array
+from minipar.checks import checks
 from minipar.comm.group import Group
-from minipar.config import Config, build_model
-from minipar.data import Sampler, TextWindows, load_text
+from minipar.config import Config
+from minipar.data import Sampler
 from minipar.errors import CheckpointError, Diverged
-from minipar.models import generate
-from minipar.ops import cross_entropy
-from minipar.optim import AdamW, clip_grad_norm, warmup_cosine
+from minipar.nn import Module
+from minipar.optim import SGD, Adagrad, AdamW, Optimizer, clip_grad_norm, warmup_cosine
 from minipar.parallel import checkpoint
+from minipar.parallel.batch_norm import synchronise
 from minipar.parallel.data import DataParallel
 from minipar.random import Draw
+from minipar.recipes import Task, build_model, find
 from minipar.run_folder import RunFolder
-from minipar.tensor import no_grad
+from minipar.tensor import Tensor, no_grad
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
 SHOWN_LOSS = 100  # the training loss that is shown is the mean over so many last steps
-SAMPLE_BYTES = 240
 
 
 class Trainer:
@@ -43,22 +45,21 @@ class Trainer:
 
     def __init__(self, group: Group, config: Config) -> None:
         self.group, self.config, self.step = group, config, 0
-        train, val = load_text(config.data)
-        self.train, self.val = TextWindows(train, config.block), TextWindows(val, config.block)
+        self.task = find(config.model).task
+        self.train, self.val = self.task.load(config)
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
-        self.model = build_model(config)
+        self.model = build_model(config, self.train)
         self.parallel = DataParallel(self.model, group)
-        self.optimizer = AdamW(
-            self.model.named_parameters(), weight_decay=config.weight_decay, decay_vectors=False
-        )
+        synchronise(self.model, group)
+        self.optimizer = make_optimizer(config, self.model)
 
     def train_step(self) -> dict[str, Any]:
         """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
         c, rank, ranks = self.config, self.group.rank, self.group.size
         x, y = self.train.batch(self.sampler.indices(self.step, rank, ranks))
         draw = Draw(c.seed, self.step, self.sampler.rows(rank, ranks))
-        loss = cross_entropy(self.model(x, draw), y)
+        loss = self.task.loss(self.model(self._input(x), draw), self._number(y))
         self.optimizer.zero_grad()
         loss.backward()
         self.parallel.sync_gradients()
@@ -74,16 +75,33 @@ class Trainer:
         self.step += 1
         return {"step": self.step, "loss": mean, "lr": self.optimizer.lr, "grad_norm": norm}
 
-    def evaluate(self) -> float:
-        """Mean loss over the first eval_batches batches of the validation text, always the same."""
+    def evaluate(self) -> dict[str, float]:
+        """Means over the first eval_batches batches of the validation data, always the same.
+
+        val_loss, and for classes val_accuracy: the share of rows that the model is right about.
+        """
         rank, ranks = self.group.rank, self.group.size
         batches = min(self.config.eval_batches, self.val_sampler.steps_per_epoch)
-        total = np.zeros(1)
+        total = np.zeros(2)
         with no_grad():
             for n in range(batches):
                 x, y = self.val.batch(self.val_sampler.indices(n, rank, ranks))
-                total += cross_entropy(self.model(x), y).item()
-        return float(self.group.all_reduce(total, op="mean")[0]) / batches
+                output = self.model(self._input(x))
+                total[0] += self.task.loss(output, self._number(y)).item()
+                if self.task.hits is not None:
+                    total[1] += self.task.hits(output.data, y).mean()
+        loss, right = self.group.all_reduce(total, op="mean") / batches
+        found = {"val_loss": float(loss)}
+        return found if self.task.hits is None else {**found, "val_accuracy": float(right)}
+
+    def _input(self, x: Any) -> Any:
+        """x as the model takes it: numbers as tensors of the model's dtype, ids as they are."""
+        if isinstance(x, tuple):
+            return tuple(map(self._input, x))
+        return Tensor(self._number(x)) if is_array(x) and x.dtype.kind == "f" else x
+
+    def _number(self, x: Array) -> Array:
+        return x.astype(self.config.dtype, copy=False) if x.dtype.kind == "f" else x
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -109,6 +127,16 @@ class Trainer:
         self.step = meta["step"]
 
 
+def make_optimizer(config: Config, model: Module) -> Optimizer:
+    """The optimizer that the config names; its lr is set before each step."""
+    named, decay = model.named_parameters(), config.weight_decay
+    if config.optimizer == "sgd":
+        return SGD(named, config.lr, config.momentum, decay)
+    if config.optimizer == "adagrad":
+        return Adagrad(named, config.lr)
+    return AdamW(named, config.lr, weight_decay=decay, decay_vectors=False)
+
+
 def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
 
@@ -126,8 +154,10 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
     begun, first = time.perf_counter(), trainer.step
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(run.metrics_file, "a")) if group.rank == 0 else None
-        report = Report(config, log, first)
-        val_loss = trainer.evaluate() if trainer.step >= config.steps else math.nan  # all is done
+        report = Report(config, trainer.task, log, first)
+        found = trainer.evaluate() if trainer.step >= config.steps else {}  # all is done already
+        if config.check:
+            stack.enter_context(checks())
         while trainer.step < config.steps:
             report.step(trainer.train_step())
             done = trainer.step
@@ -136,17 +166,19 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
             if _due(done, config.save_every, config.steps):
                 trainer.save(run)
             if _due(done, config.eval_every, config.steps):
-                val_loss = trainer.evaluate()
-                report.evaluation(done, val_loss)
+                found = trainer.evaluate()
+                report.evaluation(done, found)
     seconds = time.perf_counter() - begun
-    trained = trainer.step - first
-    result: dict[str, Any] = {"val_loss": val_loss, "train_seconds": seconds, "steps": trainer.step}
-    result["tokens_per_s"] = trained * config.batch * config.block / seconds if trained else 0.0
+    task, trained = trainer.task, trainer.step - first
+    result: dict[str, Any] = {**found, "train_seconds": seconds, "steps": trainer.step}
+    items = trained * config.batch * task.items(config)
+    result["item"], result[f"{task.counted}_per_s"] = task.item, items / seconds if trained else 0.0
+    result["best_loss"] = getattr(trainer.val, "best_loss", None)
     if group.rank == 0:
         losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]
         result["train_loss"] = float(np.mean(losses))
-        prompt = trainer.val.text[: config.block].tobytes()
-        result["sample"] = generate(trainer.model, prompt, SAMPLE_BYTES, config.seed, 0.7)
+        if task.sample is not None:
+            result["sample"] = task.sample(trainer.model, trainer.val, config)
     return result
 
 
@@ -170,8 +202,9 @@ def alone(config: Config) -> Config:
 class Report:
     """Writes metrics.jsonl and the progress line, on rank 0; on the others it does nothing."""
 
-    def __init__(self, config: Config, log: IO[str] | None, first: int) -> None:
+    def __init__(self, config: Config, task: Task, log: IO[str] | None, first: int) -> None:
         self._config, self._log, self._first = config, log, first
+        self._counted, self._items = task.counted, config.batch * task.items(config)
         self._begun = self._shown = time.perf_counter()
         self._losses: deque[float] = deque(maxlen=SHOWN_LOSS)
 
@@ -181,23 +214,23 @@ class Report:
             return
         now, done = time.perf_counter(), metrics["step"]
         rate = (done - self._first) / (now - self._begun)
-        tokens_per_s = rate * self._config.batch * self._config.block
-        self._write({**metrics, "tokens_per_s": round(tokens_per_s, 1)})
+        self._write({**metrics, f"{self._counted}_per_s": round(rate * self._items, 1)})
         self._losses.append(metrics["loss"])
         lasting = done % 100 == 0 or done == self._config.steps
         if lasting or now - self._shown > 0.2:
             self._shown = now
             text = (
-                f"loss {np.mean(self._losses):.3f}   {tokens_per_s / 1000:.1f}k tokens/s   "
+                f"loss {np.mean(self._losses):.3f}   {speed(rate * self._items, self._counted)}   "
                 f"{_clock((self._config.steps - done) / rate)} left"
             )
             self._show(done, text, "\n" if lasting else "\r")
 
-    def evaluation(self, done: int, val_loss: float) -> None:
+    def evaluation(self, done: int, found: dict[str, float]) -> None:
         """Record and show an evaluation."""
         if self._log is not None:
-            self._write({"step": done, "val_loss": val_loss})
-            self._show(done, f"validation loss {val_loss:.3f}", "\n")
+            self._write({"step": done, **found})
+            right = f", {found['val_accuracy']:.1%} right" if "val_accuracy" in found else ""
+            self._show(done, f"validation loss {found['val_loss']:.3f}{right}", "\n")
 
     def _show(self, done: int, text: str, end: str) -> None:
         line = f"step {done:5d}/{self._config.steps}   {text}"
@@ -207,6 +240,11 @@ class Report:
         assert self._log is not None
         self._log.write(json.dumps(record) + "\n")
         self._log.flush()
+
+
+def speed(per_s: float, counted: str) -> str:
+    """Such as 18.2k tokens/s."""
+    return f"{per_s / 1000:.1f}k {counted}/s" if per_s >= 1000 else f"{per_s:.0f} {counted}/s"
 
 
 def _clock(seconds: float) -> str:

@@ -23,12 +23,12 @@ from minipar.comm.launch import check, function_work, run_processes, run_threads
 from minipar.comm.script import LabelledOutput
 from minipar.config import FIXED, Config, option
 from minipar.config import check as check_config
-from minipar.data import load_text
 from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
+from minipar.recipes import build_model, find
 from minipar.run_folder import RunFolder
 from minipar.trace.figures import draw_loss
-from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, train_rank
+from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, speed, train_rank
 
 # How far weights may be apart after FIRST_STEPS.
 SAME = MappingProxyType({"float32": 1e-4, "float64": 1e-10})
@@ -57,14 +57,16 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     """
     if resume is not None and out is not None:
         raise UsageError("--resume goes on in its own folder; leave out --out.")
-    base = _config_of(resume) if resume is not None else Config()
+    base = _config_of(resume) if resume is not None else _defaults(given.get("model", "gpt"))
     config = replace(base, **given)
+    find(config.model)
     check_config(config)
     if given.get("backend") != "mpi":  # whose ranks are there already
         check(config.dp, config.backend)
-    _check_data(config)
     if resume is None:
         _check_place(config, out)
+    _check_data(config)
+    if resume is None:
         return Job(config, RunFolder.create(config, out), resume=False)
     run = RunFolder(resume)
     for name in FIXED:
@@ -79,6 +81,10 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     return Job(config, run, resume=True)
 
 
+def _defaults(model: str) -> Config:
+    return replace(Config(model=model), **find(model).defaults)
+
+
 def _config_of(resume: str) -> Config:
     if not Path(resume).is_dir():
         raise UsageError(f"there is no run folder {resume}; --resume takes one, like runs/gpt-1.")
@@ -86,14 +92,15 @@ def _config_of(resume: str) -> Config:
 
 
 def _check_data(config: Config) -> None:
-    for part, text in zip(("training", "validation"), load_text(config.data), strict=True):
-        sequences = (len(text) - 1) // config.block
-        if sequences < config.batch:
+    """Load the data and build the model once, here, where what is wrong is said once."""
+    data = find(config.model).task.load(config)
+    for part, examples in zip(("training", "validation"), data, strict=True):
+        if len(examples) < config.batch:
             raise UsageError(
-                f"the {part} text has {len(text)} bytes: {max(0, sequences)} sequences of "
-                f"{config.block}, and a batch needs {config.batch}. Pass a longer text (--data) or "
-                "a smaller --batch or --block."
+                f"the {part} data has {len(examples)} examples, and a batch needs {config.batch}. "
+                "Pass more (--data) or a smaller --batch (for text, also a smaller --block)."
             )
+    build_model(config, data[0])
 
 
 def _check_place(config: Config, out: str | None) -> None:
@@ -123,9 +130,11 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     """Compare with one rank, draw, report.  result: of rank 0.  Raises: as `_on_ranks`."""
     config, run = job.config, job.run
     first = differences_to_one_rank(run)
-    sample = result.pop("sample")
-    (run.path / "sample.txt").write_bytes(sample)
-    draw_loss(run.metrics(), run.figure, title=f"{config.model}, {_ranks(config.dp)}, {run.path}")
+    sample = result.pop("sample", None)
+    if sample is not None:
+        (run.path / "sample.txt").write_bytes(b"".join(sample))
+    title = f"{config.model}, {_ranks(config.dp)}, {run.path}"
+    draw_loss(run.metrics(), run.figure, title, unit=f"nats per {result['item']}")
     summary = {
         "model": config.model,
         "ranks": config.dp,
@@ -139,7 +148,7 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     if as_json:
         print(json.dumps(summary))
     else:
-        print(_report(summary, first, config.block, sample))
+        print(_report(summary, first, find(config.model).task.counted, sample))
 
 
 class Differences(NamedTuple):
@@ -212,18 +221,32 @@ def _how_to_go_on(run: RunFolder) -> str:
     )
 
 
-def _report(summary: Mapping[str, Any], first: Differences, block: int, sample: bytes) -> str:
-    return f"""
-{first}
-training loss    {summary["train_loss"]:.3f} nats per byte
-validation loss  {summary["val_loss"]:.3f}
-speed            {summary["tokens_per_s"] / 1000:.1f}k tokens/s, {summary["seconds"]:.0f} s in all
-run folder       {summary["run_dir"]}
-
-A sample. After a piece of the validation text,
-{_indented(sample[:block])}
-the model goes on:
-{_indented(sample[block:])}"""
+def _report(
+    summary: Mapping[str, Any],
+    first: Differences,
+    counted: str,
+    sample: tuple[bytes, bytes] | None,
+) -> str:
+    s = summary
+    lines = [
+        "",
+        str(first),
+        f"training loss    {s['train_loss']:.3f} nats per {s['item']}",
+        f"validation loss  {s['val_loss']:.3f}",
+    ]
+    if s["best_loss"] is not None:
+        lines.append(f"best possible    {s['best_loss']:.3f}")
+    if "val_accuracy" in s:
+        lines.append(f"validation       {s['val_accuracy']:.1%} right")
+    lines += [
+        f"speed            {speed(s[f'{counted}_per_s'], counted)}, {s['seconds']:.0f} s in all",
+        f"run folder       {s['run_dir']}",
+    ]
+    if sample is not None:
+        given, written = map(_indented, sample)
+        lines += ["", "A sample. After a piece of the validation text,", given]
+        lines += ["the model goes on:", written]
+    return "\n".join(lines)
 
 
 def _ranks(n: int) -> str:

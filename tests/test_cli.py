@@ -84,7 +84,8 @@ def test_an_option_after_the_script_is_pointed_out(tmp_path):
 
 def test_help_shows_the_defaults_of_config():
     text = " ".join(minipar("train", "--help").stdout.split())
-    assert "optimizer steps (default: 1500)" in text and "warm-up (default: 0.003)" in text
+    assert "optimizer steps (default: 1500, resnet 300, " in text
+    assert "warm-up (default: 0.003, " in text and "of all random numbers (default: 0)" in text
 
 
 def test_doctor():

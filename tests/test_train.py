@@ -8,6 +8,7 @@ import pytest
 import minipar
 from minipar.config import Config
 from minipar.errors import CheckpointError, Diverged
+from minipar.recipes import SAMPLE_BYTES
 from minipar.run_folder import RunFolder
 from minipar.train import FIRST_STEPS, Trainer, train_rank
 
@@ -22,7 +23,7 @@ def steps(group, config, n=FIRST_STEPS):
     trainer = Trainer(group, config)
     metrics = [trainer.train_step() for _ in range(n)]
     losses = [[m["loss"], m["grad_norm"]] for m in metrics]
-    return np.array(losses), trainer.weights(), trainer.evaluate()
+    return np.array(losses), trainer.weights(), trainer.evaluate()["val_loss"]
 
 
 def difference(one, other):
@@ -53,7 +54,7 @@ def test_training_learns(tmp_path):
     config = replace(TINY, steps=60, warmup=10, dropout=0.0, lr=1e-2)
     result = minipar.run(train_rank, 1, args=(config, str(tmp_path), False))[0]
     assert np.log(256) - result["val_loss"] > 1.5
-    assert len(result["sample"]) > config.block
+    assert len(result["sample"][0]) == config.block and len(result["sample"][1]) == SAMPLE_BYTES
 
 
 def losses(run):

@@ -88,7 +88,13 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
         ([], "say what to train: minipar train gpt"),
         (["gpt", "--data", "nowhere.txt"], "nowhere.txt does not exist"),
         (["gpt", "--data", "binary"], "binary is not text"),
-        (["gpt", "--data", "short.txt"], "Pass a longer text (--data) or a smaller --batch"),
+        (["gpt", "--data", "short.txt"], "pass a longer text or a smaller block"),
+        (["gpt", "--data", "few.txt"], "training data has 9 examples, and a batch needs 16"),
+        (["vit", "--data", "full"], "full holds no images that are understood; it has file"),
+        (["vit", "--heads", "3"], "--d 64 cannot be divided among 3 heads"),
+        (["nine.py:Net"], "there is no file nine.py"),
+        (["own.py:Net"], "own.py:Net: Net is not there"),
+        (["own.py:Tensor"], "Tensor is no subclass of minipar.nn.Module"),
         (["gpt", "--data", "."], "would lie inside --data ."),
         (["gpt", "--backend", "cloud"], "there is no backend 'cloud'"),
         (["gpt", "--out", "full"], "full is not empty"),
@@ -104,7 +110,8 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
 def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     (tmp_path / "binary").write_bytes(b"\0\1\2" * 1000)
     (tmp_path / "short.txt").write_text("too short")
-    (tmp_path / "long.txt").write_text("long enough " * 10_000)
+    (tmp_path / "few.txt").write_text("a" * 650)  # the last tenth is for validation
+    (tmp_path / "own.py").write_text("from minipar import Tensor\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("")
     done = train(tmp_path, *options)

@@ -2,9 +2,9 @@
 
 import sys
 
-from minipar.config import build_model
 from minipar.models import generate
 from minipar.parallel import checkpoint
+from minipar.recipes import build_model
 from minipar.run_folder import RunFolder
 
 run = RunFolder(sys.argv[1])

@@ -126,7 +126,7 @@ class ResNet(Module):
                 name = init / "blocks" / len(self.blocks)
                 self.blocks.append(Block(name, block, i, o, stride))
                 i = o
-        self.out = Linear(init / "out", i, classes)
+        self.out = Linear(init / "out", i, classes, std=i**-0.5)
 
     def __call__(self, x: Array | Tensor, draw: Draw | None = None) -> Tensor:
         z = relu(self.stem(x if isinstance(x, Tensor) else Tensor(x), draw))

@@ -51,7 +51,7 @@ class ViT(Module):
         self.dropout = Dropout(init / "dropout", dropout)
         self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, causal=False)
         self.norm = LayerNorm(init / "norm", d)
-        self.head = Linear(init / "head", d, classes)
+        self.head = Linear(init / "head", d, classes, std=d**-0.5)
 
     def __call__(self, x: Tensor | Array, draw: Draw | None = None) -> Tensor:
         x = x if isinstance(x, Tensor) else Tensor(x)

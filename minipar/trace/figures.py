@@ -25,7 +25,9 @@ def _without_remarks() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
+def draw_loss(
+    metrics: Sequence[dict[str, Any]], path: Path, title: str = "", unit: str = "nats"
+) -> None:
     """Training and validation loss over steps.
 
     metrics: records with "step" and "loss" or "val_loss", as in metrics.jsonl.
@@ -53,7 +55,7 @@ def draw_loss(metrics: Sequence[dict[str, Any]], path: Path, title: str = "") ->
             ha="right",
             fontweight="bold",
         )
-    axes.set(xlabel="step", ylabel="loss (nats per byte)", title=title)
+    axes.set(xlabel="step", ylabel=f"loss ({unit})", title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     if train or val:

@@ -1,0 +1,216 @@
+"""What `minipar train` can train: models by name, each with its data and its loss.
+
+    task      data                        loss                       models
+    text      bytes, in windows           cross-entropy per byte     gpt, mlp
+    images    digits, MNIST, CIFAR        cross-entropy per image    resnet, vit
+    clicks    numbers, ids, yes or no     binary cross-entropy       wide-deep
+
+`FILE.py:CLASS` is a model of the user's own, a `Module` that is built as CLASS(init). Its class may
+say `task = "images"`, and have functions of its own in the place of the task's (docs/own_model.md):
+
+    load(path) -> (train, validation)         loss(output, y) -> Tensor, a mean over the rows
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minipar.array import Array
+from minipar.config import Config
+from minipar.data import Clicks, Images, TextWindows, load_clicks, load_images, load_text
+from minipar.errors import UsageError
+from minipar.models import GPT, MLP, ResNet, ViT, WideDeep, generate
+from minipar.models.resnet import SIZES
+from minipar.nn import Module
+from minipar.ops import binary_cross_entropy_with_logits, cross_entropy
+from minipar.random import Init
+from minipar.tensor import Tensor
+
+SAMPLE_BYTES = 240
+LARGE = 96  # pixels along an image from which on the stem of a ResNet makes it smaller
+
+
+class Task(NamedTuple):
+    """What is learnt, from what, and in which units."""
+
+    load: Callable[[Config], tuple[Any, Any]]  # (train, validation): len() and batch(indices)
+    loss: Callable[[Tensor, Array], Tensor]  # of a model's output and y: a mean over the rows
+    item: str = "example"  # what the loss is a mean over
+    counted: str = "examples"  # in the speed
+    items: Callable[[Config], int] = lambda config: 1  # in each example
+    hits: Callable[[Array, Array], Array] | None = None  # which rows the output is right about
+    sample: Callable[[Module, Any, Config], tuple[bytes, bytes] | None] | None = None
+
+
+class Recipe(NamedTuple):
+    """A model: how it is built (config, init, training data), and what it learns."""
+
+    build: Callable[[Config, Init, Any], Module]
+    task: Task
+    defaults: Mapping[str, Any] = MappingProxyType({})  # options that differ from Config's
+
+
+def find(model: str) -> Recipe:
+    """The recipe of a model's name, or of FILE.py:CLASS.  Raises: UsageError."""
+    if model in RECIPES:
+        return RECIPES[model]
+    file, _, name = model.rpartition(":")
+    if not file.endswith(".py"):
+        raise UsageError(
+            f"there is no model {model!r}; there are {', '.join(RECIPES)}, and your own as "
+            "FILE.py:CLASS."
+        )
+    return _own(file, name)
+
+
+def build_model(config: Config, train: Any = None) -> Module:
+    """The model of the config, its weights drawn from (seed, name).
+
+    train: the training data, whose shape some models take; None: it is loaded.
+    """
+    recipe = find(config.model)
+    train = recipe.task.load(config)[0] if train is None else train
+    return recipe.build(config, Init(config.seed, np.dtype(config.dtype)), train)
+
+
+# -- tasks ------------------------------------------------------------------------------------
+
+
+def _text(c: Config) -> tuple[TextWindows, TextWindows]:
+    train, validation = load_text(c.data)
+    return TextWindows(train, c.block), TextWindows(validation, c.block)
+
+
+def _continued(model: Module, data: TextWindows, c: Config) -> tuple[bytes, bytes] | None:
+    """A piece of the text, and what the model goes on with; None if it cannot be asked."""
+    if not hasattr(model, "block"):
+        return None
+    prompt = data.text[: c.block].tobytes()
+    return prompt, generate(model, prompt, SAMPLE_BYTES, c.seed, 0.7)[len(prompt) :]
+
+
+def _is_class(output: Array, y: Array) -> Array:
+    return output.argmax(axis=-1) == y
+
+
+def _images(c: Config) -> tuple[Images, Images]:
+    return load_images(c.data, c.seed)
+
+
+def _clicks(c: Config) -> tuple[Clicks, Clicks]:
+    return load_clicks(c.data, seed=c.seed)
+
+
+TEXT = Task(_text, cross_entropy, "byte", "tokens", lambda c: c.block, sample=_continued)
+IMAGES = Task(_images, cross_entropy, "image", "images", hits=_is_class)
+CLICKS = Task(_clicks, binary_cross_entropy_with_logits, "row", "rows")
+TASKS: Mapping[str, Task] = MappingProxyType({"text": TEXT, "images": IMAGES, "clicks": CLICKS})
+
+
+# -- models -----------------------------------------------------------------------------------
+
+
+def _gpt(c: Config, init: Init, data: Any) -> Module:
+    return GPT(init, 256, c.block, c.layers, c.d, c.heads, c.dropout)
+
+
+def _mlp(c: Config, init: Init, data: Any) -> Module:
+    return MLP(init, 256, min(16, c.block), 32, (2 * c.d,) * max(1, c.layers // 2), c.dropout)
+
+
+def _resnet(c: Config, init: Init, data: Any) -> Module:
+    if c.size not in SIZES:
+        raise UsageError(f"--size is one of {', '.join(SIZES)}, not {c.size!r}.")
+    size = SIZES[c.size]
+    large = size["large"] and min(data.shape[:2]) >= LARGE
+    return ResNet(init, data.classes, data.shape[2], **{**size, "large": large})
+
+
+def _vit(c: Config, init: Init, data: Any) -> Module:
+    return ViT(init, data.shape, c.patch, data.classes, c.layers, c.d, c.heads, c.dropout)
+
+
+def _wide_deep(c: Config, init: Init, data: Any) -> Module:
+    return WideDeep(init, data.tables, data.numbers, c.d, (2 * c.d,) * c.layers)
+
+
+_RESNET_DEFAULTS = MappingProxyType(
+    {
+        "steps": 300,
+        "batch": 64,
+        "optimizer": "sgd",
+        "lr": 0.5,
+        "warmup": 40,
+        "clip": 5.0,
+        "weight_decay": 5e-4,
+    }
+)
+_VIT_DEFAULTS = MappingProxyType({"steps": 400, "batch": 64, "d": 64, "lr": 2e-3, "warmup": 40})
+_CLICK_DEFAULTS = MappingProxyType(
+    {
+        "steps": 1500,
+        "batch": 256,
+        "layers": 2,
+        "d": 16,
+        "optimizer": "adagrad",
+        "lr": 0.03,
+        "weight_decay": 0.0,
+    }
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "gpt": Recipe(_gpt, TEXT),
+        "mlp": Recipe(_mlp, TEXT),
+        "resnet": Recipe(_resnet, IMAGES, _RESNET_DEFAULTS),
+        "vit": Recipe(_vit, IMAGES, _VIT_DEFAULTS),
+        "wide-deep": Recipe(_wide_deep, CLICKS, _CLICK_DEFAULTS),
+    }
+)
+
+
+# -- the user's own ---------------------------------------------------------------------------
+
+
+def _own(file: str, name: str) -> Recipe:
+    made: Any = getattr(_module(Path(file)), name, None)
+    if not (isinstance(made, type) and issubclass(made, Module)):
+        what = "is not there" if made is None else "is no subclass of minipar.nn.Module"
+        raise UsageError(f"{file}:{name}: {name} {what}; name a class of the file that is one.")
+    said = getattr(made, "task", "text")
+    if said not in TASKS:
+        raise UsageError(f"{file}: {name}.task is {said!r}; it can be {', '.join(TASKS)}.")
+    task = TASKS[said]
+    if load := getattr(made, "load", None):
+        task = Task(lambda c: load(c.data), task.loss, hits=task.hits)
+    build: Callable[..., Module] = made
+    task = task._replace(loss=getattr(made, "loss", task.loss))
+    return Recipe(lambda c, init, data: build(init), task)
+
+
+def _module(path: Path) -> ModuleType:
+    """The user's file as a module, executed once in a process; its folder can be imported from."""
+    name = f"minipar_own.{path.stem}"
+    found = sys.modules.get(name)
+    if found is not None and found.__file__ == str(path.resolve()):
+        return found
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; FILE.py:CLASS names a file and a class in it.")
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
