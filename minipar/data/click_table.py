@@ -193,9 +193,9 @@ def guess_layout(path: Path) -> Layout:
 
 def _is_number(text: str) -> bool:
     try:
-        return not text.strip() or math.isfinite(float(text))
+        return not text.strip() or not math.isinf(float(text))
     except ValueError:
-        return text.strip().lower() == "nan"
+        return False
 
 
 @contextmanager

@@ -143,17 +143,19 @@ def _digits(face: Face) -> np.ndarray:
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
+    codes = range(face.zero, face.zero + 10)
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", face.file)
-    if not path.is_file():
+    font = FT2Font(str(path)) if path.is_file() else None
+    if font is None or not all(font.get_char_index(code) for code in codes):
         raise UsageError(
-            f"matplotlib {matplotlib.__version__} has no font {face.file}; the glyph images need "
-            "it. Install another version (3.8 to 3.11 have it), or pass images of your own."
+            f"matplotlib {matplotlib.__version__} has no font {face.file} with ten digits from "
+            f"U+{face.zero:04X} on; the glyph images need it. Install another version (3.8 to 3.11 "
+            "have it), or pass images of your own."
         )
-    font = FT2Font(str(path))
     size = float(HEIGHT)
     for _ in range(2):  # measured first
         font.set_size(size, 72)
-        bitmaps = [_bitmap(font, chr(face.zero + digit)) for digit in range(10)]
+        bitmaps = [_bitmap(font, chr(code)) for code in codes]
         size *= HEIGHT / max(len(bitmap) for bitmap in bitmaps)
     canvas = np.zeros((10, CANVAS, CANVAS), np.float32)
     for picture, bitmap in zip(canvas, bitmaps):

@@ -41,11 +41,16 @@ class Sampler:
 
     def rows(self, rank: int = 0, ranks: int = 1) -> range:
         """Where this rank's part stands in the global batch; `random.Draw` asks for it."""
-        each, rest = divmod(self.batch, ranks)
-        if rest:
-            near = [b for b in (each * ranks, (each + 1) * ranks) if b]
-            raise UsageError(
-                f"A batch of {self.batch} cannot be divided among {ranks} ranks; "
-                f"use {' or '.join(map(str, near))}."
-            )
-        return range(rank * each, (rank + 1) * each)
+        return rows_of(self.batch, rank, ranks)
+
+
+def rows_of(batch: int, rank: int, ranks: int) -> range:
+    """Which rows of a global batch a rank takes: equally many each, one after the other."""
+    each, rest = divmod(batch, ranks)
+    if rest:
+        near = [b for b in (each * ranks, (each + 1) * ranks) if b]
+        raise UsageError(
+            f"A batch of {batch} cannot be divided among {ranks} ranks; "
+            f"use {' or '.join(map(str, near))}."
+        )
+    return range(rank * each, (rank + 1) * each)
