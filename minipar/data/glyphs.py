@@ -8,7 +8,7 @@ Training and validation share no family: what is learnt must hold for typefaces 
 
 Image i is a pure function of (seed, split, i). What else it depends on is the version of
 matplotlib: its font files (the same for years) and its FreeType, which decides on the grey of an
-edge.
+edge. On another kind of processor sin and exp are rounded differently, so a pixel may differ by 1.
 
 Letters: n images, f faces, s the side of a font's picture.
 """
