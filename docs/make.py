@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ from minipar.bench import comm_table
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.choose import choose
 from minipar.config import Config
+from minipar.data.click_model import NUMBERS, TABLES, ClickModel
 from minipar.events import recording
-from minipar.models import MLP
+from minipar.models import GPT, MLP, ViT, WideDeep
 from minipar.ops import cross_entropy
 from minipar.parallel import checkpoint
+from minipar.parallel.data import DataParallel
 from minipar.random import Init
 from minipar.trace.chunk_figure import draw_chunks
 from minipar.trace.chunks import chunk_snapshots, chunk_text
@@ -171,6 +174,47 @@ def manifest() -> str:
     return _fenced(text, "json")
 
 
+def model_sizes() -> str:
+    """The parameters of each model, and the bytes that a rank sends to average their gradients."""
+    text, images = np.zeros((1, 16), int), np.zeros((1, 28, 28, 1), np.float32)
+    models: dict[str, tuple[Callable[[Init], Any], Callable[[int], Any]]] = {
+        "`MLP`": (MLP, lambda rank: text),
+        "`GPT`": (GPT, lambda rank: text),
+        "`ViT`": (ViT, lambda rank: images),
+        "`WideDeep`, `sparse=False`": (partial(_wide_deep, sparse=False), _clicks),
+        "`WideDeep`, 128 rows a rank": (partial(_wide_deep, sparse=True), _clicks),
+    }
+    head = "| model | parameters | in float32 | sent by each of 4 ranks in a step |"
+    rows = [head, "|---|" + "---:|" * 3]
+    for name, (make, batch) in models.items():
+        n = sum(x.data.size for x in make(Init()).parameters())
+        rows.append(f"| {name} | {n:,} | {_size(4 * n)} | {_size(_sent_in_a_step(make, batch))} |")
+    return "\n".join(rows)
+
+
+def _wide_deep(init: Init, sparse: bool) -> WideDeep:
+    return WideDeep(init, TABLES, NUMBERS, sparse=sparse)
+
+
+def _clicks(rank: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = ClickModel().rows(128 * rank, 128)
+    return rows.dense, rows.ids
+
+
+def _sent_in_a_step(make: Callable[[Init], Any], batch: Callable[[int], Any]) -> int:
+    """By the rank that sends most, while four of them average their gradients."""
+
+    def work(group: Group) -> int:
+        model = make(Init())
+        parallel = DataParallel(model, group)
+        model(batch(group.rank)).sum().backward()
+        with recording() as log:
+            parallel.sync_gradients()
+        return sum(event.nbytes for event in log)
+
+    return max(minipar.run(work, 4))
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     f.__name__: f
     for f in (
@@ -186,6 +230,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         memory_refused,
         measured,
         manifest,
+        model_sizes,
     )
 }
 
