@@ -41,7 +41,7 @@ from minipar.comm.choose import choose
 from minipar.config import Config
 from minipar.data.click_model import NUMBERS, TABLES, ClickModel
 from minipar.events import recording
-from minipar.models import GPT, MLP, ViT, WideDeep
+from minipar.models import GPT, MLP, ResNet, ViT, WideDeep
 from minipar.ops import cross_entropy
 from minipar.parallel import checkpoint
 from minipar.parallel.data import DataParallel
@@ -181,6 +181,7 @@ def model_sizes() -> str:
         "`MLP`": (MLP, lambda rank: text),
         "`GPT`": (GPT, lambda rank: text),
         "`ViT`": (ViT, lambda rank: images),
+        "`ResNet`": (partial(ResNet, channels=1), lambda rank: images),
         "`WideDeep`, `sparse=False`": (partial(_wide_deep, sparse=False), _clicks),
         "`WideDeep`, 128 rows a rank": (partial(_wide_deep, sparse=True), _clicks),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from minipar.errors import UsageError
 from minipar.nn.layers import STD, Dropout, Linear
 from minipar.nn.module import Module
-from minipar.ops import causal_attention, softmax
+from minipar.ops import causal_attention, scaled_dot_product_attention
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -39,12 +39,9 @@ class SelfAttention(Module):
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         b, t, d = x.shape
         qkv = self.qkv(x).reshape(b, t, 3, self.heads, d // self.heads)
-        mixed = causal_attention(qkv) if self.causal else full_attention(qkv)
+        if self.causal:
+            mixed = causal_attention(qkv)
+        else:
+            q, k, v = (qkv[:, :, n] for n in range(3))
+            mixed = scaled_dot_product_attention(q, k, v)
         return self.dropout(self.out(mixed.reshape(b, t, d)), draw)
-
-
-def full_attention(qkv: Tensor) -> Tensor:
-    """softmax(q kᵀ / √c) v over all positions.   qkv: [b, t, 3, h, c] -> [b, t, h, c]."""
-    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [b, h, t, c]
-    scores = q @ k.transpose(0, 1, 3, 2) * qkv.shape[-1] ** -0.5
-    return (softmax(scores) @ v).transpose(0, 2, 1, 3)
