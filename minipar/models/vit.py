@@ -47,7 +47,7 @@ class ViT(Module):
         self.image, self.side = (h, w, c), patch
         i, t = patch * patch * c, (h // patch) * (w // patch)
         self.patch = Linear(init / "patch", i, d, std=i**-0.5)
-        self.position = Embedding(init / "position", t, d)
+        self.position = Embedding(init / "position", t, d, std=1.0)  # as large as what is there
         self.dropout = Dropout(init / "dropout", dropout)
         self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, causal=False)
         self.norm = LayerNorm(init / "norm", d)

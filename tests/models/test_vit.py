@@ -108,7 +108,7 @@ def test_it_learns_where_the_bright_patch_is():
     optimizer = AdamW(model.named_parameters(), lr=0.01)
     first = cross_entropy(model(x), y).item()
     assert first == pytest.approx(np.log(6), rel=0.05)
-    for step in range(60):
+    for step in range(100):
         optimizer.zero_grad()
         loss = cross_entropy(model(x, Draw(0, step, range(64))), y)
         loss.backward()
