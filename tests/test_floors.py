@@ -29,6 +29,7 @@ FLOORS = {
     "windows": 1,
     "ops.depthwise": 2,
     "ops": 3,
+    "ops.conv": 4,
     "ops.erf": 4,
     "ops.sdpa": 4,
     "nn.module": 3,

@@ -32,6 +32,7 @@ from typing import Any
 from minipar.array import Array, array_module, describe
 from minipar.errors import ShapeMismatch
 from minipar.ops import depthwise
+from minipar.ops.shape import pad
 from minipar.tensor import Tensor, record
 from minipar.windows import At, Window, back, forth, window
 
@@ -52,7 +53,7 @@ def conv2d_definition(
     win = _check(x, w, b, (stride, padding, dilation), groups)
     (down, across), (dil_y, dil_x) = win.stride, win.dilation
     (rows, cols), o = win.out(*x.shape[1:3]), w.shape[3]
-    x = _pad(x, win)
+    x = pad(x, [(0, 0), *((p, p) for p in win.padding), (0, 0)])
     x = x.reshape(*x.shape[:3], groups, 1, -1)
     z: Any = 0.0 if b is None else b
     for k in range(w.shape[0]):
@@ -137,15 +138,16 @@ def _gradients(
     """dx and dw, those wanted."""
     (k, l), (p, q), (dil_y, dil_x) = win.kernel, win.padding, win.dilation
     turned = (dil_y * (k - 1) - p, dil_x * (l - 1) - q)  # the padding that gives dx the size of x
-    if wanted[0] and win.stride == (1, 1) and min(turned) >= 0:
-        return _gradients_at_once(x, w, dz, win._replace(padding=turned), wanted[1])
+    narrow = w.shape[3] <= 4 * x.shape[3]  # else the columns of x are the smaller ones
+    if win.stride == (1, 1) and min(turned) >= 0 and narrow:
+        return _gradients_at_once(x, w, dz, win._replace(padding=turned), wanted)
     dx = _scattered(dz, w, win, x) if wanted[0] else None
     return dx, _weight_gradient(x, w, dz, win) if wanted[1] else None
 
 
 def _gradients_at_once(
-    x: Array, w: Array, dz: Array, win: Window, want_w: bool
-) -> tuple[Array, Array | None]:
+    x: Array, w: Array, dz: Array, win: Window, wanted: Sequence[bool]
+) -> tuple[Array | None, Array | None]:
     """dx and dw from the columns of dz, for stride 1; `win` slides over dz.
 
     dx[y] = Σ over k of dz[y - k + ...] @ w[k]ᵀ,  and the same pairs of x and dz make dw[k].
@@ -153,17 +155,17 @@ def _gradients_at_once(
     xp, (k, l, i, o) = array_module(x), w.shape
     g = x.shape[3] // i
     weights = _by_group(_turned(w, g), g)
-    dx = xp.empty(x.shape, dz.dtype)
-    dw = xp.zeros(weights.shape, dz.dtype) if want_w else None
+    dx = xp.empty(x.shape, dz.dtype) if wanted[0] else None
+    dw = xp.zeros(weights.shape, dz.dtype) if wanted[1] else None
     for at, columns in _columns(dz, win, g):
-        out, seen = dx[at].reshape(-1, g, i), x[at].reshape(-1, g, i)
         for n in range(g):
-            xp.matmul(columns[n], weights[n], out=out[:, n])
+            if dx is not None:
+                xp.matmul(columns[n], weights[n], out=dx[at].reshape(-1, g, i)[:, n])
             if dw is not None:
-                dw[n] += columns[n].T @ seen[:, n]
-    if dw is None:
-        return dx, None
-    return dx, _turned(_in_one(dw, (k, l, o // g, g * i)), g)
+                dw[n] += columns[n].T @ x[at].reshape(-1, g, i)[:, n]
+    if dw is not None:
+        dw = _turned(_in_one(dw, (k, l, o // g, g * i)), g)
+    return dx, dw
 
 
 def _weight_gradient(x: Array, w: Array, dz: Array, win: Window) -> Array:
@@ -212,14 +214,6 @@ def _turned(w: Array, g: int) -> Array:
     k, l, i, o = w.shape
     exchanged = w[::-1, ::-1].reshape(k, l, i, g, o // g).transpose(0, 1, 4, 3, 2)
     return exchanged.reshape(k, l, o // g, g * i)
-
-
-def _pad(x: Tensor, win: Window) -> Tensor:
-    """Zeros around the image."""
-    (p, q), (b, h, w, c) = win.padding, x.shape
-    z = array_module(x.data).zeros((b, h + 2 * p, w + 2 * q, c), x.dtype)
-    z[:, p : p + h, q : q + w] = x.data
-    return record(z, (x,), lambda dz, wanted: (dz[:, p : p + h, q : q + w],))
 
 
 def _check(x: Tensor, w: Tensor, b: Tensor | None, how: tuple[Any, ...], groups: int) -> Window:

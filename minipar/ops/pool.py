@@ -28,8 +28,9 @@ def max_pool2d(x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0) -> 
     win = _window("max_pool2d", x, kernel, stride, padding)
     xp, places = array_module(x.data), list(_places(win))
     z = xp.empty((len(x), *win.out(*x.shape[1:3]), x.shape[3]), x.dtype)
+    row_bytes = _row_bytes(z)
     where = xp.zeros(z.shape, "uint8" if len(places) <= 256 else "int32")
-    for at, view in forth(x.data, win, _row_bytes(z), -xp.inf):
+    for at, view in forth(x.data, win, row_bytes, -xp.inf):
         best, won = z[at], where[at]
         best[...] = view[:, :, :, 0, 0]
         for n, (k, l) in enumerate(places[1:], 1):
@@ -40,7 +41,7 @@ def max_pool2d(x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0) -> 
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         dx = xp.empty(shape, dz.dtype)
-        for at, view in back(dx, win, _row_bytes(z)):
+        for at, view in back(dx, win, row_bytes):
             for n, (k, l) in enumerate(places):
                 view[:, :, :, k, l] += dz[at] * (where[at] == n)
         return (dx,)

@@ -94,6 +94,25 @@ OPS = {
         ops.scaled_dot_product_attention, [(1, 2, 2, 2)] * 3, [(0, 2, 2, 2)] * 3
     ),
     "rotary": Op(lambda x: ops.rotary(x, np.arange(x.shape[1])), [(2, 3, 2, 4)], [(2, 0, 2, 4)]),
+    "conv2d": Op(
+        lambda x, w, b: ops.conv2d(x, w, b, padding=1),
+        [(2, 4, 3, 2), (3, 3, 2, 4), (4,)],
+        [(0, 4, 3, 2), (3, 3, 2, 4), (4,)],
+    ),
+    "conv2d strided": Op(
+        lambda x, w: ops.conv2d(x, w, stride=2, groups=2),
+        [(2, 4, 3, 4), (2, 2, 2, 2)],
+        [(0, 4, 3, 4), (2, 2, 2, 2)],
+    ),
+    "conv2d wide": Op(ops.conv2d, [(2, 4, 3, 1), (2, 2, 1, 5)], [(0, 4, 3, 1), (2, 2, 1, 5)]),
+    "conv2d depthwise": Op(
+        lambda x, w: ops.conv2d(x, w, groups=3),
+        [(2, 4, 3, 3), (2, 2, 1, 3)],
+        [(0, 4, 3, 3), (2, 2, 1, 3)],
+    ),
+    "max_pool2d": Op(lambda x: ops.max_pool2d(x, 2, 1), [(2, 4, 3, 2)], [(0, 4, 3, 2)]),
+    "avg_pool2d": Op(lambda x: ops.avg_pool2d(x, 2, 1), [(2, 4, 3, 2)], [(0, 4, 3, 2)]),
+    "batch_norm": Op(lambda *a: ops.batch_norm(*a)[0], [(5, 2, 3), (3,), (3,)]),
     "cross_entropy": Op(lambda x: ops.cross_entropy(x, ids(x.shape[:-1], 4)), ONE),
     "cross_entropy with options": Op(
         lambda x: ops.cross_entropy(x, ids(x.shape[:-1], 4), 0, 0.1), [(2, 3, 4)]
