@@ -18,6 +18,7 @@ hash, and that is compared.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -34,7 +35,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minipar
-from minipar import Group, cost
+from minipar import Group, cost, ops
 from minipar.bench import comm_table
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.choose import choose
@@ -121,6 +122,19 @@ def choices() -> str:
             cells.append(f"`{small}`" if small == large else f"`{small}`, `{large}`")
         rows.append(f"| `{op}` | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def op_tables() -> str:
+    """All ops, by file: from the first line of each docstring, and its words after "Keeps"."""
+    files: dict[str, list[str]] = {}
+    for name in ops.__all__:
+        op = getattr(ops, name)
+        module = sys.modules[op.__module__]
+        idea = (module.__doc__ or "").split("\n")[0]
+        head = f"\n### {module.__name__.rpartition('.')[2]}.py\n\n{idea}\n"
+        rows = files.setdefault(head, ["| op | computes | keeps |", "|---|---|---|"])
+        rows.append(f"| `{name}{_arguments(op)}` | {_formula(op)} | {_keeps(op)} |")
+    return "\n".join("\n".join([head, *rows]) for head, rows in sorted(files.items())).lstrip()
 
 
 def ring_steps(ranks: str) -> str:
@@ -222,6 +236,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         cost_table,
         formulas,
         choices,
+        op_tables,
         naive_against_ring,
         ring_steps,
         example,
@@ -234,6 +249,30 @@ BLOCKS: dict[str, Callable[..., str]] = {
         model_sizes,
     )
 }
+
+
+def _arguments(op: Callable[..., Any]) -> str:
+    """Names and defaults, without the annotations."""
+    signature = inspect.signature(op)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(bare))
+
+
+def _formula(op: Callable[..., Any]) -> str:
+    """The first line of the docstring, or of that of the definition to which it points."""
+    first = (op.__doc__ or "").split("\n")[0]
+    points = re.match(r"`(\w+_definition)`", first)
+    if points:
+        return _formula(vars(sys.modules[op.__module__])[points[1]])
+    return first.split("   ")[0].rstrip(".").replace("|", "\\|")
+
+
+def _keeps(op: Callable[..., Any]) -> str:
+    text = " ".join((op.__doc__ or "").split())
+    found = re.search(r"Keeps (.+?)(?: until backward|[.;](?: |$))", text)
+    if not found:
+        raise ValueError(f"The docstring of {op.__name__} does not say what it 'Keeps ...'.")
+    return found[1].replace("|", "\\|")
 
 
 def _measured_rows() -> list[dict[str, Any]]:

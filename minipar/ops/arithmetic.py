@@ -76,10 +76,10 @@ def neg(x: Tensor) -> Tensor:
 
 
 def pow(x: Any, exponent: Any) -> Tensor:
-    """z = x ** exponent.   Keeps x until backward, and of an exponent that is a tensor also z.
+    """z = x ** exponent.   Keeps x (and, if the exponent is a tensor, that and z) until backward.
 
-    dx = dz · exponent · x^(exponent - 1). For an exponent that is a tensor (an array, or x a
-    number) also dexponent = dz · z · ln x, which is taken to be 0 where x <= 0.
+    dx = dz · exponent · x^(exponent - 1). An exponent that is a tensor, or an array, gets
+    dz · z · ln x, which is taken to be 0 where x <= 0.
     """
     if not isinstance(exponent, (int, float)):
         return _power(x, exponent)

@@ -76,10 +76,10 @@ def _extreme(name: str, x: Tensor, axis: Any, keepdims: bool) -> Tensor:
 
 
 def logsumexp(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """z = ln Σ e^x over the axes.   Keeps x, the largest x and the rest of z until backward.
+    """z = ln Σ e^x over the axes.   Keeps x and the two parts of z until backward.
 
-    The largest x is subtracted first and added again at the end, so that e^x stays finite. In
-    backward, dx = dz · e^(x - z), both are subtracted one after the other: z may be rounded.
+    z = largest x + ln Σ e^(x - largest x), which is finite. In backward, dx = dz · e^(x - z), the
+    two parts are subtracted one after the other: their sum is rounded.
     """
     axes, shape = _axes(x, axis), x.shape
     _check_not_empty("logsumexp", x, axes)

@@ -1,7 +1,4 @@
-"""The same numbers elsewhere: reshape, transpose, indexing, broadcasting, cutting and joining.
-
-None of them keeps an array of floats until backward, only shapes and indices.
-"""
+"""The same numbers elsewhere: reshape, transpose, indexing, broadcasting, cutting and joining."""
 
 from __future__ import annotations
 
@@ -16,7 +13,10 @@ from minipar.tensor import Tensor, record, unbroadcast
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
-    """The same elements in another shape: reshape(x, 2, -1) or reshape(x, (2, -1))."""
+    """The same elements in another shape: reshape(x, 2, -1) or reshape(x, (2, -1)).
+
+    Keeps nothing until backward; z is a view where NumPy can make one.
+    """
     target = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
     known = math.prod(n for n in target if n != -1)
     fits = x.data.size == known if -1 not in target else known and x.data.size % known == 0
@@ -29,7 +29,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
-    """Axes in another order, all reversed if none is given.   z is a view."""
+    """Axes in another order, all reversed if none is given.   Keeps nothing; z is a view."""
     order = tuple(axes[0]) if len(axes) == 1 and not isinstance(axes[0], int) else axes
     order = order or tuple(reversed(range(x.ndim)))
     order = tuple(a % x.ndim for a in order)
@@ -43,6 +43,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     """z = x[index], as NumPy indexes: numbers, slices, None, ..., masks, integer arrays.
 
     An element that the index names several times gets the sum of their gradients.
+    Keeps the index until backward.
     """
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
@@ -70,7 +71,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 
 
 def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors one after another along an axis; their other axes are equal."""
+    """Tensors one after another along an axis; their other axes are equal.   Keeps nothing."""
     if not xs:
         raise UsageError("concat needs at least one tensor.")
     axis %= xs[0].ndim
@@ -91,7 +92,7 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of one shape side by side, along a new axis."""
+    """Tensors of one shape side by side, along a new axis.   Keeps nothing until backward."""
     if not xs:
         raise UsageError("stack needs at least one tensor.")
     if any(x.shape != xs[0].shape for x in xs):
@@ -108,9 +109,10 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """x cut along an axis into so many equal parts, or into parts of these sizes. They are views.
+    """x cut along an axis into so many equal parts, or into parts of these sizes.
 
-    In backward each part costs an array of the size of x, so this is for a few parts, not hundreds.
+    The parts are views. Keeps nothing until backward, where each part costs an array of the size of
+    x, so this is for a few parts, not hundreds.
     """
     axis %= x.ndim
     n = x.shape[axis]
@@ -126,7 +128,10 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with `value` around it; widths: for each axis how many before and how many after it."""
+    """x with `value` around it.   Keeps nothing until backward.
+
+    widths: one pair for each axis, how many values before and how many after it.
+    """
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ShapeMismatch(
             f"pad: the widths {list(widths)} for {describe(x.data)}: there must be one pair (before"
@@ -140,7 +145,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 
 def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """x repeated along axes of length 1 and new ones before them, as NumPy does.   z is a view."""
+    """x repeated along axes of length 1 and new ones in front.   Keeps nothing; z is a view."""
     before, target = x.shape, tuple(shape)
     lead = len(target) - x.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(before, target[lead:])):
