@@ -8,8 +8,8 @@ g = h is the usual attention, g = 1 has one head of keys. The causal mask puts t
 end of the keys, query n at position s - t + n: with a cache of old keys, t is 1.
 
 `causal_attention` (attention.py) is the same for q, k and v packed together, s = t and g = h. Like
-it, the fused op works on parts that fit the cache, each a batch item and as many groups, with the
-scores lying [key, query]. The r·t queries of a group are rows of one product.
+it, the fused op works on parts that fit the cache, with the scores lying [key, query]: all groups
+of several batch items, or some groups of one. The r·t queries of a group are rows of one product.
 """
 
 from __future__ import annotations
@@ -54,20 +54,19 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool =
     e = xp.empty((b, g, s, r * t), q.dtype) if kept else None
     total = xp.empty((b, g, 1, r * t), q.dtype)
     z = xp.empty((b, t, h, c), q.dtype)
-    for item, groups in _parts(b, g, s * r * t * itemsize):
-        keys, values = k.data[item, :, groups], v.data[item, :, groups]
-        rows = _rows(q.data[item], g, groups) * c**-0.5
-        part = xp.empty((len(rows), s, r * t), q.dtype) if e is None else e[item, groups]
-        xp.matmul(keys.swapaxes(0, 1), rows.swapaxes(1, 2), out=part)
+    for at in _parts(b, g, s * r * t * itemsize):
+        rows = _rows(q.data, g, at) * c**-0.5
+        part = xp.empty((*rows.shape[:2], s, r * t), q.dtype) if e is None else e[at]
+        xp.matmul(_group_first(k.data, at), rows.swapaxes(2, 3), out=part)
         if later is not None:
-            masked = part.reshape(len(rows), s, r, t)  # a view
+            masked = part.reshape(*rows.shape[:2], s, r, t)  # a view
             masked += later
-        part -= part.max(axis=1, keepdims=True)
+        part -= part.max(axis=2, keepdims=True)
         xp.exp(part, out=part)
-        part.sum(axis=1, keepdims=True, out=total[item, groups])
-        mixed = part.swapaxes(1, 2) @ values.swapaxes(0, 1)
-        mixed /= total[item, groups].swapaxes(1, 2)
-        _write_rows(z[item], mixed, g, groups)
+        part.sum(axis=2, keepdims=True, out=total[at])
+        mixed = part.swapaxes(2, 3) @ _group_first(v.data, at)
+        mixed /= total[at].swapaxes(2, 3)
+        _write_rows(z, mixed, g, at)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         return _gradients((q.data, k.data, v.data), (e, total, z), dz, wanted)
@@ -81,46 +80,57 @@ def _gradients(
     """dq, dk, dv, part by part as in forward; `made` is e, total = Σ e, and z."""
     q, k, v = qkv
     e, total, z = made
-    xp, g, c = array_module(dz), k.shape[2], k.shape[3]
+    xp, (b, _, g, c) = array_module(dz), k.shape
     dq, dk, dv = (xp.empty(x.shape, x.dtype) if want else None for x, want in zip(qkv, wanted))
-    for item, groups in _parts(len(e), g, e[:1, :1].nbytes):
-        part = e[item, groups]
-        grad = _rows(dz[item], g, groups) / total[item, groups].swapaxes(1, 2)
+    for at in _parts(b, g, e[:1, :1].nbytes):
+        part = e[at]
+        grad = _rows(dz, g, at)
+        grad /= total[at].swapaxes(2, 3)
         if dv is not None:
-            dv[item, :, groups] = (part @ grad).swapaxes(0, 1)
+            _group_first(dv, at)[...] = part @ grad
         if dq is None and dk is None:
             continue
         grad *= c**-0.5
-        ds = v[item, :, groups].swapaxes(0, 1) @ grad.swapaxes(1, 2)
-        ds -= (grad * _rows(z[item], g, groups)).sum(axis=2)[:, None]
+        ds = _group_first(v, at) @ grad.swapaxes(2, 3)
+        grad *= _rows(z, g, at)
+        ds -= grad.sum(axis=3)[:, :, None]
         ds *= part
         if dq is not None:
-            rows = ds.swapaxes(1, 2) @ k[item, :, groups].swapaxes(0, 1)
-            _write_rows(dq[item], rows, g, groups)
+            _write_rows(dq, ds.swapaxes(2, 3) @ _group_first(k, at), g, at)
         if dk is not None:
-            dk[item, :, groups] = (ds @ _rows(q[item], g, groups)).swapaxes(0, 1)
+            _group_first(dk, at)[...] = ds @ _rows(q, g, at)
     return dq, dk, dv
 
 
-def _parts(b: int, g: int, bytes_each: int) -> Iterator[tuple[int, slice]]:
-    """(batch item, groups) so that the scores of each part fit the cache."""
-    for item in range(b):
+def _parts(b: int, g: int, bytes_each: int) -> Iterator[tuple[slice, slice]]:
+    """(batch items, groups) whose scores fit the cache: all groups of some, or some of one."""
+    for items in blocks(b, g * bytes_each, SCORE_BYTES):
         for groups in blocks(g, bytes_each, SCORE_BYTES):
-            yield item, groups
+            yield items, groups
 
 
-def _rows(x: Array, g: int, groups: slice) -> Array:
-    """[t, h, c] -> [groups, r·t, c], a new array: the queries that meet the same keys."""
-    t, h, c = x.shape
-    rows = x.reshape(t, g, h // g, c)[:, groups].transpose(1, 2, 0, 3)  # [groups, r, t, c]
-    return rows.copy().reshape(len(rows), h // g * t, c)
+def _group_first(x: Array, at: tuple[slice, slice]) -> Array:
+    """A part of [b, s, g, c] as [items, groups, s, c], a view."""
+    return x[at[0], :, at[1]].swapaxes(1, 2)
 
 
-def _write_rows(x: Array, rows: Array, g: int, groups: slice) -> None:
-    """The way back, into x [t, h, c], a contiguous array."""
-    t, h, c = x.shape
-    into = x.reshape(t, g, h // g, c)[:, groups].transpose(1, 2, 0, 3)
+def _rows(x: Array, g: int, at: tuple[slice, slice]) -> Array:
+    """A part of [b, t, h, c] as [items, groups, r·t, c], copied: what meets the same keys."""
+    part = _by_group(x, g, at).copy()
+    i, n, r, t, c = part.shape
+    return part.reshape(i, n, r * t, c)
+
+
+def _write_rows(x: Array, rows: Array, g: int, at: tuple[slice, slice]) -> None:
+    """The way back, into x [b, t, h, c], a contiguous array."""
+    into = _by_group(x, g, at)
     into[...] = rows.reshape(into.shape)
+
+
+def _by_group(x: Array, g: int, at: tuple[slice, slice]) -> Array:
+    """A part of [b, t, h, c] as [items, groups, r, t, c]; a view if x is contiguous."""
+    b, t, h, c = x.shape
+    return x.reshape(b, t, g, h // g, c)[at[0], :, at[1]].transpose(0, 2, 3, 1, 4)
 
 
 def _later(like: Array, t: int, s: int) -> Array:
