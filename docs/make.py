@@ -253,9 +253,16 @@ BLOCKS: dict[str, Callable[..., str]] = {
 
 def _arguments(op: Callable[..., Any]) -> str:
     """Names and defaults, without the annotations."""
-    signature = inspect.signature(op)
-    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    return str(inspect.Signature(bare))
+    bare = []
+    for p in inspect.signature(op).parameters.values():
+        text = p.name if p.default is p.empty else f"{p.name}={_name(p.default)}"
+        bare.append(f"*{text}" if p.kind is p.VAR_POSITIONAL else text)
+    return f"({', '.join(bare)})"
+
+
+def _name(default: Any) -> str:
+    """A default as it is written; a function is called by its name."""
+    return getattr(default, "__name__", None) or repr(default)
 
 
 def _formula(op: Callable[..., Any]) -> str:

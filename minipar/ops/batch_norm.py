@@ -47,7 +47,7 @@ def alone(sums: Array) -> Array:
 
 
 def batch_norm_definition(x: Tensor, gain: Tensor, bias: Tensor, eps: float = EPS) -> Tensor:
-    """The formula at the top, on one rank (Ioffe & Szegedy 2015)."""
+    """z = (x - mean) / √(variance + eps) · gain + bias, over all rows (Ioffe & Szegedy 2015)."""
     rows = tuple(range(x.ndim - 1))
     centred = x - x.mean(axis=rows)
     variance = (centred * centred).mean(axis=rows)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from minipar.nn import Dropout, Embedding, LayerNorm, Linear
+from minipar.nn import Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -35,6 +35,12 @@ def test_layer_norm_starts_as_plain_standardization():
     z = LayerNorm(INIT, 6)(Tensor(X)).data
     expected = (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(z, expected, rtol=1e-10)
+
+
+def test_rms_norm_starts_with_the_mean_square_1():
+    z = RMSNorm(INIT, 6)(Tensor(X)).data
+    np.testing.assert_allclose(z, X / np.sqrt((X * X).mean(-1, keepdims=True) + 1e-5), rtol=1e-10)
+    assert names(RMSNorm(INIT, 6)) == {"weight": (6,)}
 
 
 def test_dropout_drops_only_in_training():
