@@ -40,10 +40,9 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
-    """z = x[index], as NumPy indexes: numbers, slices, None, ..., masks, integer arrays.
+    """z = x[index], by numbers, slices, None, ..., masks, arrays.   Keeps the index until backward.
 
     An element that the index names several times gets the sum of their gradients.
-    Keeps the index until backward.
     """
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
