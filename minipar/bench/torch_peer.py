@@ -148,6 +148,47 @@ class TorchReluMLP(nn.Module):
         return x
 
 
+class ConvNorm(nn.Module):
+    def __init__(self, i: int, o: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(i, o, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(o)
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(self.conv(x))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.branch = nn.ModuleList([ConvNorm(i, o, 3, stride), ConvNorm(o, o, 3, 1)])
+        same = i == o and stride == 1
+        self.shortcut = None if same else ConvNorm(i, o, 1, stride)
+
+    def forward(self, x: Any) -> Any:
+        z = self.branch[1](F.relu(self.branch[0](x)))
+        return F.relu(z + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class TorchResNet(nn.Module):
+    """models/resnet.py with basic blocks, for small images; channels come first inside."""
+
+    def __init__(self, classes: int, layers: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, width, 3, 1)
+        widths = [width * 2**stage for stage, count in enumerate(layers) for _ in range(count)]
+        self.blocks = nn.ModuleList(
+            ResidualBlock(i, o, 1 if i == o else 2) for i, o in pairwise([width, *widths])
+        )
+        self.out = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Any) -> Any:
+        z = F.relu(self.stem(x.permute(0, 3, 1, 2).contiguous()))
+        for block in self.blocks:
+            z = block(z)
+        return self.out(z.mean((2, 3)))
+
+
 def _of_every_position(logits: Any, y: Any) -> Any:
     return F.cross_entropy(logits.flatten(0, 1), y.flatten())
 
@@ -159,6 +200,7 @@ def _adamw(parameters: Iterator[Any]) -> torch.optim.Optimizer:
 TWINS: Mapping[str, Twin] = MappingProxyType(
     {
         "gpt": Twin(TorchGPT, _adamw, _of_every_position),
+        "cnn": Twin(TorchResNet, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
         "mlp-text": Twin(TorchMLP, _adamw, _of_every_position),
         "mlp": Twin(TorchReluMLP, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)),
     }

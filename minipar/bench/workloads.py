@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minipar.array import Array
-from minipar.models import GPT, MLP
+from minipar.models import GPT, MLP, ResNet
 from minipar.nn import Linear, Module
 from minipar.ops import cross_entropy, relu
 from minipar.optim import SGD, AdamW, Optimizer
@@ -119,6 +119,13 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             {"sizes": (784, 512, 512, 512, 10)},
             images(128, 784),
             lambda p: SGD(p, lr=0.01, momentum=0.9),
+        ),
+        "cnn": Workload(  # ResNet-8
+            "cnn",
+            ResNet,
+            {"classes": 10, "layers": (1, 1, 1), "width": 16},
+            images(64, 32, 32, 3),
+            lambda p: SGD(p, lr=0.05, momentum=0.9),
         ),
         "mlp-text": Workload(
             "mlp-text",

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 SMALL = {
     "gpt": ({"vocab": 256, "block": 8, "layers": 2, "d": 12, "heads": 3}, tokens(2, 8)),
     "mlp-text": ({"vocab": 256, "context": 4, "d": 6, "hidden": (9, 7)}, tokens(2, 8)),
+    "cnn": ({"classes": 10, "layers": (1, 2), "width": 4}, images(5, 8, 8, 3)),
     "mlp": ({"sizes": (12, 9, 10)}, images(5, 12)),
 }
 
@@ -35,7 +36,8 @@ def test_the_peer_is_the_same_model_and_trains_the_same(kind):
         for x in mine.model.parameters():
             x.data *= 5  # away from where every gelu looks the same
     load_minipar(peer.model, mine.model.state_dict())
-    theirs = peer.model(peer.batch(0)[0]).detach().numpy()
+    theirs = peer.model.eval()(peer.batch(0)[0]).detach().numpy()
     np.testing.assert_allclose(mine.model(work.batch(0)[0]).data, theirs, atol=1e-4)
+    peer.model.train()
     losses = [(mine.step(*mine.batch(n)), peer.step(*peer.batch(n))) for n in range(5)]
     np.testing.assert_allclose(*zip(*losses), rtol=1e-4)
