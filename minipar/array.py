@@ -40,6 +40,14 @@ def to_numpy(x: Array) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.get()
 
 
+def number_like(number: float, x: Array) -> Array:
+    """The number as an array of no dimension beside x, of its dtype."""
+    xp = array_module(x)
+    if xp is np:
+        return np.asarray(number, x.dtype)
+    return xp.full((), number, x.dtype)  # asarray would send it over the bus
+
+
 def describe(x: Array) -> str:
     """dtype and shape as error messages print them, e.g. float32[4, 512]."""
     return f"{x.dtype}[{', '.join(str(n) for n in x.shape)}]"
