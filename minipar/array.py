@@ -40,12 +40,52 @@ def to_numpy(x: Array) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.get()
 
 
-def number_like(number: float, x: Array) -> Array:
-    """The number as an array of no dimension beside x, of its dtype."""
-    xp = array_module(x)
+def beside(x: Any, like: Array) -> Array:
+    """x where `like` lies: itself, or a copy sent to the GPU.  x: an array, or numbers in lists.
+
+    For what an op takes as plain data: ids, masks, positions, targets.
+    """
+    return array_module(like).asarray(x)
+
+
+def to_device(batch: Any, xp: Any) -> Any:
+    """A batch (an array, or a tuple of them) for a model whose arrays are those of xp.
+
+    Floats are sent to the GPU. Integers stay in host memory: the op that takes them as ids checks
+    their range there, where it need not wait for the GPU, and sends them.
+    """
+    if isinstance(batch, tuple):
+        return tuple([to_device(part, xp) for part in batch])
+    return batch if batch.dtype.kind in "iu" else xp.asarray(batch)
+
+
+def number_beside(number: float, like: Array) -> Array:
+    """The number as an array of no dimension, where `like` lies and of its dtype."""
+    xp = array_module(like)
     if xp is np:
-        return np.asarray(number, x.dtype)
-    return xp.full((), number, x.dtype)  # asarray would send it over the bus
+        return np.asarray(number, like.dtype)
+    return xp.full((), number, like.dtype)  # asarray would send it over the bus
+
+
+def index_beside(parts: tuple[Any, ...], x: Array) -> tuple[Any, ...]:
+    """An index of x, its arrays and lists where x lies.
+
+    A GPU wraps integers out of bounds around, so those from the host are checked before they go.
+    Raises: IndexError.
+    """
+    if on_host(x):
+        return parts
+    if not any(is_array(p) and not on_host(p) for p in parts):
+        np.broadcast_to(np.False_, x.shape)[parts]
+    return tuple(beside(p, x) if isinstance(p, list | np.ndarray) else p for p in parts)
+
+
+def extremes(ids: Array) -> tuple[int, int]:
+    """The smallest and the largest of some integers. On a GPU this waits for it, once."""
+    low, high = ids.min(), ids.max()
+    if not on_host(ids):
+        low, high = array_module(ids).stack([low, high]).get()
+    return int(low), int(high)
 
 
 def describe(x: Array) -> str:

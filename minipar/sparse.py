@@ -21,6 +21,7 @@ from typing import Any
 
 from minipar.array import Array, array_module, describe
 from minipar.errors import ShapeMismatch
+from minipar.segments import sum_by_id
 
 
 class RowGradient:
@@ -87,25 +88,6 @@ class RowGradient:
     def __imul__(self, factor: float) -> RowGradient:
         self.rows *= factor
         return self
-
-
-def sum_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
-    """The ids that occur, rising, and the sum of each one's rows.   [m], [m, d] -> [k], [k, d].
-
-    Sorted by id, each id's rows stand together, and `add.reduceat` sums each run, in float32 at
-    least. The sort is stable, so the sums are always made in the same order: the same to the bit.
-    Cost: m log m for the order, and three passes over the rows.
-    """
-    if not len(ids):
-        return ids, rows
-    xp = array_module(rows)
-    order = xp.argsort(ids, kind="stable")
-    ids = ids[order]
-    begins = xp.ones(len(ids), bool)
-    begins[1:] = ids[1:] != ids[:-1]
-    wide = rows if rows.dtype.itemsize >= 4 else rows.astype("float32")
-    sums = xp.add.reduceat(wide[order], xp.flatnonzero(begins), axis=0)
-    return ids[begins], sums.astype(rows.dtype, copy=False)
 
 
 def values(g: Any) -> Array:

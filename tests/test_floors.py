@@ -25,7 +25,8 @@ FLOORS = {
     "checks": 3,
     "recompute": 3,
     "random": 1,
-    "sparse": 1,
+    "segments": 1,
+    "sparse": 2,
     "windows": 1,
     "ops.depthwise": 2,
     "ops": 3,
@@ -147,7 +148,7 @@ FLOORS = {
 }
 AUTOGRAD = {
     *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"),
-    *("origin", "checks", "recompute", "sparse", "windows"),
+    *("origin", "checks", "recompute", "segments", "sparse", "windows"),
 }
 MEETING_FLOOR = 8
 FACADES = {

@@ -10,7 +10,7 @@ Letters: b batch items, t positions, d features.
 
 from __future__ import annotations
 
-from minipar.array import Array, array_module
+from minipar.array import Array
 from minipar.errors import ShapeMismatch
 from minipar.nn import Dropout, Embedding, LayerNorm, Module
 from minipar.nn.transformer import stack_of_blocks
@@ -43,7 +43,7 @@ class GPT(Module):
         t = idx.shape[-1]
         if t > self.block:
             raise ShapeMismatch(f"GPT: {t} positions, but the model was built for {self.block}.")
-        x = self.token(idx) + self.position(array_module(idx).arange(t))
+        x = self.token(idx) + self.position.weight[:t]
         x = self.dropout(x, draw)
         for block in self.blocks:
             x = block(x, draw)

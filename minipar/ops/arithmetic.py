@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minipar.array import Array, array_module, describe, number_like
+from minipar.array import Array, array_module, describe, number_beside
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, record, unbroadcast
 
@@ -217,5 +217,5 @@ def _check_broadcast(op: str, a: Array, b: Array) -> None:
 
 def _constant(x: Any, like: Tensor) -> Tensor:
     if isinstance(x, (int, float)):  # a tuple: int | float would be built each time
-        return Tensor(number_like(x, like.data))
+        return Tensor(number_beside(x, like.data))
     return Tensor(x)

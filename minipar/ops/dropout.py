@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, beside, describe
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, record
 
@@ -16,7 +16,7 @@ def dropout(x: Tensor, keep: Array, p: float) -> Tensor:
         raise UsageError(f"dropout: p is {p}; it is the share that is dropped, 0 <= p < 1.")
     if keep.shape != x.shape:
         raise ShapeMismatch(f"dropout: x is {describe(x.data)}, the mask {describe(keep)}.")
-    keep = array_module(x.data).asarray(keep)
+    keep = beside(keep, x.data)
     scale = x.dtype.type(1 / (1 - p))
 
     def masked(values: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, record
 
@@ -34,7 +34,7 @@ def cross_entropy(
     v = logits.shape[-1] if logits.ndim else 0
     _check(logits, index, v)
     xp = array_module(logits.data)
-    index = index.reshape(-1)
+    index = beside(index, logits.data).reshape(-1)
     n, position = index.size, xp.arange(index.size)
     p = logits.data.reshape(n, v)
     p = p - p.max(axis=-1, keepdims=True)
@@ -165,7 +165,7 @@ def _check(logits: Tensor, index: Array, v: int, op: str = "cross_entropy") -> N
             f"{op}: logits are {describe(logits.data)}, targets {describe(index)}: the "
             "targets must be integers, one for each row of logits."
         )
-    low, high = index.min(), index.max()
+    low, high = extremes(index)
     if low < 0 or high >= v:
         raise ShapeMismatch(
             f"{op}: there are {v} classes, but a target is {low if low < 0 else high}. "

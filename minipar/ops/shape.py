@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module, describe, index_beside
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.segments import sum_to_table
 from minipar.tensor import Tensor, record, unbroadcast
 
 
@@ -42,7 +43,8 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 def getitem(x: Tensor, index: Any) -> Tensor:
     """z = x[index], by numbers, slices, None, ..., masks, arrays.   Keeps the index until backward.
 
-    An element that the index names several times gets the sum of their gradients.
+    An element that the index names several times gets the sum of their gradients. A GPU wraps
+    integers out of bounds around; they are found if they come as NumPy arrays or lists.
     """
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
@@ -50,19 +52,16 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     plain = all(p is None or p is ... or isinstance(p, int | slice) for p in parts)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        dx = array_module(dz).zeros(shape, dz.dtype)
+        xp, n = array_module(dz), math.prod(shape)
         if plain:
+            dx = xp.zeros(shape, dz.dtype)
             dx[parts] = dz
             return (dx,)
-        xp = array_module(dz)
-        flat = xp.arange(dx.size).reshape(shape)[parts].reshape(-1)  # where each came from
-        order = xp.argsort(flat, kind="stable")
-        places, first = xp.unique(flat[order], return_index=True)
-        if len(places):
-            dx.reshape(-1)[places] = xp.add.reduceat(dz.reshape(-1)[order], first)
-        return (dx,)
+        came_from = xp.arange(n).reshape(shape)[parts].reshape(-1)
+        return (sum_to_table(came_from, dz.reshape(-1), n).reshape(shape),)
 
     try:
+        parts = index_beside(parts, x.data)
         z = x.data[parts]
     except IndexError as error:
         raise ShapeMismatch(f"getitem: {describe(x.data)}: {error}") from None
