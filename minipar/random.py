@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from minipar.array import Array
 from minipar.errors import UsageError
 
 
@@ -65,12 +66,14 @@ class Init:
     """Draws initial weights; `init / "up"` is the same for the part of a model called up.
 
     Each array is a pure function of (seed, full name), drawn in full: a layer that keeps a slice
-    keeps that slice of the one model that all layouts share.
+    keeps that slice of the one model that all layouts share. The numbers are drawn on the host
+    whatever xp is; with xp=cupy the arrays are sent to the GPU, and the model is there.
     """
 
     seed: int = 0
     dtype: Any = np.float32
     path: str = ""
+    xp: Any = np  # the array module, numpy or cupy
 
     def __truediv__(self, part: str | int) -> Init:
         return replace(self, path=self.name(str(part)))
@@ -79,14 +82,15 @@ class Init:
         """The full name, e.g. blocks.0.mlp.up.weight."""
         return f"{self.path}.{parameter}" if self.path else parameter
 
-    def normal(self, parameter: str, shape: tuple[int, ...], std: float) -> np.ndarray:
-        return (std * normal(self.seed, self.name(parameter), shape)).astype(self.dtype)
+    def normal(self, parameter: str, shape: tuple[int, ...], std: float) -> Array:
+        drawn = std * normal(self.seed, self.name(parameter), shape)
+        return self.xp.asarray(drawn.astype(self.dtype))
 
-    def zeros(self, parameter: str, shape: tuple[int, ...]) -> np.ndarray:
-        return np.zeros(shape, self.dtype)
+    def zeros(self, parameter: str, shape: tuple[int, ...]) -> Array:
+        return self.xp.zeros(shape, self.dtype)
 
-    def ones(self, parameter: str, shape: tuple[int, ...]) -> np.ndarray:
-        return np.ones(shape, self.dtype)
+    def ones(self, parameter: str, shape: tuple[int, ...]) -> Array:
+        return self.xp.ones(shape, self.dtype)
 
 
 @dataclass(frozen=True)

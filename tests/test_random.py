@@ -71,6 +71,17 @@ def test_init_draws_by_full_name():
     assert Init(dtype=np.float64).normal("w", (2,), 1.0).dtype == np.float64
 
 
+def test_init_draws_the_same_for_the_device(cupy):
+    here, there = Init(3) / "a", Init(3, xp=cupy) / "a"
+    for draw in (
+        lambda i: i.normal("w", (2, 3), 0.5),
+        lambda i: i.zeros("b", (3,)),
+        lambda i: i.ones("g", (3,)),
+    ):
+        assert isinstance(draw(there), cupy.ndarray) and draw(there).dtype == np.float32
+        assert (draw(there).get() == draw(here)).all()
+
+
 @pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 3, 5)])
 @pytest.mark.parametrize("cuts", [[0, 7], [0, 1, 7], [0, 2, 3, 6, 7], list(range(8))])
 def test_any_split_of_the_rows_has_the_mask_of_one_rank(shape, cuts):
