@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module, describe, on_host
 from minipar.blocks import blocks
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.sparse import RowGradient, values
@@ -245,7 +245,7 @@ class Adam(AdamW):
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Shrink all gradients by one factor so that their joint norm is at most max_norm.
 
-    Returns the norm √(Σ g²) before.
+    Returns the norm √(Σ g²) before. A GPU is waited for, once.
     """
     grads = [values(x.grad) for x in parameters if x.grad is not None]
     norm = math.sqrt(sum(squared_norm(g) for g in grads))
@@ -255,9 +255,11 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     return norm
 
 
-def squared_norm(g: Array) -> float:
-    """Σ g², blocks summed in Python's float64. A sharded model adds these up over its ranks."""
+def squared_norm(g: Array) -> Any:
+    """Σ g² in float64; on a GPU an array of no dimension. A sharded model adds these up."""
     flat = g.reshape(-1)
+    if not on_host(flat):
+        return array_module(flat).square(flat).sum(dtype="float64")
     return sum(float(flat[part] @ flat[part]) for part in blocks(flat.size, flat.itemsize))
 
 
