@@ -176,6 +176,9 @@ def test_nobody_may_assign_to_one_element_twice(cupy, x):
         x[cupy.asarray([1, 1])] = x
     with pytest.raises(IndexError, match="twice"):
         x[cupy.asarray([0, 2])] -= 1  # 2 wraps around to 0
+    with pytest.raises(IndexError, match="twice"):
+        cupy.put_along_axis(x, cupy.asarray([[0, -3], [0, 1]]), x[:, :2], 1)
+    cupy.put_along_axis(x, cupy.asarray([[2, 1], [0, 1]]), x[:, :2], 1)
 
 
 def test_copies_over_the_bus_are_counted(cupy, x):

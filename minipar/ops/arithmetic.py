@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minipar.array import Array, array_module, describe, number_beside
+from minipar.array import Array, array_module, beside, describe, number_beside
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, record, unbroadcast
 
@@ -171,7 +171,7 @@ def where(condition: Tensor | Array, x: Any, y: Any) -> Tensor:
     x, y = _pair("where", x, y)
     _check_broadcast("where", chosen, x.data)
     _check_broadcast("where", chosen, y.data)
-    xp = array_module(x.data, y.data)
+    xp, chosen = array_module(x.data), beside(chosen, x.data)
     x_shape, y_shape = x.shape, y.shape
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:

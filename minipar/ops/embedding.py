@@ -27,12 +27,13 @@ def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
             f"{describe(index)} (must be integers)."
         )
     n, d = w.shape
-    low, high = extremes(index) if index.size else (0, 0)
-    if low < 0 or high >= n:
-        raise ShapeMismatch(
-            f"embedding: the ids run from {low} to {high}, the table has {n} rows."
-            " Is the vocabulary of the model that of the data?"
-        )
+    if index.size:
+        low, high = extremes(index)
+        if low < 0 or high >= n:
+            raise ShapeMismatch(
+                f"embedding: the ids run from {low} to {high}, the table has {n} rows."
+                " Is the vocabulary of the model that of the data?"
+            )
     index = beside(index, w.data)
     if sparse and w._node is not None:
         raise UsageError(

@@ -7,6 +7,7 @@ Targets are data: no gradient goes to them, except in mse, which is symmetric.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
@@ -60,18 +61,19 @@ def _smoothed_cross_entropy(
     """`cross_entropy` with its options: a row's share of the mean is 1 / n, or 0 if ignored."""
     if not 0 <= epsilon < 1:
         raise UsageError(f"cross_entropy: label_smoothing is {epsilon}; it must be in 0 <= ε < 1.")
-    xp, shape = array_module(logits.data), logits.shape
-    share = (index != ignore_index).reshape(-1).astype(logits.dtype)
-    index = xp.where(index == ignore_index, 0, index)
-    v = shape[-1] if logits.ndim else 0
+    xp, there = array_module(logits.data), array_module(index)
+    counted = there.ones(index.shape, bool) if ignore_index is None else index != ignore_index
+    index = there.where(counted, index, 0)
+    shape, v = logits.shape, logits.shape[-1] if logits.ndim else 0
     _check(logits, index, v)
-    n, index, position = float(share.sum(dtype="float64")), index.reshape(-1), xp.arange(index.size)
+    n, position = int(counted.sum()), xp.arange(index.size)
     if not n:
         raise ShapeMismatch(
             f"cross_entropy: all {index.size} targets are ignore_index={ignore_index}, so there is "
             "no mean. Skip such batches."
         )
-    share /= n
+    index = beside(index, logits.data).reshape(-1)
+    share = beside(counted, logits.data).reshape(-1).astype(logits.dtype) / n
     p = logits.data.reshape(-1, v)
     p = p - p.max(axis=-1, keepdims=True)
     expected = (1 - epsilon) * p[position, index] + epsilon * p.mean(axis=-1)
@@ -99,7 +101,7 @@ def nll(log_p: Tensor, targets: Tensor | Array) -> Tensor:
     index = targets.data if isinstance(targets, Tensor) else targets
     shape, v = log_p.shape, log_p.shape[-1] if log_p.ndim else 0
     _check(log_p, index, v, "nll")
-    xp, index = array_module(log_p.data), index.reshape(-1)
+    xp, index = array_module(log_p.data), beside(index, log_p.data).reshape(-1)
     n, position = index.size, xp.arange(index.size)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
@@ -115,7 +117,7 @@ def mse(x: Tensor, y: Tensor | Array) -> Tensor:
 
     x, y: of one shape; they do not broadcast, since [n] against [n, 1] is nearly always a mistake.
     """
-    y = y if isinstance(y, Tensor) else Tensor(y)
+    y = _beside(y, x)
     _check_alike("mse", x, y)
     xp = array_module(x.data)
     d = x.data - y.data
@@ -134,7 +136,7 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor | Array) ->
     logits, targets: of one shape, the targets in 0 .. 1. Keeps p - t until backward, where
     dlogits = (p - t) · dz / n. Computed as max(x, 0) - x·t + ln(1 + e^-|x|), finite for every x.
     """
-    t = targets if isinstance(targets, Tensor) else Tensor(targets)
+    t = _beside(targets, logits)
     _check_alike("binary_cross_entropy_with_logits", logits, t)
     if t.requires_grad:
         raise UsageError(
@@ -149,6 +151,13 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor | Array) ->
         return (slope * (dz / slope.size),)
 
     return record(xp.asarray(loss.mean()), (logits,), vjp)
+
+
+def _beside(targets: Any, x: Tensor) -> Tensor:
+    """Targets that are plain numbers as a tensor, where x lies."""
+    if isinstance(targets, Tensor):
+        return targets
+    return Tensor(beside(Tensor(targets).data, x.data))
 
 
 def _check_alike(op: str, x: Tensor, y: Tensor) -> None:

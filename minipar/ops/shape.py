@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from minipar.array import Array, array_module, describe, index_beside
+from minipar.array import Array, array_module, beside, describe, extremes, index_beside
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
 from minipar.tensor import Tensor, record, unbroadcast
@@ -168,11 +168,13 @@ def gather(x: Tensor, index: Tensor | Array, axis: int = -1) -> Tensor:
             f"gather along axis {axis}: x is {describe(x.data)}, the index {describe(at)}: it must "
             "be of integers, its other axes as long as those of x."
         )
-    if at.size and (at.min() < 0 or at.max() >= shape[axis]):
+    low, high = extremes(at) if at.size else (0, -1)
+    if low < 0 or high >= shape[axis]:
         raise ShapeMismatch(
-            f"gather along axis {axis} of {describe(x.data)}: the indices run from {at.min()} to "
-            f"{at.max()}, they must be in 0 .. {shape[axis] - 1}."
+            f"gather along axis {axis} of {describe(x.data)}: the indices run from {low} to "
+            f"{high}, they must be in 0 .. {shape[axis] - 1}."
         )
+    at = beside(at, x.data)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         dx = xp.zeros(shape, dz.dtype)

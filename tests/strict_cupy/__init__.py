@@ -104,11 +104,19 @@ def checked(name, parameters, function, method=False):
             only_arrays(name, args[0] if args else next(iter(bound.arguments.values())))
         if name in names.UNORDERED:
             ordered(bound.arguments.get("weights", args[0]) if name == "bincount" else args[0])
+        if name == "put_along_axis":
+            no_duplicates(**bound.arguments)
         counts["waits"] += name in names.WAITING or (name == "where" and len(args) == 1)
         options = {"out": bound.arguments.pop("out", None), **bound.kwargs}
         return call(function, bound.args, options, args[:method])
 
     return apply
+
+
+def no_duplicates(arr, indices, values, axis):
+    lines = np.sort(indices._host % arr.shape[axis], axis=axis)
+    if (np.diff(lines, axis=axis) == 0).any():
+        raise IndexError("an element is assigned to twice: any of the values may win")
 
 
 def only_arrays(name, x):
