@@ -23,11 +23,14 @@ import json
 import os
 import re
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,15 @@ def script(name: str) -> str:
     return f"{source(name)}\n\n{_fenced(f'$ python {name}.py' + chr(10) + said)}"
 
 
+def own_model_trained() -> str:
+    """What the report of the model on the page says on every machine."""
+    options = "--backend local --dp 2 --steps 400 --lr 0.05 --dtype float64"
+    with tempfile.TemporaryDirectory() as folder:
+        command = f"train own_model.py:Rings {options} --out {folder}/run"
+        lines = _said(command.split()).splitlines()
+    return _fenced("\n".join(line for line in lines if line.startswith("validation")))
+
+
 def memory_refused() -> str:
     """What a launcher says that gets too little shared memory (here: a limit of 1 MB)."""
     command = ["run", "-n", "4", "failure.py"]
@@ -186,6 +198,31 @@ def manifest() -> str:
     text = re.sub(r"\[\s+(\d+)\s+\]", r"[\1]", text)
     text = re.sub(r'("sha256": ".{8})[^"]*', r"\1...", text)
     return _fenced(text, "json")
+
+
+def floors() -> str:
+    """The table of tests/test_floors.py as a picture, the highest floor on top."""
+    table = runpy.run_path(str(DOCS.parent / "tests/test_floors.py"))
+    lines = []
+    for number in range(max(table["FLOORS"].values()), -1, -1):
+        here = [name for name, floor in table["FLOORS"].items() if floor == number]
+        if number == table["MEETING_FLOOR"] - 1:
+            lines.append(f"    {' here the towers meet ':─^86}")
+        towers = number < table["MEETING_FLOOR"]
+        right = [n for n in here if towers and (n.startswith("comm.") or n in ("cost", "events"))]
+        left = textwrap.wrap(_modules(set(here) - set(right)), 40 if towers else 86)
+        rows = zip_longest(left, textwrap.wrap(_modules(right), 46), fillvalue="")
+        for n, (a, b) in enumerate(rows):
+            lines.append(f"{'' if n else number:>2}  {a:42s}{b}".rstrip())
+    lines.append(f"    {'AUTOGRAD TOWER':42s}COMMUNICATION TOWER")
+    return _fenced("\n".join(lines))
+
+
+def _modules(names: Iterable[str]) -> str:
+    """As paths, packages with a slash; in the text they part at two spaces."""
+    root = Path(minipar.__file__).parent
+    paths = [name.replace(".", "/") for name in sorted(names)]
+    return "  ".join(p + "/" * root.joinpath(p).is_dir() for p in paths)
 
 
 def model_sizes() -> str:
@@ -243,9 +280,11 @@ BLOCKS: dict[str, Callable[..., str]] = {
         source,
         answer,
         script,
+        own_model_trained,
         memory_refused,
         measured,
         manifest,
+        floors,
         model_sizes,
     )
 }

@@ -152,15 +152,17 @@ _RESNET_DEFAULTS = MappingProxyType(
         "weight_decay": 5e-4,
     }
 )
-_VIT_DEFAULTS = MappingProxyType({"steps": 400, "batch": 64, "d": 64, "lr": 2e-3, "warmup": 40})
+_VIT_DEFAULTS = MappingProxyType(
+    {"steps": 600, "batch": 64, "d": 64, "patch": 7, "lr": 4e-3, "warmup": 60}
+)
 _CLICK_DEFAULTS = MappingProxyType(
     {
-        "steps": 1500,
+        "steps": 800,
         "batch": 256,
         "layers": 2,
         "d": 16,
         "optimizer": "adagrad",
-        "lr": 0.03,
+        "lr": 0.05,
         "weight_decay": 0.0,
     }
 )
@@ -189,9 +191,11 @@ def _own(file: str, name: str) -> Recipe:
         raise UsageError(f"{file}: {name}.task is {said!r}; it can be {', '.join(TASKS)}.")
     task = TASKS[said]
     if load := getattr(made, "load", None):
-        task = Task(lambda c: load(c.data), task.loss, hits=task.hits)
+        hits = task.hits if hasattr(made, "task") else _is_class
+        task = Task(lambda c: load(c.data), task.loss, hits=hits)
     build: Callable[..., Module] = made
-    task = task._replace(loss=getattr(made, "loss", task.loss))
+    if loss := getattr(made, "loss", None):
+        task = task._replace(loss=loss, hits=None)
     return Recipe(lambda c, init, data: build(init), task)
 
 

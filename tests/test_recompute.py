@@ -8,7 +8,7 @@ import minipar
 from minipar import Draw, Init, Tensor, checkpoint
 from minipar.errors import GraphError, UsageError
 from minipar.models import GPT
-from minipar.models.gpt import Block
+from minipar.nn import Block
 from minipar.ops import cross_entropy, linear, relu, tanh
 from minipar.tensor import no_grad, record
 
@@ -129,6 +129,6 @@ def test_checks_reach_inside():
 
 
 def test_blocks_of_a_model_take_their_draw():
-    block = Block(Init(), 8, 2, 0.5, 0.02)
+    block = Block(Init(), 8, 2, 0.5, 0.02, causal=True)
     x, draw = np.random.default_rng(0).normal(size=(2, 3, 8)).astype("f4"), Draw(0, 0, range(2))
     assert (checkpoint(block, Tensor(x), draw).data == block(Tensor(x), draw).data).all()

@@ -78,7 +78,8 @@ def test_a_trained_model_is_used_as_the_page_says(tmp_path: Path) -> None:
     printed = python("-m", "minipar", "train", "gpt", "--json", *small.split())
     page = (REPOSITORY / "docs/training.md").read_text(encoding="utf-8")
     fields = re.findall(r"`(\w+)`", page.split("| field |")[1].split("\n\n")[0])
-    assert sorted(json.loads(printed)) == sorted(fields)
+    others = {"images_per_s", "rows_per_s", "val_accuracy"}  # of other models
+    assert set(json.loads(printed)) == set(fields) - others
     said = python(str(REPOSITORY / "docs/examples/use_model.py"), "runs/gpt-1")
     assert said.startswith("after 2 steps it writes:\ndef ")
 
@@ -97,12 +98,3 @@ def test_the_picture_of_the_floors_is_the_table_of_the_test() -> None:
         for name in re.findall(r"[a-z_]+(?:/[a-z_]*)*", line):
             drawn[name.strip("/").replace("/", ".")] = number
     assert {name: drawn.get(name) for name in floors.FLOORS} == floors.FLOORS
-
-
-def test_the_readme_shows_the_same_floors() -> None:
-    pictures = []
-    for page in ("README.md", "docs/floors.md"):
-        blocks = (REPOSITORY / page).read_text(encoding="utf-8").split("```")[1::2]
-        pictures.append([block for block in blocks if "AUTOGRAD TOWER" in block])
-    assert len(pictures[1]) == 1
-    assert pictures[0] == pictures[1]

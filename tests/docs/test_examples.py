@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, held against more than what the page prints."""
+"""The examples of extending.md and own_model.md, held against more than what the pages print."""
 
 import importlib.util
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minipar.testing import PROMISES, PromiseBroken, check_transport
+from minipar.testing.gradcheck import gradcheck
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
@@ -39,3 +40,7 @@ def test_recursive_doubling_is_the_sum_by_its_own_link():
         lambda g: g.all_reduce(np.arange(5) * 2**g.rank, algorithm=own.recursive_doubling), 7
     )
     assert all((total == np.arange(5) * 127).all() for total in totals)
+
+
+def test_the_op_of_ones_own_has_the_right_gradient():
+    gradcheck(example("own_model").square, np.random.default_rng(0).normal(size=(4, 3)))
