@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image  # comes with matplotlib
 
 import minipar
 from minipar import Group, cost, ops
@@ -44,6 +45,7 @@ from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.choose import choose
 from minipar.config import Config
 from minipar.data.click_model import NUMBERS, TABLES, ClickModel
+from minipar.data.glyphs import draw_glyphs
 from minipar.events import recording
 from minipar.models import GPT, MLP, ResNet, ViT, WideDeep
 from minipar.ops import cross_entropy
@@ -469,6 +471,17 @@ def rounding(path: Path) -> None:
     figure.savefig(path)
 
 
+def glyphs(path: Path) -> None:
+    """Digits of the training set and, beside them, of the validation set, a row for each digit."""
+    sheets = []
+    for split in ("train", "validation"):
+        images, labels = draw_glyphs(split, 300)
+        rows = [np.concatenate(images[labels == k, ..., 0][:11], axis=1) for k in range(10)]
+        sheets += [np.concatenate(rows), np.full((280, 8), 255, np.uint8)]
+    sheet = np.concatenate(sheets[:-1], axis=1)
+    Image.fromarray(sheet // 16 * 17).save(path, optimize=True)  # 16 greys: a small file
+
+
 def comm_measured(path: Path) -> None:
     """Time over bytes of each collective, measured and predicted."""
     draw_comm(_measured_rows()).savefig(path, metadata={"Source": _measured_hash()})
@@ -481,6 +494,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "busiest.png": busiest,
     "algorithms.png": algorithms,
     "rounding.png": rounding,
+    "glyphs.png": glyphs,
     "comm_measured.png": comm_measured,
 }
 
