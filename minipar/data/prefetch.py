@@ -70,7 +70,6 @@ def fill(items: Generator[Any, None, None], queue: Queue) -> None:
     try:
         for item in items:
             more = queue.pause(item.seconds) if isinstance(item, Wait) else queue.put(item)
-            del item  # or it would live until the next one comes
             if not more:
                 break
         items.close()  # a file is closed by the thread that has read it

@@ -87,10 +87,8 @@ def _batches(
             kept.append(item[0])
         n += 1
         if n == batch:
-            ready = collate(kept), item[1]
-            kept, n = [], 0
+            ready, kept, n = (collate(kept), item[1]), [], 0
             yield ready
-            del ready  # or it would live until the next one is put together
 
 
 def stack(examples: list[Any]) -> Batch:

@@ -10,6 +10,7 @@ from minipar.data.glyphs import (
     Face,
     _bilinear,
     _digits,
+    _noise,
     draw_glyphs,
 )
 from minipar.errors import UsageError
@@ -72,6 +73,12 @@ def test_an_image_is_a_function_of_seed_split_and_number_alone():
     assert (other != fewer).any(axis=(1, 2, 3)).all()
     split, _ = draw_glyphs("validation", 20, seed=3)
     assert (split != fewer).any(axis=(1, 2, 3)).all()
+
+
+def test_noise_is_a_function_of_the_number_of_the_image_and_about_normal():
+    noise = _noise("n", seed=0, start=0, n=300)
+    assert (_noise("n", seed=0, start=256, n=44) == noise[256:]).all()
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
 
 
 def test_all_digits_are_drawn_about_equally_often_and_no_image_is_empty_or_twice_there():
