@@ -76,7 +76,7 @@ def read_table(
     """dense float32 [n, k] (NaN: missing), ids int32 [n, f], click float32 [n], and the layout.
 
     layout: None guesses it.  rows: the most that are read.  Only numbers are kept, 4 bytes each.
-    Cost: 1.4 µs a field.  Raises: UsageError with the line and the column.
+    Cost: 1 µs a field.  Raises: UsageError with the line and the column.
     """
     layout = layout or guess_layout(path)
     dense, ids, click = array("f"), array("i"), array("f")
