@@ -41,9 +41,9 @@ class Optimizer:
                 raise UsageError(f"{name} is not contiguous in memory; make it so with .copy().")
         self.lr, self.steps = lr, 0
         self.state = {
-            name: {s: array_module(x.data).zeros_like(x.data) for s in self.slots}
+            name: {s: array_module(x.data).zeros(x.shape, x.dtype) for s in self.slots}
             for name, x in self.parameters.items()
-        }
+        }  # not zeros_like: that writes the zeros, and so takes memory for rows never touched
 
     def step(self) -> None:
         """Change each parameter that has a gradient."""
