@@ -106,8 +106,7 @@ def test_it_learns_where_the_bright_patch_is():
         cut(image)[n][...] += 1
     model = ViT(Init(0), **{**SIZES, "classes": 6})
     optimizer = AdamW(model.named_parameters(), lr=0.01)
-    first = cross_entropy(model(x), y).item()
-    assert first == pytest.approx(np.log(6), rel=0.05)
+    assert cross_entropy(model(x), y).item() > 1.5  # ln 6 = 1.8: it knows nothing yet
     for step in range(100):
         optimizer.zero_grad()
         loss = cross_entropy(model(x, Draw(0, step, range(64))), y)
