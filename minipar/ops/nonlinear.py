@@ -54,17 +54,7 @@ def gelu(x: Tensor) -> Tensor:
     With u as above and w = (1 + tanh u) / 2, z = x · w and the slope is w + z · (1 - w) · 2 du/dx.
     It is computed here, where w is at hand, so that backward is one multiplication.
     """
-    xp = array_module(x.data)
-    flat = xp.ascontiguousarray(x.data).reshape(-1)
-    z, slope = xp.empty_like(flat), xp.empty_like(flat) if x.requires_grad else None
-    for part in blocks(flat.size, flat.itemsize):
-        _gelu_block(flat[part], z[part], None if slope is None else slope[part])
-
-    def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        assert slope is not None
-        return (dz * slope.reshape(dz.shape),)
-
-    return record(z.reshape(x.shape), (x,), vjp)
+    return keeping_slope(x, _gelu_block)
 
 
 def _gelu_block(x: Array, z: Array, slope: Array | None) -> None:
