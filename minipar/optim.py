@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minipar.array import Array, array_module, describe, on_host
-from minipar.blocks import blocks
+from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.sparse import RowGradient, values
 from minipar.tensor import Tensor
@@ -55,7 +55,7 @@ class Optimizer:
                 self._step_rows(name, x.data, x.grad)
                 continue
             arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
-            for part in blocks(x.data.size, x.data.itemsize):
+            for part in blocks(x.data.size, x.data.itemsize, room(x.data)):
                 self._update(x.ndim, *(a[part] for a in arrays))
 
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:

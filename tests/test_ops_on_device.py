@@ -74,6 +74,24 @@ def test_what_lies_on_the_device_already_is_not_sent(cupy, f, crossed):
     assert seen == Counter(crossed)
 
 
+@pytest.mark.parametrize("op", [ops.gelu, ops.silu, ops.erf, ops.gelu_erf])
+def test_a_large_array_is_not_cut_into_blocks_on_the_device(cupy, monkeypatch, op):
+    """Each kernel costs a launch, so there must not be more of them than for a small array."""
+    launched = []
+    for n in (10, 100_000):
+        launches = [0]
+
+        def counted(*args, launches=launches, multiply=cupy.multiply, **kwargs):
+            launches[0] += 1
+            return multiply(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cupy, "multiply", counted)
+            op(Tensor(cupy.ones(n, np.float32), requires_grad=True))
+        launched.append(launches[0])
+    assert launched[0] == launched[1] > 0
+
+
 def gradients_in_all_ways(xp):
     """Of a weight that is used twice, between an input and a frozen weight."""
     numbers = np.random.default_rng(0).normal(size=(3, 4, 4))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from minipar.array import Array, array_module
-from minipar.blocks import blocks
+from minipar.blocks import blocks, room
 from minipar.tensor import Tensor, record
 
 GELU_SCALE = math.sqrt(2 / math.pi)
@@ -108,7 +108,7 @@ def keeping_slope(x: Tensor, fill: Callable[[Array, Array, Array | None], None])
     xp = array_module(x.data)
     flat = xp.ascontiguousarray(x.data).reshape(-1)
     z, slope = xp.empty_like(flat), xp.empty_like(flat) if x.requires_grad else None
-    for part in blocks(flat.size, flat.itemsize):
+    for part in blocks(flat.size, flat.itemsize, room(flat)):
         fill(flat[part], z[part], None if slope is None else slope[part])
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minipar.array import Array, array_module, describe
-from minipar.blocks import blocks
+from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record
 
@@ -67,7 +67,7 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tens
     z, h = xp.empty_like(rows), xp.empty_like(rows)
     inverse_std = xp.empty((len(rows), 1), rows.dtype)
     average = xp.full((d, 1), 1 / d, rows.dtype)  # rows @ average: their means, by BLAS
-    for part in blocks(len(rows), d * rows.itemsize):
+    for part in blocks(len(rows), d * rows.itemsize, room(rows)):
         xp.subtract(rows[part], rows[part] @ average, out=h[part])
         variance = (h[part] * h[part]) @ average
         inverse_std[part] = 1 / xp.sqrt(variance + eps)
@@ -81,7 +81,7 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tens
         dx = xp.empty_like(h) if wanted[0] else None
         dgain = xp.zeros(d, h.dtype) if wanted[1] else None
         weights = gain.data[:, None] / d  # dz @ weights: the row means of dh
-        for part in blocks(len(h), d * h.itemsize):
+        for part in blocks(len(h), d * h.itemsize, room(h)):
             product = dz[part] * h[part]
             if dgain is not None:
                 dgain += product.sum(axis=0)
@@ -119,7 +119,7 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tensor:
     z, h = xp.empty_like(rows), xp.empty_like(rows)
     inverse_rms = xp.empty((len(rows), 1), rows.dtype)
     average = xp.full((d, 1), 1 / d, rows.dtype)  # squares @ average: their means, by BLAS
-    for part in blocks(len(rows), d * rows.itemsize):
+    for part in blocks(len(rows), d * rows.itemsize, room(rows)):
         xp.multiply(rows[part], rows[part], out=h[part])
         inverse_rms[part] = 1 / xp.sqrt(h[part] @ average + eps)
         xp.multiply(rows[part], inverse_rms[part], out=h[part])
@@ -131,7 +131,7 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tensor:
         dx = xp.empty_like(h) if wanted[0] else None
         dgain = xp.zeros(d, h.dtype) if wanted[1] else None
         weights = gain.data[:, None] / d  # (dz · h) @ weights: the row means of dh · h
-        for part in blocks(len(h), d * h.itemsize):
+        for part in blocks(len(h), d * h.itemsize, room(h)):
             product = dz[part] * h[part]
             if dgain is not None:
                 dgain += product.sum(axis=0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from minipar.array import Array, array_module, describe
-from minipar.blocks import blocks
+from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
 from minipar.ops.normalize import softmax
 from minipar.tensor import Tensor, record
@@ -54,7 +54,7 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool =
     e = xp.empty((b, g, s, r * t), q.dtype) if kept else None
     total = xp.empty((b, g, 1, r * t), q.dtype)
     z = xp.empty((b, t, h, c), q.dtype)
-    for at in _parts(b, g, s * r * t * itemsize):
+    for at in _parts(b, g, s * r * t * itemsize, room(q.data, SCORE_BYTES)):
         rows = _rows(q.data, g, at) * c**-0.5
         part = xp.empty((*rows.shape[:2], s, r * t), q.dtype) if e is None else e[at]
         xp.matmul(_group_first(k.data, at), rows.swapaxes(2, 3), out=part)
@@ -82,7 +82,7 @@ def _gradients(
     e, total, z = made
     xp, (b, _, g, c) = array_module(dz), k.shape
     dq, dk, dv = (xp.empty(x.shape, x.dtype) if want else None for x, want in zip(qkv, wanted))
-    for at in _parts(b, g, e[:1, :1].nbytes):
+    for at in _parts(b, g, e[:1, :1].nbytes, room(q, SCORE_BYTES)):
         part = e[at]
         grad = _rows(dz, g, at)
         grad /= total[at].swapaxes(2, 3)
@@ -102,10 +102,10 @@ def _gradients(
     return dq, dk, dv
 
 
-def _parts(b: int, g: int, bytes_each: int) -> Iterator[tuple[slice, slice]]:
+def _parts(b: int, g: int, bytes_each: int, most: int) -> Iterator[tuple[slice, slice]]:
     """(batch items, groups) whose scores fit the cache: all groups of some, or some of one."""
-    for items in blocks(b, g * bytes_each, SCORE_BYTES):
-        for groups in blocks(g, bytes_each, SCORE_BYTES):
+    for items in blocks(b, g * bytes_each, most):
+        for groups in blocks(g, bytes_each, most):
             yield items, groups
 
 
