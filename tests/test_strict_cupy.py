@@ -128,6 +128,8 @@ def test_views_share_memory_and_know_their_base(cupy, x):
 def test_results_are_contiguous_and_flags_can_be_asked(x):
     assert not x.T.flags.c_contiguous and (x.T + 1).flags.c_contiguous
     assert (X.T + 1).strides != (x.T + 1).strides == (8, 4)
+    cube = x[None].T  # a reduction keeps the order of what it reduces
+    assert cube.sum(axis=2).flags.f_contiguous and not cube.sum(axis=2).flags.c_contiguous
 
 
 def test_what_was_not_written_shows(cupy, x):

@@ -107,10 +107,18 @@ def checked(name, parameters, function, method=False):
         if name == "put_along_axis":
             no_duplicates(**bound.arguments)
         counts["waits"] += name in names.WAITING or (name == "where" and len(args) == 1)
-        options = {"out": bound.arguments.pop("out", None), **bound.kwargs}
-        return call(function, bound.args, options, args[:method])
+        out = bound.arguments.pop("out", None)
+        result = call(function, bound.args, {"out": out, **bound.kwargs}, args[:method])
+        if name in names.REDUCTIONS and out is None:
+            result._host = np.asarray(result._host, order=reduced_order(args[0]))
+        return result
 
     return apply
+
+
+def reduced_order(x):
+    """CuPy's reductions leave their result in the order of what they reduced."""
+    return "F" if x.flags.f_contiguous else "C"
 
 
 def no_duplicates(arr, indices, values, axis):

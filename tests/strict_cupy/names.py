@@ -159,6 +159,8 @@ WAITING = words("argwhere bincount extract flatnonzero isin nonzero unique")
 # Their float results are not the same bits twice: atomic adds, or a scan in any order.
 UNORDERED = words("bincount cumprod cumsum")
 
+REDUCTIONS = words("all any argmax argmin max mean min prod std sum var")
+
 METHODS = lines("""
 all(axis=None, out=None, keepdims=False)
 any(axis=None, out=None, keepdims=False)
