@@ -20,10 +20,10 @@ Letters: n rows, c channels (the last axis).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module, describe, on_host
 from minipar.blocks import blocks
 from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record
@@ -31,6 +31,8 @@ from minipar.tensor import Tensor, record
 Total = Callable[[Array], Array]
 EPS = 1e-5
 ROW = 512  # elements; NumPy runs over short rows several times slower
+PART_BYTES = 1 << 18  # twice as much as elsewhere, for each part has its own small sums
+DEVICE_PART_BYTES = 1 << 28  # on a GPU each part costs launches, and no cache would hold it
 
 
 class Moments(NamedTuple):
@@ -116,7 +118,7 @@ def _shifted_and_scaled(wide: Array, mean: Array, scale: Array, bias: Array) -> 
     xp = array_module(wide)
     z = xp.empty_like(wide)
     along = [_along(v, wide) for v in (mean, scale, bias)]
-    for part in blocks(len(wide), wide[:1].nbytes):
+    for part in _parts(wide):
         xp.subtract(wide[part], along[0], out=z[part])
         z[part] *= along[1]
         z[part] += along[2]
@@ -128,7 +130,7 @@ def _moments(wide: Array, c: int, total: Total) -> Moments:
     xp = array_module(wide)
     sums = xp.zeros(2 * c + 1)
     sums[0] = wide.size // c
-    for part in blocks(len(wide), wide[:1].nbytes):
+    for part in _parts(wide):
         n = wide[part].size // c
         mean = _channel_sums(wide[part], c) / n
         centred = wide[part] - _along(mean, wide)
@@ -146,7 +148,7 @@ def _gradient_sums(wide: Array, dz: Array, mean: Array, inverse_std: Array) -> t
     xp, c = array_module(dz), len(mean)
     along = _along(mean, wide)
     plain, product = xp.zeros(c), xp.zeros(c)
-    for part in blocks(len(dz), dz[:1].nbytes):
+    for part in _parts(dz):
         plain += _channel_sums(dz[part], c)
         h = wide[part] - along
         h *= dz[part]
@@ -162,7 +164,7 @@ def _input_gradient(
     slope, offset = scale * means[c:] * inverse_std, scale * means[:c]
     dx = xp.empty_like(dz)
     along = [_along(v, wide) for v in (mean, slope, offset, scale)]
-    for part in blocks(len(dz), dz[:1].nbytes):
+    for part in _parts(dz):
         h = wide[part] - along[0]
         h *= along[1]
         h += along[2]
@@ -183,6 +185,11 @@ def _widened(x: Tensor, gain: Tensor, bias: Tensor) -> Array:
     n = x.data.size // c
     r = math.gcd(n, 1 << (max(ROW // c, 1).bit_length() - 1)) or 1
     return array_module(x.data).ascontiguousarray(x.data).reshape(n // r, r * c)
+
+
+def _parts(wide: Array) -> Iterator[slice]:
+    part_bytes = PART_BYTES if on_host(wide) else DEVICE_PART_BYTES
+    return blocks(len(wide), wide[:1].nbytes, part_bytes)
 
 
 def _along(v: Array, wide: Array) -> Array:
