@@ -25,7 +25,7 @@ from minipar.errors import ShapeMismatch, UsageError
 Pair = tuple[int, int]
 At = tuple[slice, slice]  # images, rows
 
-PART_BYTES = 1 << 20  # of what is computed with a part; smaller ones cost more calls than misses
+PART_BYTES = 1 << 21  # of what is computed with a part; smaller ones cost more calls than misses
 DEVICE_PART_BYTES = 1 << 28  # on a GPU each part costs launches, and no cache would hold it
 
 

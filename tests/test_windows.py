@@ -32,7 +32,7 @@ CASES = [  # kernel, stride, padding, dilation
 ]
 
 
-@pytest.mark.parametrize("part_bytes", [1, 700, 1 << 20])  # a row, some rows, all at a time
+@pytest.mark.parametrize("part_bytes", [1, 700, 1 << 21])  # a row, some rows, all at a time
 @pytest.mark.parametrize("case", CASES)
 def test_forth_gives_every_window_and_back_is_its_transpose(monkeypatch, part_bytes, case):
     monkeypatch.setattr(module, "PART_BYTES", part_bytes)

@@ -34,7 +34,7 @@ def in_loops(x, kernel, stride, padding, fill, reduce):
     return z
 
 
-@pytest.mark.parametrize("part_bytes", [1, 1000, 1 << 20])
+@pytest.mark.parametrize("part_bytes", [1, 1000, 1 << 21])
 @pytest.mark.parametrize("c", CASES)
 def test_forward_and_vjps(monkeypatch, part_bytes, c):
     monkeypatch.setattr(windows, "PART_BYTES", part_bytes)
