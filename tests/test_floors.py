@@ -138,6 +138,7 @@ FLOORS = {
     "testing.transports": 9,
     "trace.figures": 9,
     "trace.graph_figure": 9,
+    "trace.backward_figure": 10,
     "trace.show": 9,
     "trace.chunks": 9,
     "trace.chunk_figure": 10,

@@ -26,6 +26,7 @@ from minipar.ops import cross_entropy, tanh
 from minipar.optim import AdamW
 from minipar.random import normal
 from minipar.testing.gradcheck import GradientMismatch, gradcheck
+from minipar.trace.backward_figure import backward_steps, draw_backward
 from minipar.trace.graph_figure import draw_graph
 from minipar.trace.show import show
 
@@ -124,6 +125,27 @@ L = (V * tanh(W * x) - t) ** 2
 
 show(draw_graph(L, w=W, v=V), "graph")  # before backward, which frees the graph
 
+# %% [markdown]
+# `backward()` walks this graph from right to left, one box at a time. It may take a box only when
+# **everything that uses it** has been taken; then all that will ever arrive there has arrived, and
+# the sum is complete. It asks the box: this much is your slope, how much is that for each of those
+# that you were computed from? It adds the answers up where they belong, and goes on. Each row of
+# the next picture is one such step. The number in a box is its slope, complete: compare them with
+# `dy`, `dv`, `dh`, `da` and `dw` above.
+
+# %%
+show(draw_backward(L, w=W, v=V), "backward")
+
+steps = [float(step.gradient) for step in backward_steps(L)]
+print("slopes in the order in which backward finds them:", np.round(steps, 4))
+assert np.allclose(sorted(steps), sorted([1.0, dy, dy, dv, dh, da, dw]))
+
+# %% [markdown]
+# `dy` stands there twice: taking `t` away does not change a slope. Now for real. `backward()` does
+# just these steps. It leaves the slopes of the leaves in `.grad`, and frees each box behind it, so
+# that the memory of a large network shrinks while backward runs.
+
+# %%
 L.backward()
 print(f"minipar: dw = {W.grad:.4f}, dv = {V.grad:.4f}")
 assert math.isclose(W.grad, dw) and math.isclose(V.grad, dv)

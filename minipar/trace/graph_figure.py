@@ -6,12 +6,13 @@ the graph, so it is not in the picture. Shapes are left out where everything is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minipar.errors import GraphError, UsageError
 from minipar.graph import Node
+from minipar.origin import op_name
 from minipar.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -32,34 +33,70 @@ def draw_graph(root: Tensor, figure: Figure | None = None, **leaves: Tensor) -> 
     """
     from matplotlib.figure import Figure
 
-    node: Any = root._node
-    if node is None or not node.parents:
-        raise GraphError("there is no graph to draw: draw it before backward(), which frees it.")
-    names = {id(tensor): name for name, tensor in leaves.items()}
-    columns = _columns(node)
-    places = _places(columns)
-    height = max(map(len, columns))
-    figure = figure or Figure(figsize=(1.75 * len(columns), 0.95 * height), dpi=150)
+    layout = Layout(root, leaves)
+    width, height = layout.size
+    figure = figure or Figure(figsize=(1.75 * width, 0.95 * height), dpi=150)
     axes = figure.subplots()
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.99)
-    axes.set(xlim=(-0.45, len(columns) - 0.55), ylim=(0.4 - height, 0.4))
-    axes.axis("off")
-    arrow = {"arrowstyle": "-|>", "color": "#777777", "shrinkA": 1, "shrinkB": 1}
-    parts = [part for column in columns for part in column]
-    shapes = any(part.shape for part in parts)
-    for part in parts:
-        _box(axes, places[id(part)], part, names.get(id(part), "leaf"), shapes)
-        for parent in _parents(part):
-            (x, y), (u, v) = places[id(part)], places[id(parent)]
-            axes.annotate("", (x - HALF, y), (u + HALF, v), arrowprops=arrow)
+    layout.draw(axes)
     return figure
+
+
+class Look(NamedTuple):
+    """How a part is drawn: the colours of its box, and a note below it."""
+
+    face: str
+    edge: str
+    note: str = ""
+
+
+def plain(part: Any) -> Look:
+    """Ops blue, leaves green."""
+    return Look("#DCEBF5", BLUE) if isinstance(part, Node) else Look("#DDF2EA", GREEN)
+
+
+class Layout:
+    """Where the parts (nodes and leaves) of a graph stand; `size` is in columns and rows."""
+
+    def __init__(self, root: Tensor, leaves: Mapping[str, Tensor]) -> None:
+        """Raises: as `draw_graph`."""
+        node: Any = root._node
+        if node is None or not node.parents:
+            raise GraphError(
+                "there is no graph to draw: draw it before backward(), which frees it."
+            )
+        columns = _columns(node)
+        self.names = {id(tensor): name for name, tensor in leaves.items()}
+        self.places = _places(columns)
+        self.size = len(columns), max(map(len, columns))
+        self.parts = [part for column in columns for part in column]
+
+    def name(self, part: Any) -> str:
+        """The op with its sign, or the name of the leaf."""
+        if not isinstance(part, Node):
+            return self.names.get(id(part), "leaf")
+        op = op_name(part.vjp)
+        return f"{op} ({SYMBOLS[op]})" if op in SYMBOLS else op
+
+    def draw(self, axes: Axes, look: Callable[[Any], Look] = plain) -> None:
+        """Draw all of it into axes that nothing else is drawn into."""
+        width, height = self.size
+        axes.set(xlim=(-0.45, width - 0.55), ylim=(0.4 - height, 0.4))
+        axes.axis("off")
+        arrow = {"arrowstyle": "-|>", "color": "#777777", "shrinkA": 1, "shrinkB": 1}
+        shapes = any(part.shape for part in self.parts)
+        for part in self.parts:
+            _box(axes, self.places[id(part)], part, self.name(part), look(part), shapes)
+            for parent in _parents(part):
+                (x, y), (u, v) = self.places[id(part)], self.places[id(parent)]
+                axes.annotate("", (x - HALF, y), (u + HALF, v), arrowprops=arrow)
 
 
 def _parents(part: Any) -> list[Any]:
     return [p for p in part.parents if p is not None] if isinstance(part, Node) else []
 
 
-def _all(root: Node) -> Iterator[Any]:
+def parts_below(root: Node) -> Iterator[Any]:
     seen, stack = {id(root)}, [root]
     while stack:
         part = stack.pop()
@@ -73,7 +110,7 @@ def _all(root: Node) -> Iterator[Any]:
 def _columns(root: Node) -> list[list[Any]]:
     """Nodes and leaves by column: a node right of all its parents, a leaf beside its consumer."""
     parts = []
-    for part in _all(root):
+    for part in parts_below(root):
         parts.append(part)
         if len(parts) > MOST:
             raise UsageError(f"the graph has more than {MOST} nodes; draw that of a smaller part.")
@@ -105,26 +142,24 @@ def _places(columns: list[list[Any]]) -> dict[int, tuple[float, float]]:
     return places
 
 
-def _box(axes: Axes, place: tuple[float, float], part: Any, name: str, shapes: bool) -> None:
+def _box(
+    axes: Axes, place: tuple[float, float], part: Any, name: str, look: Look, shapes: bool
+) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x, y = place
-    is_node = isinstance(part, Node)
-    if is_node:
-        name = part.vjp.__qualname__.split(".")[0]
-        name += f" ({SYMBOLS[name]})" if name in SYMBOLS else ""
+    style = "round,pad=0,rounding_size=0.12" if isinstance(part, Node) else "square,pad=0"
     box = FancyBboxPatch(
         (x - HALF, y - 0.27),
         2 * HALF,
         0.54,
-        boxstyle="round,pad=0,rounding_size=0.12" if is_node else "square,pad=0",
-        facecolor="#DCEBF5" if is_node else "#DDF2EA",
-        edgecolor=BLUE if is_node else GREEN,
+        boxstyle=style,
+        facecolor=look.face,
+        edgecolor=look.edge,
         linewidth=1.4,
     )
     axes.add_patch(box)
-    middle = y + 0.09 if shapes else y
+    below = look.note or ("×".join(map(str, part.shape)) or "a number") * shapes
+    middle = y + 0.09 if below else y
     axes.text(x, middle, name, ha="center", va="center", fontweight="bold", color=INK)
-    if shapes:
-        shape = "×".join(map(str, part.shape)) or "a number"
-        axes.text(x, y - 0.14, shape, ha="center", va="center", fontsize=8, color=INK)
+    axes.text(x, y - 0.14, below, ha="center", va="center", fontsize=8, color=INK)
