@@ -225,3 +225,12 @@ def test_dtype_of_a_gradient_is_that_of_its_parent():
     x = leaf(2)
     mul(x, Tensor(np.ones(2))).backward(np.ones(2))  # float32 · float64 is float64
     assert x.grad.dtype == np.float32
+
+
+def test_reductions_and_powers_are_methods_and_operators_too():
+    x = Tensor(np.array([[1.0, -2.0], [3.0, 5.0]]), requires_grad=True)
+    assert x.max().item() == 5 and x.min(axis=0).data.tolist() == [1, -2]
+    assert x.var().item() == np.var(x.data) and x.var(ddof=1).item() == np.var(x.data, ddof=1)
+    assert (abs(x).data == np.abs(x.data)).all()
+    (2.0**x).sum().backward()
+    np.testing.assert_allclose(x.grad, 2.0**x.data * np.log(2), rtol=1e-14)
