@@ -131,7 +131,9 @@ FLOORS = {
     "train": 12,
     "training_job": 13,
     "training_mpi": 14,
-    "cli": 15,
+    "verbs.verb": 14,
+    "verbs": 15,
+    "cli": 16,
     "testing.gradcheck": 8,
     "testing.clock": 8,
     "testing.collectives": 9,
@@ -154,7 +156,7 @@ AUTOGRAD = {
 }
 MEETING_FLOOR = 8
 FACADES = {
-    *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench"),
+    *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs"),
     *("comm", "comm.hosts", "comm.mpi"),
 }
 

@@ -1,0 +1,110 @@
+"""`minipar bench`: training steps and collectives, beside what else is installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import product
+from typing import Any
+
+from minipar.errors import UsageError
+from minipar.verbs.verb import listed, verb
+
+
+def add(verbs: Any) -> None:
+    example = "minipar bench train --model gpt-256\n  minipar bench comm --ops all_reduce --ranks 4"
+    parser = verb(verbs, "bench", "measure, beside what else is installed", example, None)
+    whats = parser.add_subparsers(metavar="WHAT", required=True)
+    _add_bench_train(whats)
+    _add_bench_comm(whats)
+
+
+def _add_bench_train(whats: Any) -> None:
+    parser = verb(
+        whats,
+        "train",
+        "time a training step, beside torch's",
+        "minipar bench train --model gpt-256 --threads 1",
+        _bench_train,
+    )
+    parser.add_argument(
+        "--model", metavar="LIST", default="gpt-256", help="names or all (default: gpt-256)"
+    )
+    parser.add_argument(
+        "--threads", metavar="LIST", default="1", help="BLAS threads, as 1,2 (default: 1)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--against", default="torch", help="torch, or nothing ('')")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+
+
+def _bench_train(arguments: argparse.Namespace) -> int:
+    from minipar.bench import train
+
+    engines = ("minipar", *listed(arguments.against))
+    models = train.models(listed(arguments.model))
+    if not arguments.json:
+        print(train.HEAD, flush=True)
+    for model, threads in product(models, map(_threads, listed(arguments.threads))):
+        for row in train.bench_train(model, engines, threads, arguments.rounds):
+            print(json.dumps(row) if arguments.json else train.line(row), flush=True)
+    return 0
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"--threads {text}: a number, or several with commas.")
+    return int(text)
+
+
+COMM_HELP = (
+    ("--ops", "LIST", "", "calls, with commas: all_reduce,send_recv,... (default: all)"),
+    ("--sizes", "LIST", "8,64K,1M,16M,64M", "bytes of the whole array"),
+    ("--algorithms", "LIST", "default", "default, all, or names: ring,tree"),
+    ("--against", "LIST", "gloo,openmpi", "peers, or nothing ('')"),
+    ("--peer-python", "LIST", "", "other Pythons, in which the peers may be installed"),
+    ("--backend", "NAME", "process", "how minipar's ranks talk: process, local or mpi"),
+    ("--memory", "NAME", "private", "of minipar's arrays: private, or shared (group.empty)"),
+)
+
+
+def _add_bench_comm(whats: Any) -> None:
+    parser = verb(
+        whats,
+        "comm",
+        "time the collectives, beside gloo, OpenMPI and the prediction",
+        "minipar bench comm --ranks 2 --ops all_reduce --sizes 64K,16M --algorithms all",
+        _bench_comm,
+    )
+    for option, metavar, default, text in COMM_HELP:
+        shown = f"{text} (default: {default})" if default else text
+        parser.add_argument(option, metavar=metavar, default=default, help=shown)
+    parser.add_argument("--ranks", type=int, default=2, metavar="N", help="ranks (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--figure", metavar="FILE", help="draw measured over predicted")
+
+
+def _bench_comm(arguments: argparse.Namespace) -> int:
+    from minipar.bench import comm, comm_table
+
+    plan = comm.Plan(
+        ranks=arguments.ranks,
+        ops=listed(arguments.ops) or comm.OPS,
+        sizes=[comm.bytes_of(text) for text in listed(arguments.sizes)],
+        algorithms=listed(arguments.algorithms),
+        against=listed(arguments.against),
+        rounds=arguments.rounds,
+        backend=arguments.backend,
+        memory=arguments.memory,
+        pythons=listed(arguments.peer_python),
+    )
+    rows: list[dict[str, Any]] = []
+    arriving = comm.kept(comm.bench_comm(plan), rows)
+    for line in map(json.dumps, arriving) if arguments.json else comm_table.lines(arriving):
+        print(line, flush=True)
+    if arguments.figure:
+        from minipar.trace.comm_figure import draw_comm
+
+        draw_comm(rows).savefig(arguments.figure)
+    return 0

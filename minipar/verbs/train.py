@@ -1,0 +1,85 @@
+"""`minipar train`: options become a `Config`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from minipar.errors import UsageError
+from minipar.verbs.verb import verb
+
+TRAIN_HELP = (
+    ("dp", "N", "data-parallel replicas: ranks that share each batch"),
+    ("backend", "NAME", "process: a process for each rank; local: threads taking turns; mpi"),
+    ("data", "PATH", "your own: texts, MNIST or CIFAR files, a CSV (default: see docs/data.md)"),
+    ("steps", "N", "optimizer steps"),
+    ("batch", "N", "examples per step, over all ranks"),
+    ("block", "N", "text: length of a sequence, in bytes"),
+    ("layers", "N", "number of layers (not resnet)"),
+    ("d", "N", "width of the model (not resnet)"),
+    ("heads", "N", "attention heads (gpt, vit)"),
+    ("patch", "N", "pixels along a patch (vit)"),
+    ("size", "NAME", "resnet-8, -20, -18, -34, -50, -101, or separable-20"),
+    ("dropout", "P", "probability that an activation is dropped"),
+    ("optimizer", "NAME", "adamw, sgd (with momentum) or adagrad"),
+    ("momentum", "X", "momentum of sgd"),
+    ("lr", "X", "learning rate at its highest, after the warm-up"),
+    ("warmup", "N", "steps of linear warm-up"),
+    ("min_lr", "X", "learning rate at the end of the cosine"),
+    ("weight_decay", "X", "weight decay, of adamw on matrices only"),
+    ("clip", "X", "clip the gradient to this norm"),
+    ("dtype", "NAME", "float32 or float64"),
+    ("seed", "N", "seed of all random numbers"),
+    ("save_every", "N", "steps between checkpoints; 0: only at the end"),
+    ("eval_every", "N", "steps between evaluations; 0: only at the end"),
+    ("eval_batches", "N", "batches of an evaluation, always the same ones"),
+    ("timeout_s", "S", "the longest that a rank waits for another, in seconds"),
+    ("check", "", "look for arrays that are changed while backward still needs them"),
+)
+
+
+def add(verbs: Any) -> None:
+    parser = verb(verbs, "train", "train a model", "minipar train gpt --dp 2 --steps 300", _train)
+    from minipar.config import Config, option, option_types
+    from minipar.recipes import RECIPES
+
+    models = f"{', '.join(RECIPES)}, or your own: FILE.py:CLASS"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=models)
+    kinds = option_types()
+    for name, metavar, text in TRAIN_HELP:
+        default = _default(name, Config(), RECIPES)
+        how: dict[str, Any] = {"type": kinds[name], "metavar": metavar}
+        parser.add_argument(
+            f"--{option(name)}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=text if default in ("None", "False") else f"{text} (default: {default})",
+            **({"action": "store_true"} if kinds[name] is bool else how),
+        )
+    parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/MODEL-N)")
+    parser.add_argument("--resume", metavar="RUN", help="go on from the last checkpoint of RUN")
+    parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
+
+
+def _default(name: str, config: Any, recipes: Any) -> str:
+    """The default of an option, and the models that have another."""
+    others = [f"{m} {r.defaults[name]}" for m, r in recipes.items() if name in r.defaults]
+    return ", ".join([str(getattr(config, name)), *others])
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from minipar import training_job, training_mpi
+
+    fields = {name for name, _, _ in TRAIN_HELP}
+    given = {name: value for name, value in vars(arguments).items() if name in fields}
+    if arguments.model is not None:
+        given["model"] = arguments.model
+    elif arguments.resume is None:
+        raise UsageError("say what to train: minipar train gpt (see --help), or --resume RUN.")
+    if training_mpi.wanted(given):
+        if arguments.log_dir is not None:
+            raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
+        return training_mpi.execute(given, arguments.out, arguments.resume, arguments.json)
+    job = training_job.prepare(given, out=arguments.out, resume=arguments.resume)
+    return training_job.execute(job, as_json=arguments.json, log_dir=arguments.log_dir)

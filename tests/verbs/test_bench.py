@@ -1,0 +1,42 @@
+"""`minipar bench`: its options and rows."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def minipar(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "minipar", *arguments], capture_output=True, text=True, **more
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--ops all_reduse", "there is no call 'all_reduse'; is it all_reduce?"),
+        ("--sizes 8,12X", "cannot read the size '12X'; write bytes, such as 8, 64K, 1M or 1.5M."),
+        ("--ranks 0", "bench comm needs at least 1 rank and 1 round."),
+        ("--algorithms rnig", "is it ring?"),
+        ("--against glow", "there is no peer 'glow'; is it gloo?"),
+        (
+            "--ops barrier --algorithms ring",
+            "there is no algorithm of barrier 'ring'; there are default, all",
+        ),
+    ],
+)
+def test_what_bench_comm_cannot_measure_is_one_sentence(options, says):
+    done = minipar("bench", "comm", *options.split())
+    assert done.returncode == 2 and done.stdout == ""
+    assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_bench_comm_prints_rows_and_draws_them(tmp_path):
+    options = ["--ops", "all_reduce", "--sizes", "8", "--rounds", "1", "--json", "--against"]
+    figure = tmp_path / "comm.png"
+    done = minipar("bench", "comm", *options, "", "--figure", str(figure))
+    fit, row = map(json.loads, done.stdout.splitlines())
+    assert fit["fit"]["ranks"] == row["ranks"] == 2 and row["seconds"] > 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
