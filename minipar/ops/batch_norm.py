@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minipar.array import Array, array_module, describe, on_host
 from minipar.blocks import blocks
@@ -133,7 +133,7 @@ def _moments(wide: Array, c: int, total: Total) -> Moments:
     for part in _parts(wide):
         n = wide[part].size // c
         mean = _channel_sums(wide[part], c) / n
-        centred = wide[part] - _along(mean, wide)
+        centred = wide[part] - _along(mean, wide, _sum_dtype(wide))
         centred *= centred
         sums[1 : c + 1] += n * mean
         sums[c + 1 :] += _channel_sums(centred, c) + n * mean * mean
@@ -146,7 +146,7 @@ def _moments(wide: Array, c: int, total: Total) -> Moments:
 def _gradient_sums(wide: Array, dz: Array, mean: Array, inverse_std: Array) -> tuple[Array, Array]:
     """Σ dz and Σ dz · h over this rank's rows, in float64."""
     xp, c = array_module(dz), len(mean)
-    along = _along(mean, wide)
+    along = _along(mean, wide, _sum_dtype(wide))
     plain, product = xp.zeros(c), xp.zeros(c)
     for part in _parts(dz):
         plain += _channel_sums(dz[part], c)
@@ -192,11 +192,17 @@ def _parts(wide: Array) -> Iterator[slice]:
     return blocks(len(wide), wide[:1].nbytes, part_bytes)
 
 
-def _along(v: Array, wide: Array) -> Array:
-    """v [c] again and again, as long as a line of wide, in its dtype."""
-    return array_module(v).tile(v, wide.shape[1] // len(v)).astype(wide.dtype)
+def _along(v: Array, wide: Array, dtype: Any = None) -> Array:
+    """v [c] again and again, as long as a line of wide, in its dtype if no other is given."""
+    return array_module(v).tile(v, wide.shape[1] // len(v)).astype(dtype or wide.dtype)
 
 
 def _channel_sums(wide: Array, c: int) -> Array:
     """Σ over the rows, in float64."""
-    return wide.sum(axis=0).reshape(-1, c).sum(axis=0, dtype="float64")
+    sums = wide.sum(axis=0, dtype=_sum_dtype(wide))
+    return sums.reshape(-1, c).sum(axis=0, dtype="float64")
+
+
+def _sum_dtype(wide: Array) -> Any:
+    """Half precision is summed and squared in float32."""
+    return "float32" if wide.dtype.itemsize < 4 else wide.dtype

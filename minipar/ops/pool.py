@@ -35,7 +35,7 @@ def max_pool2d(x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0) -> 
         best[...] = view[:, :, :, 0, 0]
         for n, (k, l) in enumerate(places[1:], 1):
             seen = view[:, :, :, k, l]
-            xp.copyto(won, n, where=seen > best)
+            won[...] = xp.where(seen > best, n, won)
             xp.maximum(best, seen, out=best)
     shape = x.shape
 

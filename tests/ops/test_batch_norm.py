@@ -89,3 +89,12 @@ def test_what_does_not_fit_is_said():
         batch_norm(ones, ones, ones)
     with pytest.raises(ShapeMismatch, match="no rows have no mean"):
         batch_norm(Tensor(np.ones((0, 3))), ones, ones)
+
+
+def test_half_precision_is_summed_in_single():
+    x = (100 + rng.normal(size=(4000, 3))).astype(np.float16)  # their sum is beyond float16
+    z, (_, mean, variance) = batch_norm(Tensor(x), *(Tensor(np.ones(3, np.float16)),) * 2)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(variance, exact.var(0), rtol=1e-3)
+    assert z.dtype == np.float16 and np.isfinite(z.data).all()
