@@ -18,15 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from minipar.array import Array, array_module, describe, on_host
-from minipar.blocks import blocks
+from minipar.array import Array, array_module, describe
+from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch, UsageError
 
 Pair = tuple[int, int]
 At = tuple[slice, slice]  # images, rows
 
 PART_BYTES = 1 << 21  # of what is computed with a part; smaller ones cost more calls than misses
-DEVICE_PART_BYTES = 1 << 28  # on a GPU each part costs launches, and no cache would hold it
 
 
 class Window(NamedTuple):
@@ -114,7 +113,7 @@ def back(dx: Array, win: Window, row_bytes: int) -> Iterator[tuple[At, Array]]:
 
 def _parts(x: Array, rows: int, row_bytes: int) -> Iterator[At]:
     """Several whole images, or some rows of one."""
-    part_bytes = PART_BYTES if on_host(x) else DEVICE_PART_BYTES
+    part_bytes = room(x, PART_BYTES)
     for images in blocks(len(x), rows * row_bytes, part_bytes):
         together = images.stop - images.start
         for some in blocks(rows, together * row_bytes, part_bytes):

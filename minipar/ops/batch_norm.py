@@ -23,8 +23,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from minipar.array import Array, array_module, describe, on_host
-from minipar.blocks import blocks
+from minipar.array import Array, array_module, describe
+from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record
 
@@ -32,7 +32,6 @@ Total = Callable[[Array], Array]
 EPS = 1e-5
 ROW = 512  # elements; NumPy runs over short rows several times slower
 PART_BYTES = 1 << 18  # twice as much as elsewhere, for each part has its own small sums
-DEVICE_PART_BYTES = 1 << 28  # on a GPU each part costs launches, and no cache would hold it
 
 
 class Moments(NamedTuple):
@@ -188,8 +187,7 @@ def _widened(x: Tensor, gain: Tensor, bias: Tensor) -> Array:
 
 
 def _parts(wide: Array) -> Iterator[slice]:
-    part_bytes = PART_BYTES if on_host(wide) else DEVICE_PART_BYTES
-    return blocks(len(wide), wide[:1].nbytes, part_bytes)
+    return blocks(len(wide), wide[:1].nbytes, room(wide, PART_BYTES))
 
 
 def _along(v: Array, wide: Array, dtype: Any = None) -> Array:
