@@ -11,7 +11,8 @@ import pytest
 
 from minipar import checks, ops, recompute
 from minipar.array import to_numpy
-from minipar.tensor import Tensor, no_grad
+from minipar.errors import GraphError
+from minipar.tensor import Tensor, no_grad, record
 from tests.ops.test_all_ops import OPS, draw
 from tests.strict_cupy import counts
 
@@ -132,3 +133,23 @@ def test_a_sum_without_axes_is_no_scalar_that_two_share(cupy):
     total = x.sum()
     (total + total * 2 + total).backward()
     assert x.grad.get().tolist() == [4, 4, 4]
+
+
+def test_checks_find_mistakes_on_the_device(cupy):
+    def careless(x, vjp):
+        kept = cupy.ones(3)
+        return record(x.data * 2, (x,), lambda dz, wanted: (vjp(dz, kept),))
+
+    x = Tensor(cupy.ones(3), requires_grad=True)
+    for vjp, complaint in (
+        (lambda dz, kept: kept, "which it also keeps"),
+        (lambda dz, kept: kept[::-1], "which it also keeps"),
+        (lambda dz, kept: dz.__imul__(2), "written into dz"),
+    ):
+        with checks(), pytest.raises(GraphError, match=complaint):
+            careless(x, vjp).backward(cupy.ones(3))
+    with checks():
+        z = x * x
+    x.data += 1
+    with pytest.raises(GraphError, match="changed in place"):
+        z.backward(cupy.ones(3))
