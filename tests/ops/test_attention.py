@@ -24,10 +24,12 @@ def test_vjps(f, shape):
     gradcheck(f, rng.normal(size=shape))
 
 
-@pytest.mark.parametrize("score_bytes", [1, 2000, 1 << 19])  # one head, some heads, all at a time
+@pytest.mark.parametrize("score_bytes", [1, 700, 1 << 19])  # one head, some heads, all at a time
+@pytest.mark.parametrize("queries", [1, 5, 64])  # tiles of one query, uneven ones, a single tile
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_fused_op_is_its_definition(monkeypatch, score_bytes, dtype):
+def test_the_fused_op_is_its_definition(monkeypatch, score_bytes, queries, dtype):
     monkeypatch.setattr(attention, "SCORE_BYTES", score_bytes)
+    monkeypatch.setattr(attention, "QUERIES", queries)
     x = rng.normal(size=(2, 12, 3, 5, 8)).astype(dtype)
     dz = rng.normal(size=(2, 12, 5, 8)).astype(dtype)
     fast, slow = Tensor(x, requires_grad=True), Tensor(x, requires_grad=True)
@@ -38,6 +40,14 @@ def test_the_fused_op_is_its_definition(monkeypatch, score_bytes, dtype):
     assert a.dtype == dtype
     np.testing.assert_allclose(a.data, b.data, **close)
     np.testing.assert_allclose(fast.grad, slow.grad, **close)
+
+
+def test_a_quarter_of_the_scores_of_two_tiles_is_never_made(monkeypatch):
+    monkeypatch.setattr(attention, "QUERIES", 6)
+    sizes, exp = [], np.exp
+    monkeypatch.setattr(np, "exp", lambda e, out: sizes.append(e.size) or exp(e, out=out))
+    causal_attention(Tensor(np.ones((2, 12, 3, 5, 8))))
+    assert sum(sizes) == 0.75 * 2 * 5 * 12 * 12
 
 
 def test_no_position_sees_a_later_one():
