@@ -32,6 +32,7 @@ FLOORS = {
     "ops": 3,
     "ops.conv": 4,
     "ops.erf": 4,
+    "ops.linear_gelu": 4,
     "ops.sdpa": 4,
     "nn.module": 3,
     "nn.layers": 5,

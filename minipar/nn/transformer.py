@@ -13,7 +13,7 @@ from __future__ import annotations
 from minipar.nn.attention import SelfAttention
 from minipar.nn.layers import STD, Dropout, LayerNorm, Linear
 from minipar.nn.module import Module
-from minipar.ops import gelu
+from minipar.ops import linear_gelu
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -27,7 +27,8 @@ class FeedForward(Module):
         self.dropout = Dropout(init / "dropout", dropout)
 
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        return self.dropout(self.down(gelu(self.up(x))), draw)
+        hidden = linear_gelu(x, self.up.weight, self.up.bias)
+        return self.dropout(self.down(hidden), draw)
 
 
 class Block(Module):

@@ -30,6 +30,7 @@ from minipar.ops.conv import conv2d
 from minipar.ops.dropout import dropout
 from minipar.ops.embedding import embedding
 from minipar.ops.erf import erf, gelu_erf
+from minipar.ops.linear_gelu import linear_gelu
 from minipar.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse, nll
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
 from minipar.ops.normalize import layer_norm, log_softmax, rms_norm, softmax
@@ -54,9 +55,9 @@ from minipar.tensor import Tensor
 __all__ = (
     "abs", "add", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits", "broadcast_to",
     "causal_attention", "clip", "concat", "conv2d", "cross_entropy", "div", "dropout", "embedding",
-    "erf", "exp", "gather", "gelu", "gelu_erf", "getitem", "layer_norm", "linear", "log",
-    "log_softmax", "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum",
-    "mse", "mul", "neg", "nll", "pad", "pow", "relu", "reshape", "rms_norm", "rotary",
+    "erf", "exp", "gather", "gelu", "gelu_erf", "getitem", "layer_norm", "linear", "linear_gelu",
+    "log", "log_softmax", "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min",
+    "minimum", "mse", "mul", "neg", "nll", "pad", "pow", "relu", "reshape", "rms_norm", "rotary",
     "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "split", "sqrt", "stack", "sub",
     "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip

@@ -54,11 +54,11 @@ def gelu(x: Tensor) -> Tensor:
     With u as above and w = (1 + tanh u) / 2, z = x · w and the slope is w + z · (1 - w) · 2 du/dx.
     It is computed here, where w is at hand, so that backward is one multiplication.
     """
-    return keeping_slope(x, _gelu_block)
+    return keeping_slope(x, gelu_block)
 
 
-def _gelu_block(x: Array, z: Array, slope: Array | None) -> None:
-    """Fill z and (if it is an array) slope. In as few passes as possible."""
+def gelu_block(x: Array, z: Array, slope: Array | None) -> None:
+    """Fill z and (if it is an array) slope, which may be x. In as few passes as possible."""
     xp = array_module(x)
     square = x * x
     w = square * (GELU_SCALE * GELU_CUBIC)

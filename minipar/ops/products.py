@@ -40,13 +40,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     Equal to `matmul(x, w) + b`; the sum is written into the product, and all leading axes of x are
     rows of one product.
     """
-    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
-        raise ShapeMismatch(
-            f"linear: x is {describe(x.data)}, w is {describe(w.data)}: w must be [i, o] with i "
-            "the last axis of x. Weights lie [in, out] here, not [out, in]."
-        )
-    if b is not None and b.shape != w.shape[1:]:
-        raise ShapeMismatch(f"linear: b is {describe(b.data)}, w is {describe(w.data)}.")
+    check_linear(x, w, b)
     i, o = w.shape
     z = x.data.reshape(-1, i) @ w.data
     if b is not None:
@@ -62,3 +56,14 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
     parents = (x, w) if b is None else (x, w, b)
     return record(z.reshape(*x.shape[:-1], o), parents, vjp)
+
+
+def check_linear(x: Tensor, w: Tensor, b: Tensor | None) -> None:
+    """Raises: ShapeMismatch, if x @ w + b does not fit."""
+    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
+        raise ShapeMismatch(
+            f"linear: x is {describe(x.data)}, w is {describe(w.data)}: w must be [i, o] with i "
+            "the last axis of x. Weights lie [in, out] here, not [out, in]."
+        )
+    if b is not None and b.shape != w.shape[1:]:
+        raise ShapeMismatch(f"linear: b is {describe(b.data)}, w is {describe(w.data)}.")

@@ -83,6 +83,7 @@ OPS = {
     "broadcast_to": Op(lambda x: ops.broadcast_to(x, (2, x.shape[0], 4)), [(3, 1)], [(0, 1)]),
     "matmul": Op(ops.matmul, [(2, 3, 4), (2, 4, 5)], [(2, 0, 4), (2, 4, 5)]),
     "linear": Op(ops.linear, [(2, 3, 4), (4, 5), (5,)], [(2, 0, 4), (4, 5), (5,)]),
+    "linear_gelu": Op(ops.linear_gelu, [(2, 3, 4), (4, 5), (5,)], [(2, 0, 4), (4, 5), (5,)]),
     "embedding": Op(lambda w: ops.embedding(w, ids(w.shape[:1], len(w))), ONE, NONE),
     "causal_attention": Op(ops.causal_attention, [(2, 3, 3, 2, 4)], [(0, 3, 3, 2, 4)]),
     "scaled_dot_product_attention": Op(
