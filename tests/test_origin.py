@@ -5,7 +5,7 @@ import pytest
 
 from minipar.errors import GraphError, ShapeMismatch
 from minipar.nn import Linear
-from minipar.ops import relu
+from minipar.ops import linear, relu
 from minipar.random import Init
 from minipar.tensor import Tensor, record, shown
 
@@ -45,3 +45,15 @@ def test_a_second_backward_says_where_the_freed_value_was_made():
     z.backward()
     with pytest.raises(GraphError, match=line_of("freed")):
         z.backward()
+
+
+def test_a_shape_that_does_not_fit_is_followed_to_where_it_was_made():
+    x, w = Tensor(np.ones((2, 3)), requires_grad=True), Tensor(np.ones((2, 3)))
+    h = relu(x)  # the culprit
+    with pytest.raises(ShapeMismatch, match=r"linear: x is float64\[2, 3\] \(made by relu at") as e:
+        linear(h, w)
+    assert line_of("the culprit") in str(e.value)
+    with pytest.raises(
+        ShapeMismatch, match=r"add: float64\[2, 3\] \(made by relu at .* do not broad"
+    ):
+        h + np.ones(2)

@@ -19,12 +19,12 @@ Letters: b batch items, h·w pixels of c channels, p pixels along a patch, t pat
 
 from __future__ import annotations
 
-from minipar.array import Array, describe
+from minipar.array import Array
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from minipar.nn.transformer import stack_of_blocks
 from minipar.random import Draw, Init
-from minipar.tensor import Tensor
+from minipar.tensor import Tensor, shown
 
 
 class ViT(Module):
@@ -57,7 +57,7 @@ class ViT(Module):
         x = x if isinstance(x, Tensor) else Tensor(x)
         if x.shape[1:] != self.image:
             raise ShapeMismatch(
-                f"ViT: the images are {describe(x.data)}, the model was built for "
+                f"ViT: the images are {shown(x)}, the model was built for "
                 f"[b, {', '.join(map(str, self.image))}]. Channels come last here."
             )
         x = self.patch(patches(x, self.side)) + self.position.weight

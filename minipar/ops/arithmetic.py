@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minipar.array import Array, array_module, beside, describe, number_beside
+from minipar.array import Array, array_module, beside, number_beside
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.tensor import Tensor, record, unbroadcast
+from minipar.tensor import Tensor, record, shown, unbroadcast
 
 
 def add(x: Any, y: Any) -> Tensor:
@@ -169,8 +169,8 @@ def where(condition: Tensor | Array, x: Any, y: Any) -> Tensor:
     """
     chosen = condition.data if isinstance(condition, Tensor) else condition
     x, y = _pair("where", x, y)
-    _check_broadcast("where", chosen, x.data)
-    _check_broadcast("where", chosen, y.data)
+    _check_broadcast("where", Tensor(chosen), x)
+    _check_broadcast("where", Tensor(chosen), y)
     xp, chosen = array_module(x.data), beside(chosen, x.data)
     x_shape, y_shape = x.shape, y.shape
 
@@ -203,14 +203,14 @@ def _pair(op: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(y, Tensor):
         y = _constant(y, like=x)
     if x.data.shape != y.data.shape:
-        _check_broadcast(op, x.data, y.data)
+        _check_broadcast(op, x, y)
     return x, y
 
 
-def _check_broadcast(op: str, a: Array, b: Array) -> None:
+def _check_broadcast(op: str, a: Tensor, b: Tensor) -> None:
     if any(n != m and n != 1 and m != 1 for n, m in zip(a.shape[::-1], b.shape[::-1])):
         raise ShapeMismatch(
-            f"{op}: {describe(a)} and {describe(b)} do not broadcast. Axes are matched from the "
+            f"{op}: {shown(a)} and {shown(b)} do not broadcast. Axes are matched from the "
             "last one, and must be equal or 1; a missing keepdims=True is the usual cause."
         )
 

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module
 from minipar.blocks import blocks
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 QUERIES = 64  # of a tile; fewer would skip more of the future, but NumPy likes long rows
 SCORE_BYTES = 1 << 19  # of a tile, at most
@@ -40,7 +40,7 @@ def causal_attention(qkv: Tensor) -> Tensor:
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ShapeMismatch(
-            f"causal_attention: qkv is {describe(qkv.data)}; it must be [batch, position, 3, head, "
+            f"causal_attention: qkv is {shown(qkv)}; it must be [batch, position, 3, head, "
             "channel], where 3 stands for q, k and v."
         )
     xp = array_module(qkv.data)

@@ -23,10 +23,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module
 from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 Total = Callable[[Array], Array]
 EPS = 1e-5
@@ -69,7 +69,7 @@ def batch_norm(
     xp, shape = array_module(x.data), x.shape
     wide = _widened(x, gain, bias)
     if not wide.size and total is alone:
-        raise ShapeMismatch(f"batch_norm: x is {describe(x.data)}; no rows have no mean.")
+        raise ShapeMismatch(f"batch_norm: x is {shown(x)}; no rows have no mean.")
     moments = _moments(wide, len(gain), total)
     mean, inverse_std = moments.mean, 1 / xp.sqrt(moments.variance + eps)
     scale = gain.data * inverse_std
@@ -177,8 +177,8 @@ def _widened(x: Tensor, gain: Tensor, bias: Tensor) -> Array:
     c = x.shape[-1] if x.ndim else 0
     if gain.shape != (c,) or bias.shape != (c,) or x.ndim < 2 or not c:
         raise ShapeMismatch(
-            f"batch_norm: x is {describe(x.data)}, gain {describe(gain.data)}, bias "
-            f"{describe(bias.data)}: gain and bias must be as long as the last axis of x, its "
+            f"batch_norm: x is {shown(x)}, gain {shown(gain)}, bias "
+            f"{shown(bias)}: gain and bias must be as long as the last axis of x, its "
             "channels, and x needs another axis for the rows."
         )
     n = x.data.size // c

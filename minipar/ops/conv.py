@@ -30,11 +30,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from minipar.array import Array, array_module, describe, on_host
+from minipar.array import Array, array_module, on_host
 from minipar.errors import ShapeMismatch
 from minipar.ops import depthwise
 from minipar.ops.shape import pad
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 from minipar.windows import At, Window, back, forth, window
 
 # Multiplications in a product that BLAS takes as it is. A larger one it first copies into the order
@@ -248,10 +248,10 @@ def _turned(w: Array, g: int) -> Array:
 def _check(x: Tensor, w: Tensor, b: Tensor | None, how: tuple[Any, ...], groups: int) -> Window:
     if w.ndim != 4 or x.ndim != 4 or w.shape[2] * groups != x.shape[3] or w.shape[3] % groups:
         raise ShapeMismatch(
-            f"conv2d: x is {describe(x.data)}, w is {describe(w.data)}, groups {groups}: x must be "
+            f"conv2d: x is {shown(x)}, w is {shown(w)}, groups {groups}: x must be "
             "[batch, height, width, i] and w [height, width, i / groups, o], o a multiple of "
             "groups. Channels come last here; have images of [batch, channels, ...] been passed?"
         )
     if b is not None and b.shape != w.shape[3:]:
-        raise ShapeMismatch(f"conv2d: b is {describe(b.data)}, w is {describe(w.data)}.")
+        raise ShapeMismatch(f"conv2d: b is {shown(b)}, w is {shown(w)}.")
     return window("conv2d", x.data, w.shape[:2], *how)

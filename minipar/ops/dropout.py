@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minipar.array import Array, beside, describe
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 
 def dropout(x: Tensor, keep: Array, p: float) -> Tensor:
@@ -15,7 +15,7 @@ def dropout(x: Tensor, keep: Array, p: float) -> Tensor:
     if not 0 <= p < 1:
         raise UsageError(f"dropout: p is {p}; it is the share that is dropped, 0 <= p < 1.")
     if keep.shape != x.shape:
-        raise ShapeMismatch(f"dropout: x is {describe(x.data)}, the mask {describe(keep)}.")
+        raise ShapeMismatch(f"dropout: x is {shown(x)}, the mask {describe(keep)}.")
     keep = beside(keep, x.data)
     scale = x.dtype.type(1 / (1 - p))
 

@@ -8,7 +8,7 @@ from minipar.array import Array, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
 from minipar.sparse import RowGradient
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 
 def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
@@ -23,7 +23,7 @@ def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
     index = ids.data if isinstance(ids, Tensor) else ids
     if w.ndim != 2 or index.dtype.kind not in "iu":
         raise ShapeMismatch(
-            f"embedding: w is {describe(w.data)} (must be [n, d]), the ids are "
+            f"embedding: w is {shown(w)} (must be [n, d]), the ids are "
             f"{describe(index)} (must be integers)."
         )
     n, d = w.shape

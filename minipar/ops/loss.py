@@ -11,7 +11,7 @@ from typing import Any
 
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 
 def cross_entropy(
@@ -163,7 +163,7 @@ def _beside(targets: Any, x: Tensor) -> Tensor:
 def _check_alike(op: str, x: Tensor, y: Tensor) -> None:
     if x.shape != y.shape or not x.data.size:
         raise ShapeMismatch(
-            f"{op}: {describe(x.data)} and {describe(y.data)}: the shapes must be equal, and not "
+            f"{op}: {shown(x)} and {shown(y)}: the shapes must be equal, and not "
             "empty. Is a [n, 1] to be reshaped to [n]?"
         )
 
@@ -171,7 +171,7 @@ def _check_alike(op: str, x: Tensor, y: Tensor) -> None:
 def _check(logits: Tensor, index: Array, v: int, op: str = "cross_entropy") -> None:
     if index.dtype.kind not in "iu" or logits.shape[:-1] != index.shape or not index.size:
         raise ShapeMismatch(
-            f"{op}: logits are {describe(logits.data)}, targets {describe(index)}: the "
+            f"{op}: logits are {shown(logits)}, targets {describe(index)}: the "
             "targets must be integers, one for each row of logits."
         )
     low, high = extremes(index)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module
 from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -59,8 +59,8 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tens
     d = x.shape[-1] if x.ndim else 0
     if gain.shape != (d,) or bias.shape != (d,):
         raise ShapeMismatch(
-            f"layer_norm: x is {describe(x.data)}, gain {describe(gain.data)}, bias "
-            f"{describe(bias.data)}: gain and bias must be as long as the last axis of x."
+            f"layer_norm: x is {shown(x)}, gain {shown(gain)}, bias "
+            f"{shown(bias)}: gain and bias must be as long as the last axis of x."
         )
     xp = array_module(x.data)
     rows = xp.ascontiguousarray(x.data).reshape(-1, d)
@@ -111,7 +111,7 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tensor:
     d = x.shape[-1] if x.ndim else 0
     if gain.shape != (d,):
         raise ShapeMismatch(
-            f"rms_norm: x is {describe(x.data)}, gain {describe(gain.data)}: gain must be as long "
+            f"rms_norm: x is {shown(x)}, gain {shown(gain)}: gain must be as long "
             "as the last axis of x."
         )
     xp = array_module(x.data)

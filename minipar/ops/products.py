@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minipar.array import Array, describe
+from minipar.array import Array
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record, unbroadcast
+from minipar.tensor import Tensor, record, shown, unbroadcast
 
 
 def matmul(x: Tensor, w: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def matmul(x: Tensor, w: Tensor) -> Tensor:
     """
     if x.ndim < 2 or w.ndim < 2 or x.shape[-1] != w.shape[-2]:
         raise ShapeMismatch(
-            f"matmul: {describe(x.data)} @ {describe(w.data)}: the last axis of the first must "
+            f"matmul: {shown(x)} @ {shown(w)}: the last axis of the first must "
             "equal the last but one of the second, and both need two axes or more. Is a .T missing?"
         )
     if w.ndim == 2 and x.ndim > 2:
@@ -62,8 +62,8 @@ def check_linear(x: Tensor, w: Tensor, b: Tensor | None) -> None:
     """Raises: ShapeMismatch, if x @ w + b does not fit."""
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
         raise ShapeMismatch(
-            f"linear: x is {describe(x.data)}, w is {describe(w.data)}: w must be [i, o] with i "
+            f"linear: x is {shown(x)}, w is {shown(w)}: w must be [i, o] with i "
             "the last axis of x. Weights lie [in, out] here, not [out, in]."
         )
     if b is not None and b.shape != w.shape[1:]:
-        raise ShapeMismatch(f"linear: b is {describe(b.data)}, w is {describe(w.data)}.")
+        raise ShapeMismatch(f"linear: b is {shown(b)}, w is {shown(w)}.")

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 
 def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -39,7 +39,7 @@ def var(x: Tensor, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> T
     n = math.prod(shape[a] for a in axes)
     if n <= ddof:
         raise ShapeMismatch(
-            f"var: {describe(x.data)} has {n} elements over the axes {list(axes)}; it takes more "
+            f"var: {shown(x)} has {n} elements over the axes {list(axes)}; it takes more "
             f"than ddof={ddof}."
         )
 
@@ -115,6 +115,4 @@ def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check_not_empty(op: str, x: Tensor, axes: tuple[int, ...]) -> None:
     if not math.prod(x.shape[a] for a in axes):
-        raise ShapeMismatch(
-            f"{op}: {describe(x.data)} has no elements along the axes {list(axes)}."
-        )
+        raise ShapeMismatch(f"{op}: {shown(x)} has no elements along the axes {list(axes)}.")

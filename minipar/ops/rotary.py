@@ -16,7 +16,7 @@ from typing import Any
 
 from minipar.array import Array, array_module, describe
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 
 def rotary(x: Tensor, positions: Any, base: float = 10000.0) -> Tensor:
@@ -29,7 +29,7 @@ def rotary(x: Tensor, positions: Any, base: float = 10000.0) -> Tensor:
     at = xp.asarray(positions.data if isinstance(positions, Tensor) else positions)
     if x.ndim != 4 or x.shape[3] % 2 or at.shape not in (x.shape[1:2], x.shape[:2]):
         raise ShapeMismatch(
-            f"rotary: x is {describe(x.data)}, the positions {describe(at)}: x must be [batch, "
+            f"rotary: x is {shown(x)}, the positions {describe(at)}: x must be [batch, "
             "position, head, channel] with an even number of channels, positions [t] or [b, t]."
         )
     half = x.shape[3] // 2

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from minipar.array import Array, array_module, describe
+from minipar.array import Array, array_module
 from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
 from minipar.ops.normalize import softmax
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, record, shown
 
 SCORE_BYTES = 1 << 19
 
@@ -144,8 +144,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> None:
     fits = fits and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
     if not fits or not k.shape[1] or not k.shape[2] or q.shape[2] % k.shape[2]:
         raise ShapeMismatch(
-            f"scaled_dot_product_attention: q is {describe(q.data)}, k {describe(k.data)}, v "
-            f"{describe(v.data)}: they must be [batch, position, head, channel], k and v alike, "
+            f"scaled_dot_product_attention: q is {shown(q)}, k {shown(k)}, v "
+            f"{shown(v)}: they must be [batch, position, head, channel], k and v alike, "
             "and the heads of k must divide those of q."
         )
     if causal and q.shape[1] > k.shape[1]:

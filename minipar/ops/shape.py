@@ -10,7 +10,7 @@ from typing import Any
 from minipar.array import Array, array_module, beside, describe, extremes, index_beside
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
-from minipar.tensor import Tensor, record, unbroadcast
+from minipar.tensor import Tensor, record, shown, unbroadcast
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
@@ -23,7 +23,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     fits = x.data.size == known if -1 not in target else known and x.data.size % known == 0
     if not fits or target.count(-1) > 1:
         raise ShapeMismatch(
-            f"reshape: {describe(x.data)} has {x.data.size} elements, {list(target)} does not."
+            f"reshape: {shown(x)} has {x.data.size} elements, {list(target)} does not."
         )
     before = x.shape
     return record(x.data.reshape(target), (x,), lambda dz, wanted: (dz.reshape(before),))
@@ -35,7 +35,7 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     order = order or tuple(reversed(range(x.ndim)))
     order = tuple(a % x.ndim for a in order)
     if sorted(order) != list(range(x.ndim)):
-        raise ShapeMismatch(f"transpose: {describe(x.data)} has no axes {list(axes)} to order.")
+        raise ShapeMismatch(f"transpose: {shown(x)} has no axes {list(axes)} to order.")
     back = tuple(order.index(a) for a in range(x.ndim))
     return record(x.data.transpose(order), (x,), lambda dz, wanted: (dz.transpose(back),))
 
@@ -64,7 +64,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         parts = index_beside(parts, x.data)
         z = x.data[parts]
     except IndexError as error:
-        raise ShapeMismatch(f"getitem: {describe(x.data)}: {error}") from None
+        raise ShapeMismatch(f"getitem: {shown(x)}: {error}") from None
     return record(z, (x,), vjp)
 
 
@@ -76,7 +76,7 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     rest = [x.shape[:axis] + x.shape[axis + 1 :] for x in xs]
     if any(r != rest[0] for r in rest):
         raise ShapeMismatch(
-            f"concat along axis {axis}: {', '.join(describe(x.data) for x in xs)}: "
+            f"concat along axis {axis}: {', '.join(shown(x) for x in xs)}: "
             "all other axes must be equal."
         )
     stops = list(accumulate(x.shape[axis] for x in xs))[:-1]
@@ -94,9 +94,7 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     if not xs:
         raise UsageError("stack needs at least one tensor.")
     if any(x.shape != xs[0].shape for x in xs):
-        raise ShapeMismatch(
-            f"stack: {', '.join(describe(x.data) for x in xs)}: all shapes must be equal."
-        )
+        raise ShapeMismatch(f"stack: {', '.join(shown(x) for x in xs)}: all shapes must be equal.")
     axis %= xs[0].ndim + 1
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
@@ -119,7 +117,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     stops = list(accumulate(sizes, initial=0))
     if stops[-1] != n or any(size < 0 for size in sizes):
         raise ShapeMismatch(
-            f"split: axis {axis} of {describe(x.data)} cannot be cut into the sizes {list(sizes)}: "
+            f"split: axis {axis} of {shown(x)} cannot be cut into the sizes {list(sizes)}: "
             f"they must add up to {n}."
         )
     return [getitem(x, _along(axis, slice(a, b))) for a, b in pairwise(stops)]
@@ -132,7 +130,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     """
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ShapeMismatch(
-            f"pad: the widths {list(widths)} for {describe(x.data)}: there must be one pair (before"
+            f"pad: the widths {list(widths)} for {shown(x)}: there must be one pair (before"
             ", after) for each axis, none of them negative."
         )
     inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape))
@@ -147,7 +145,7 @@ def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
     before, target = x.shape, tuple(shape)
     lead = len(target) - x.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(before, target[lead:])):
-        raise ShapeMismatch(f"broadcast_to: {describe(x.data)} cannot become {list(target)}.")
+        raise ShapeMismatch(f"broadcast_to: {shown(x)} cannot become {list(target)}.")
     z = array_module(x.data).broadcast_to(x.data, target)
     return record(z, (x,), lambda dz, wanted: (unbroadcast(dz, before),))
 
@@ -165,13 +163,13 @@ def gather(x: Tensor, index: Tensor | Array, axis: int = -1) -> Tensor:
     others = (shape[:axis], shape[axis + 1 :])
     if at.dtype.kind not in "iu" or (at.shape[:axis], at.shape[axis + 1 :]) != others:
         raise ShapeMismatch(
-            f"gather along axis {axis}: x is {describe(x.data)}, the index {describe(at)}: it must "
+            f"gather along axis {axis}: x is {shown(x)}, the index {describe(at)}: it must "
             "be of integers, its other axes as long as those of x."
         )
     low, high = extremes(at) if at.size else (0, -1)
     if low < 0 or high >= shape[axis]:
         raise ShapeMismatch(
-            f"gather along axis {axis} of {describe(x.data)}: the indices run from {low} to "
+            f"gather along axis {axis} of {shown(x)}: the indices run from {low} to "
             f"{high}, they must be in 0 .. {shape[axis] - 1}."
         )
     at = beside(at, x.data)
