@@ -17,8 +17,8 @@ from minipar.nn import Module
 from minipar.optim import SGD, Adagrad, Adam, AdamW, clip_grad_norm
 from minipar.parallel import checkpoint
 from minipar.random import Draw, Init
-from minipar.tensor import no_grad
-from tests.strict_cupy import counts
+from minipar.tensor import Tensor, no_grad
+from tests.strict_cupy import counts, kernels
 
 rng = np.random.default_rng(0)
 TOKENS = np.arange(24).reshape(3, 8) * 7 % 11
@@ -124,6 +124,20 @@ def test_an_optimizer_is_the_same_on_the_device(cupy, name):
     same, _, traffic = trained(cupy, "mlp", OPTIMIZERS[name], steps=3)
     compare(weights, same)
     assert traffic == Counter(to_device=2, to_host=2)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_takes_a_large_array_at_once(cupy, name):
+    called = []
+    for n in (10, 100_000):
+        x = Tensor(cupy.ones(n, np.float32), requires_grad=True)
+        x.grad = cupy.ones(n, np.float32)
+        optimizer = OPTIMIZERS[name]([("x", x)])
+        kernels.clear()
+        clip_grad_norm([x], 1.0)
+        optimizer.step()
+        called.append(kernels.copy())
+    assert called[0] == called[1]
 
 
 def test_a_trained_model_can_be_saved_and_read(cupy, tmp_path):

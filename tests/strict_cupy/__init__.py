@@ -8,6 +8,8 @@ lacks. Reductions and elements are arrays of no dimension. `counts` says what cr
     to_host     .get(), .item(), float(x), bool(x), ...: the host waits for the device and copies
     waits       what else makes the host wait: a boolean mask as index, nonzero, unique
 
+`kernels` counts the calls by name, views among them.
+
 Stricter than CuPy, because the silent thing is a mistake in minipar's ops:
 - NumPy arrays and lists as indices (CuPy copies them over), and NumPy's functions called with its
   arrays (CuPy takes the call over);
@@ -26,9 +28,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 from tests.strict_cupy import names
-from tests.strict_cupy.array import call, counts, ndarray, poisoned, refuse_numpy
+from tests.strict_cupy.array import call, counts, kernels, ndarray, poisoned, refuse_numpy
 
-__all__ = ("counts", "module", "ndarray")
+__all__ = ("counts", "kernels", "module", "ndarray")
 
 
 def ordered(x):

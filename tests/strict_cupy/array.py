@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 counts = Counter()
+kernels = Counter()  # calls of NumPy's functions, by name: about what a GPU would have to launch
 
 
 def refuse_numpy(x):
@@ -49,6 +50,7 @@ def bare(x, sources):
 
 def call(function, args, kwargs, leading=()):
     """function(*leading, *args, **kwargs) on the arrays within; `out` must fit exactly."""
+    kernels[function.__name__] += 1
     sources = [*leading]
     hosts = [source._host for source in leading]
     out = kwargs.pop("out", None)
