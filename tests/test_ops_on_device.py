@@ -84,6 +84,7 @@ ROWS = {
     "rms_norm": lambda x: ops.rms_norm(x, x[0]),
     "batch_norm": lambda x: ops.batch_norm(x, x[0], x[1])[0],
     "linear": lambda x: ops.linear(x, x[:64]),
+    "linear_gelu": lambda x: ops.linear_gelu(x, x[:64], x[0]),
     "conv2d": lambda x: ops.conv2d(x.reshape(-1, 8, 8, 64), x[:64].reshape(1, 1, 64, 64)),
     "max_pool2d": lambda x: ops.max_pool2d(x.reshape(-1, 8, 8, 64), 2),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minipar.array import Array, array_module
-from minipar.blocks import blocks
+from minipar.blocks import blocks, room
 from minipar.ops.nonlinear import gelu, gelu_block
 from minipar.ops.products import check_linear, linear
 from minipar.tensor import Tensor, record
@@ -32,7 +32,7 @@ def linear_gelu(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     z = xp.empty_like(slope)
     parents = (x, w) if b is None else (x, w, b)
     kept = any(p.requires_grad for p in parents)
-    for rows in blocks(len(z), o * z.itemsize):
+    for rows in blocks(len(z), o * z.itemsize, room(z)):
         y = slope[rows]
         if b is not None:
             y += b.data
@@ -52,7 +52,7 @@ def _times_slope(dz: Array, slope: Array, want_sum: bool) -> tuple[Array, Array 
     xp = array_module(dz)
     dy = xp.empty_like(slope)
     db = xp.zeros(slope.shape[1], slope.dtype) if want_sum else None
-    for rows in blocks(len(dy), dy.shape[1] * dy.itemsize):
+    for rows in blocks(len(dy), dy.shape[1] * dy.itemsize, room(dy)):
         xp.multiply(dz[rows], slope[rows], out=dy[rows])
         if db is not None:
             db += dy[rows].sum(axis=0)
