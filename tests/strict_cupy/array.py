@@ -223,8 +223,6 @@ def is_plain_index(p):
 
 def axes(p):
     """How many axes of the array this part of an index takes."""
-    return (
-        p.ndim
-        if isinstance(p, ndarray) and p.dtype == bool
-        else int(p is not None and p is not ...)
-    )
+    if isinstance(p, ndarray) and p.dtype == bool:
+        return p.ndim
+    return int(p is not None and p is not ...)
