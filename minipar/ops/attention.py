@@ -64,9 +64,7 @@ def causal_attention(qkv: Tensor) -> Tensor:
 def _mix(qkv: Sequence[Array], later: Array, total: Array, z: Array) -> list[Array]:
     """One part: fills total [t, h, 1] and z [t, h, c], returns the e of each tile."""
     xp, (q, k, v) = array_module(z), qkv
-    scaled = (
-        (q * q.shape[2] ** -0.5).swapaxes(1, 2).copy()
-    )  # [h, c, t]; a small copy, BLAS likes it
+    scaled = (q * q.shape[2] ** -0.5).swapaxes(1, 2).copy()  # [h, c, t]; BLAS likes it so
     tiles = []
     for now, seen in _tiles(len(z)):
         e = xp.empty((seen.stop, len(q), now.stop - now.start), z.dtype)
