@@ -18,7 +18,7 @@ from minipar.tensor import Tensor, record, shown, unbroadcast
 def add(x: Any, y: Any) -> Tensor:
     """z = x + y.   Keeps nothing until backward."""
     x, y = _pair("add", x, y)
-    x_shape, y_shape = x.shape, y.shape
+    x_shape, y_shape = x.data.shape, y.data.shape
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         return (
@@ -32,7 +32,7 @@ def add(x: Any, y: Any) -> Tensor:
 def sub(x: Any, y: Any) -> Tensor:
     """z = x - y.   Keeps nothing until backward."""
     x, y = _pair("sub", x, y)
-    x_shape, y_shape = x.shape, y.shape
+    x_shape, y_shape = x.data.shape, y.data.shape
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         return (
@@ -172,7 +172,7 @@ def where(condition: Tensor | Array, x: Any, y: Any) -> Tensor:
     _check_broadcast("where", Tensor(chosen), x)
     _check_broadcast("where", Tensor(chosen), y)
     xp, chosen = array_module(x.data), beside(chosen, x.data)
-    x_shape, y_shape = x.shape, y.shape
+    x_shape, y_shape = x.data.shape, y.data.shape
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         nothing = xp.zeros((), dz.dtype)

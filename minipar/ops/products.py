@@ -41,10 +41,13 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     rows of one product.
     """
     check_linear(x, w, b)
-    i, o = w.shape
-    z = x.data.reshape(-1, i) @ w.data
+    i, o = w.data.shape
+    rows = x.data if x.data.ndim == 2 else x.data.reshape(-1, i)
+    z = rows @ w.data
     if b is not None:
         z += b.data
+    if x.data.ndim != 2:
+        z = z.reshape(*x.data.shape[:-1], o)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         rows = dz.reshape(-1, o)
@@ -55,15 +58,16 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         return dx, dw, rows.sum(axis=0) if wanted[2] else None
 
     parents = (x, w) if b is None else (x, w, b)
-    return record(z.reshape(*x.shape[:-1], o), parents, vjp)
+    return record(z, parents, vjp)
 
 
 def check_linear(x: Tensor, w: Tensor, b: Tensor | None) -> None:
     """Raises: ShapeMismatch, if x @ w + b does not fit."""
-    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
+    shape = w.data.shape
+    if len(shape) != 2 or x.data.shape[-1:] != shape[:1]:
         raise ShapeMismatch(
             f"linear: x is {shown(x)}, w is {shown(w)}: w must be [i, o] with i "
             "the last axis of x. Weights lie [in, out] here, not [out, in]."
         )
-    if b is not None and b.shape != w.shape[1:]:
+    if b is not None and b.data.shape != shape[1:]:
         raise ShapeMismatch(f"linear: b is {shown(b)}, w is {shown(w)}.")
