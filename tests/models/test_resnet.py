@@ -1,6 +1,9 @@
+import functools
+
 import numpy as np
 import pytest
 
+from minipar import checkpoint
 from minipar.errors import UsageError
 from minipar.models import ResNet
 from minipar.models.resnet import SIZES
@@ -77,6 +80,21 @@ def test_float32_images_of_one_channel():
     logits = model(X[..., :1].astype(np.float32), Draw(0, 0, range(4)))
     assert logits.dtype == np.float32
     assert model(X[..., :1].astype(np.float32)).shape == (4, 3)
+
+
+def test_recomputation_gives_the_same_bits_and_counts_a_batch_once():
+    found = []
+    for recompute in (False, True):
+        model = ResNet(Init(), layers=(1, 1), width=4)
+        weights = dict(model.named_parameters())
+        if recompute:
+            model.blocks = [functools.partial(checkpoint, block) for block in model.blocks]
+        for rows in (range(2), range(2, 4)):  # two micro-batches
+            x = X[rows.start : rows.stop].astype(np.float32)
+            cross_entropy(model(x, Draw(0, 0, rows)), np.array([0, 1])).backward()
+        kept = [w.data if w.grad is None else w.grad for w in weights.values()]
+        found.append([array.tobytes() for array in kept])
+    assert found[0] == found[1]
 
 
 def test_an_unknown_block_is_named():
