@@ -125,6 +125,7 @@ FLOORS = {
     "run_folder": 11,
     "doctor": 10,
     "bench.workloads": 10,
+    "bench.overhead": 10,
     "bench.torch_peer": 11,
     "bench.worker": 12,
     "bench.train": 11,

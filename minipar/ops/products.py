@@ -41,17 +41,17 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     rows of one product.
     """
     check_linear(x, w, b)
-    i, o = w.data.shape
-    rows = x.data if x.data.ndim == 2 else x.data.reshape(-1, i)
-    z = rows @ w.data
+    shape, (i, o) = x.data.shape, w.data.shape
+    flat = len(shape) == 2
+    z = (x.data if flat else x.data.reshape(-1, i)) @ w.data
     if b is not None:
         z += b.data
-    if x.data.ndim != 2:
-        z = z.reshape(*x.data.shape[:-1], o)
+    if not flat:
+        z = z.reshape(*shape[:-1], o)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         rows = dz.reshape(-1, o)
-        dx = (rows @ w.data.T).reshape(x.shape) if wanted[0] else None
+        dx = (rows @ w.data.T).reshape(shape) if wanted[0] else None
         dw = x.data.reshape(-1, i).T @ rows if wanted[1] else None
         if b is None:
             return dx, dw
@@ -63,8 +63,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 def check_linear(x: Tensor, w: Tensor, b: Tensor | None) -> None:
     """Raises: ShapeMismatch, if x @ w + b does not fit."""
-    shape = w.data.shape
-    if len(shape) != 2 or x.data.shape[-1:] != shape[:1]:
+    given, shape = x.data.shape, w.data.shape
+    if len(shape) != 2 or not given or given[-1] != shape[0]:
         raise ShapeMismatch(
             f"linear: x is {shown(x)}, w is {shown(w)}: w must be [i, o] with i "
             "the last axis of x. Weights lie [in, out] here, not [out, in]."

@@ -28,7 +28,10 @@ def _add_bench_train(whats: Any) -> None:
         _bench_train,
     )
     parser.add_argument(
-        "--model", metavar="LIST", default="gpt-256", help="names or all (default: gpt-256)"
+        "--model",
+        metavar="LIST",
+        default="gpt-256",
+        help="names, or all, or op: the overhead of single ops (default: gpt-256)",
     )
     parser.add_argument(
         "--threads", metavar="LIST", default="1", help="BLAS threads, as 1,2 (default: 1)"
@@ -39,8 +42,12 @@ def _add_bench_train(whats: Any) -> None:
 
 
 def _bench_train(arguments: argparse.Namespace) -> int:
-    from minipar.bench import train
+    from minipar.bench import overhead, train
 
+    if listed(arguments.model) == ["op"]:
+        for row in overhead.overhead():
+            print(json.dumps(row) if arguments.json else overhead.line(row), flush=True)
+        return 0
     engines = ("minipar", *listed(arguments.against))
     models = train.models(listed(arguments.model))
     if not arguments.json:
