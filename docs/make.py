@@ -40,7 +40,7 @@ from PIL import Image  # comes with matplotlib
 
 import minipar
 from minipar import Group, cost, ops
-from minipar.bench import comm_table
+from minipar.bench import comm_table, overhead
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.choose import choose
 from minipar.config import Config
@@ -61,6 +61,7 @@ from minipar.train import FIRST_STEPS, Trainer
 DOCS = Path(__file__).resolve().parent
 FIGURES = DOCS / "figures"
 MEASURED = FIGURES / "comm_measured.json"  # what `minipar bench comm --json` printed
+TRAINED = FIGURES / "train_measured.json"  # what `minipar bench train --json` printed
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 MARKS = re.compile(r"^\[rank \d\] +[~^]+\n", re.MULTILINE)  # under a source line, since Python 3.11
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -190,6 +191,32 @@ def measured(*ops: str) -> str:
     return _fenced("\n".join(comm_table.lines(rows)))
 
 
+def trained() -> str:
+    """The stored measurements of training steps, minipar's by torch's."""
+    rows = [json.loads(line) for line in TRAINED.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        "| model | threads | minipar | torch | step time | peak memory |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    of_torch = {(r["model"], r["threads"]): r for r in rows if r["engine"] == "torch"}
+    for row in rows:
+        peer = of_torch.get((row["model"], row["threads"]))
+        if row["engine"] == "minipar" and peer is not None:
+            lines.append(
+                f"| {row['model']} | {row['threads']} "
+                f"| {row['step_ms']:.3g} ms, {row['peak_mb']:.0f} MB "
+                f"| {peer['step_ms']:.3g} ms, {peer['peak_mb']:.0f} MB "
+                f"| {row['ratio']:.2f} × | {row['memory_ratio']:.2f} × |"
+            )
+    return "\n".join(lines)
+
+
+def op_overhead() -> str:
+    """The stored measurements of single ops."""
+    rows = [json.loads(line) for line in TRAINED.read_text(encoding="utf-8").splitlines()]
+    return _fenced("\n".join(overhead.line(row) for row in rows if "over_us" in row))
+
+
 def manifest() -> str:
     """A checkpoint with one array."""
     with tempfile.TemporaryDirectory() as folder:
@@ -285,6 +312,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
         own_model_trained,
         memory_refused,
         measured,
+        trained,
+        op_overhead,
         manifest,
         floors,
         model_sizes,
