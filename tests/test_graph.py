@@ -1,4 +1,5 @@
 import gc
+import sys
 import weakref
 
 import numpy as np
@@ -250,3 +251,26 @@ def test_sparse_gradients_pass_through_a_checkpoint_and_a_retained_graph():
     loss.backward(retain_graph=True)
     loss.backward()
     assert w.grad.ids.tolist() == [1, 4] and (w.grad.rows == [[6.0] * 3, [12.0] * 3]).all()
+
+
+def test_twice_as_deep_a_chain_takes_twice_the_calls():
+    def calls(depth):
+        y = x = Tensor(1.0, requires_grad=True)
+        for _ in range(depth):
+            y = y + x
+        counted = 0
+
+        def count(frame, event, what):
+            nonlocal counted
+            counted += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            y.backward()
+        finally:
+            sys.setprofile(None)
+        assert x.grad == depth + 1
+        return counted
+
+    short, long = calls(5_000), calls(10_000)
+    assert short > 5_000 and long <= 2 * short
