@@ -13,14 +13,16 @@ Letters: r the own rank in the group, i another one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 
-from minipar.comm.exchange import CELL, PLACE, PRIVATE, TAKEN, WORD, Exchange, number_of
+from minipar.comm.exchange import ADDRESS, CELL, NOWHERE, PLACE, TAKEN, WORD, Exchange, number_of
 from minipar.comm.frame import Call
+from minipar.comm.reach import Mapped
 from minipar.comm.segment import SLOTS
-from minipar.comm.wiring import Compare, Note
+from minipar.comm.wiring import Compare, Note, Window
 from minipar.errors import CommError
 
 LINE = 64  # pieces in a slot begin at cache lines
@@ -58,6 +60,8 @@ class Circle:
         self._call, self._word = Call(0, 0, "", "", ""), 0
         self._note: Note | None = None
         self._compare: Compare = _never
+        self._reaches: bool | None = None  # not known yet
+        self._held: np.ndarray | None = None  # which others may be reading or writing
 
     def enter(self, call: Call, note: Note | None, compare: Compare) -> None:
         self._call, self._note, self._compare = call, note, compare
@@ -103,7 +107,7 @@ class Circle:
                 shared.unseen[peer.place] = (use, self._word, self._compare)
             return array
         peer = next(peer for peer in self._peers if peer.number == root)
-        self._post(PRIVATE, [peer])
+        self._post(NOWHERE, [peer])
         return shared.view(peer.place, self._posted(peer) * self.room, nbytes, dtype)
 
     def exchange(self, pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -131,30 +135,47 @@ class Circle:
             seen[index] = shared.view(peer.place, start, mine.nbytes, mine.dtype)
         return seen
 
-    def windows(self, array: np.ndarray) -> list[np.ndarray] | None:
-        """Every rank's array itself, to be read and written; None if one lies in private memory.
+    def windows(self, array: np.ndarray, private: bool = False) -> list[Window] | None:
+        """Every rank's array itself, to be read and written; None if not all can be reached.
 
-        After it, `meet` before anybody may take the own array for complete.
+        private: whether to reach into private memory, too; the same on every rank.
+        After it, `meet` before anybody may take the own array for complete, or change it.
         """
-        heap = self._shared.heap
-        place = heap.place_of(array)
+        shared = self._shared
+        if private and self._reaches is None:
+            self._reaches = self._try_to_reach()
+        where = shared.where(array, private and bool(self._reaches))
         self.release()
-        self._post(PRIVATE if place is None else PRIVATE + 1 + place)
+        self._held = array
+        self._post(NOWHERE + where)
         places = [self._posted(peer) for peer in self._peers]
-        if place is None or PRIVATE in places:
+        if not where or NOWHERE in places:
+            self._held = None
             return None
-        seen = [array] * len(self._ranks)
-        for peer, where in zip(self._peers, places, strict=True):
-            start = where - PRIVATE - 1
-            seen[peer.number] = heap.view(peer.place, start, array.nbytes, array.dtype)
-        return seen
+        windows: list[Window] = [Mapped(array, _no_news)] * len(self._ranks)
+        for peer, place in zip(self._peers, places, strict=True):
+            windows[peer.number] = shared.window(
+                peer.place, place - NOWHERE, array.nbytes, array.dtype, self._call
+            )
+        return windows
+
+    def _try_to_reach(self) -> bool:
+        """Whether every rank can reach into the private memory of every other one."""
+        shared = self._shared
+        self.meet()  # now all have their doorplates up
+        for peer in self._peers:
+            shared.try_to_reach(peer.place)
+        self.meet()
+        places = [shared.place, *(peer.place for peer in self._peers)]
+        return all(shared.reaches(a, b) for a, b in permutations(places, 2))
 
     def meet(self) -> None:
         """Return once every rank has got here."""
         self.release()
-        self._post(PRIVATE)
+        self._post(NOWHERE)
         for peer in self._peers:
             self._posted(peer)
+        self._held = None
 
     def release(self) -> None:
         """Nothing that was shown so far will be read again."""
@@ -248,6 +269,10 @@ class Circles:
         if ranks not in self._made:
             self._made[ranks] = Circle(self._shared, ranks, self)
         return self._made[ranks]
+
+
+def _no_news() -> None:
+    """Of a rank's own array, there is nothing to tell."""
 
 
 def _never(rank: int, theirs: Call) -> None:

@@ -22,9 +22,12 @@ from collections.abc import Iterable, Sequence
 
 from minipar.array import Array
 from minipar.comm.messages import Messages
-from minipar.comm.wiring import Circle, Link, circle_of, even_cuts, pieces
+from minipar.comm.results import put
+from minipar.comm.wiring import Circle, Link, Window, circle_of, even_cuts, pieces
 
-CACHE_BYTES = 256 * 1024  # worked on at once where nothing is copied
+CACHE_BYTES = 1 << 20  # worked on at once where nothing is staged
+COPIED_BYTES = 8 << 20  # from here on, private arrays of others are copied where they lie,
+ADDED_BYTES = 64 << 20  # ... and added up where they lie; below, a stage in the cache is faster
 LINE = 64  # bytes by which pieces may grow in a stage
 
 
@@ -35,28 +38,25 @@ def direct_all_reduce(link: Link, buf: Array) -> None:
     Cost:   2(p-1)·α + 2(p-1)/p · n·β + (p-1)/p · n·γ
     """
     circle, r = common(link), link.rank
-    windows = circle.windows(buf)
+    windows = circle.windows(buf, private=buf.nbytes >= ADDED_BYTES)
     if windows is not None:
-        _add_in_place(link, windows)
+        _add_in_place(link, buf, windows)
+        circle.meet()
     else:
         for parts in blocks(pieces(buf, even_cuts(len(buf), link.size)), circle.room):
             add_like_the_ring(link, parts[r], circle.exchange(parts))
             _fill(parts, circle.show(parts), r)
-    circle.release()
+        circle.release()
 
 
-def _add_in_place(link: Link, windows: list[Array]) -> None:
+def _add_in_place(link: Link, buf: Array, windows: list[Window]) -> None:
     """All bufs can be reached: each rank writes the total of its part into every one of them."""
-    cuts, r = even_cuts(len(windows[0]), link.size), link.rank
-    step = max(1, CACHE_BYTES // windows[0].itemsize)
-    for start in range(cuts[r], cuts[r + 1], step):
-        stop = min(start + step, cuts[r + 1])
-        parts = [window[start:stop] for window in windows]
-        add_like_the_ring(link, parts[r], parts)
-        for i, part in enumerate(parts):
-            if i != r:
-                part[...] = parts[r]
-    common(link).meet()
+    cuts, r = even_cuts(len(buf), link.size), link.rank
+    for start, stop in spans(cuts[r], cuts[r + 1], buf):
+        part = buf[start:stop]
+        add_like_the_ring(link, part, [window.read(start, stop) for window in windows])
+        for window in windows[:r] + windows[r + 1 :]:
+            window.write(start, part)
 
 
 def flat_all_reduce(link: Link, buf: Array) -> None:
@@ -85,12 +85,28 @@ def direct_reduce_scatter(
     Cost:   (p-1)·α + (p-1)/p · n·(β + γ)
     """
     circle, r, parts = common(link), link.rank, pieces(buf, cuts)
+    windows = _windows(circle, buf, ADDED_BYTES)
+    if windows is not None:
+        _add_part(link, buf, cuts, windows, parts[r] if out is None else out)
+        circle.meet()
+        return
     if out is not None:
         out[...] = parts[r]
         parts[r] = out
     for block in blocks(parts, circle.room):
         add_like_the_ring(link, block[r], circle.exchange(block))
     circle.release()
+
+
+def _add_part(
+    link: Link, buf: Array, cuts: Sequence[int], windows: list[Window], total: Array
+) -> None:
+    """All bufs can be reached: fill total with the sum of the own part."""
+    first, last = cuts[link.rank], cuts[link.rank + 1]
+    for start, stop in spans(first, last, buf):
+        part = total[start - first : stop - first]
+        put(part, buf[start:stop])
+        add_like_the_ring(link, part, [window.read(start, stop) for window in windows])
 
 
 def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
@@ -100,9 +116,16 @@ def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
     After:  buf is complete, the same bits everywhere.
     Cost:   (p-1)·α + (p-1)/p · n·β
     """
-    circle, r = common(link), link.rank
-    for parts in blocks(pieces(buf, cuts), circle.room):
-        _fill(parts, circle.show(parts), r)
+    circle, r, parts = common(link), link.rank, pieces(buf, cuts)
+    windows = _windows(circle, buf)
+    if windows is not None:
+        for i, part in enumerate(parts):
+            if i != r:
+                windows[i].fetch(cuts[i], part)
+        circle.meet()
+        return
+    for block in blocks(parts, circle.room):
+        _fill(block, circle.show(block), r)
     circle.release()
 
 
@@ -113,11 +136,26 @@ def direct_broadcast(link: Link, buf: Array) -> None:
     Cost:   (p-1)·(α + n·β)
     """
     circle = common(link)
+    windows = _windows(circle, buf)
+    if windows is not None:
+        _copy_together(link, buf, windows)
+        circle.meet()
+        return
     for (block,) in blocks([buf], circle.room):
         seen = circle.show_from(0, block)
         if link.rank:
             block[...] = seen
     circle.release()
+
+
+def _copy_together(link: Link, buf: Array, windows: list[Window]) -> None:
+    """All bufs can be reached: the root writes the first 1/p to the others, who read the rest."""
+    cut = len(buf) // link.size
+    if link.rank:
+        windows[0].fetch(cut, buf[cut:])
+    else:
+        for window in windows[1:]:
+            window.write(0, buf[:cut])
 
 
 def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:
@@ -147,6 +185,22 @@ def common(link: Link) -> Circle:
     """The circle of the link, or messages in its place."""
     circle = circle_of(link)
     return Messages(link) if circle is None else circle
+
+
+def _windows(circle: Circle, array: Array, private: int = COPIED_BYTES) -> list[Window] | None:
+    """The arrays of all ranks where they lie, if it pays to ask for them.
+
+    private: from so many bytes on it pays, if they are private.
+    """
+    if array.nbytes < COPIED_BYTES:
+        return None
+    return circle.windows(array, private=array.nbytes >= private)
+
+
+def spans(start: int, stop: int, array: Array) -> Iterable[tuple[int, int]]:
+    """start to stop of the array in steps that fit the cache."""
+    step = max(1, CACHE_BYTES // array.itemsize)
+    return ((at, min(at + step, stop)) for at in range(start, stop, step))
 
 
 def blocks(parts: Sequence[Array], room: int) -> Iterable[Sequence[Array]]:

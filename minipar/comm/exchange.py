@@ -15,9 +15,9 @@ same order. A note names the call (as a number), so whoever makes another call i
 and 8 have places of their own in the cell, because a may post 8 before b has looked at 7; 9 waits
 until 7 is taken.
 
-An array that lies in memory that all can reach anyway (`heap`) is not copied: the note says where
-it is. Messages do the same with large arrays that lie there (`lend`, `fetch`). What is shown to
-whom, and when, is in `circle`.
+An array that the others can reach where it lies (`reach`) is not copied: the note says where that
+is. Messages do the same with large arrays (`loans`). What is shown to whom, and when, is in
+`circle`.
 
 Order of stores: as in `byte_ring`; a note is complete before its number is there.
 """
@@ -25,8 +25,10 @@ Order of stores: as in `byte_ring`; a note is complete before its number is ther
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from errno import ESRCH
+from functools import lru_cache, partial
 from itertools import permutations
 from zlib import crc32
 
@@ -35,15 +37,17 @@ import numpy as np
 from minipar.comm.board import Board
 from minipar.comm.frame import SITE_BYTES, Call
 from minipar.comm.heap import Heap
+from minipar.comm.reach import Doorplate, Mapped, Private, address_of, can_read, is_ordinary
 from minipar.comm.segment import CELL_BYTES, SLOTS, Segment, slot_bytes
 from minipar.comm.transport import never_taken
-from minipar.comm.wiring import Compare
-from minipar.errors import CallMismatch
+from minipar.comm.wiring import Compare, Window
+from minipar.errors import CallMismatch, CommError
 
-CELL = CELL_BYTES // 8  # words of a cell: two notes (number, place, call), then `taken`
-PLACE, WORD, TAKEN, FETCHED = 1, 2, 6, 7
-PRIVATE = SLOTS  # as a place: nothing is shown; below: a slot; above: where in the heap
-FETCH_BYTES = 16 << 20  # of a message, before the board is told that it goes on
+CELL = CELL_BYTES // 8  # words of a cell: two notes (number, place, call), `taken`, then `loans`
+PLACE, WORD, TAKEN = 1, 2, 6
+REACHED, MOST_REACHED = 3, 64  # in a rank's cell for itself, after its Doorplate
+NOWHERE = SLOTS  # as a place: nothing is shown; below: a slot; above: + where the array lies
+ADDRESS = 1 << 62  # in a `where`: it lies in private memory
 SPINS = 1000  # looks at a cell before its core is offered to others: some 50 µs
 YIELDS = 200  # looks at a cell after that, before the wait becomes a patient one
 KEPT_VIEWS = 4096
@@ -59,15 +63,20 @@ class Exchange:
         """here: the world ranks of this host.  wait: a transport's.  spins: 0 if cores are few."""
         self.here, self.rank, self.place = tuple(here), rank, here.index(rank)
         self.board: Board = segment.board()
-        self.heap, self.spins, self.yields, self._wait = heap, spins, YIELDS, wait
+        self.heap, self.spins, self.yields, self.wait = heap, spins, YIELDS, wait
         self.cells = segment.cells().cast("Q")
         self.uses = [0] * len(here)  # so far, with each rank of the host
-        self._lent = [0] * len(here)  # arrays so far, to each of them
         self.slot_bytes = slot_bytes(len(here))
         self._stages = [np.frombuffer(segment.stage(i), np.uint8) for i in range(len(here))]
         self._next_slot = 0
         self._readers: list[list[tuple[int, int, int]]] = [[] for _ in range(SLOTS)]
         self._views: dict[tuple[int, int, int, np.dtype], np.ndarray] = {}
+        self._plate = Doorplate()
+        own = self._own_cell(self.place)
+        self.cells[own], self.cells[own + 1], self.cells[own + 2] = self._plate.words
+        self._tried: set[int] = set()
+        self._trying = threading.Lock()
+        self.check: Callable[[Call], None] = lambda call: None  # raises if the job has failed
         # Notes that a root did not wait for: by place, the use, the call's number, who compares.
         self.unseen: dict[int, tuple[int, int, Compare]] = {}
 
@@ -75,29 +84,58 @@ class Exchange:
         """An array that all ranks of the host can reach.  Raises: SharedMemoryFull."""
         return self.heap.empty(shape, dtype)
 
-    # -- messages whose payload lies in the sender's heap --------------------------------------
+    # -- arrays that are reached where they lie -------------------------------------------------
 
-    def lend(self, array: np.ndarray, dst: int) -> tuple[int, Callable[[], bool]] | None:
-        """Where the array lies, and what tells that rank dst has fetched it; None if it cannot."""
-        place = self.heap.place_of(array) if array.flags.c_contiguous else None
-        if place is None or dst not in self.here:
-            return None
-        at = self.here.index(dst)
-        cells, cell = self.cells, (at * len(self.here) + self.place) * CELL + FETCHED
-        self._lent[at] += 1
-        number = self._lent[at]
-        return place, lambda: cells[cell] >= number
+    def where(self, array: np.ndarray, private: bool) -> int:
+        """A word that tells others where the array lies: 1 + its place in the heap, or (if private
+        memory may be reached) its address in this process; 0 if they cannot reach it.
+        """
+        if not array.flags.c_contiguous:
+            return 0
+        place = self.heap.place_of(array)
+        if place is not None:
+            return 1 + place
+        return ADDRESS | address_of(array) if private and is_ordinary(array) else 0
 
-    def fetch(self, src: int, place: int, into: np.ndarray) -> None:
-        """Fill `into` from the heap of rank src, and tell it."""
-        at = self.here.index(src)
-        target = into.reshape(-1)
-        array = self.heap.view(at, place, into.nbytes, into.dtype)
-        step = max(1, FETCH_BYTES // into.itemsize)
-        for start in range(0, len(target), step):
-            target[start : start + step] = array[start : start + step]
+    def window(self, at: int, where: int, nbytes: int, dtype: np.dtype, call: Call) -> Window:
+        """The array of the rank at that place of the host, for which its `where` is this."""
+        rank = self.here[at]
+
+        def moved() -> None:
             self.board.fetched_some(self.rank)  # or seconds of it would look like a deadlock
-        self.cells[(self.place * len(self.here) + at) * CELL + FETCHED] += 1
+            self.check(call)
+
+        if where < ADDRESS:
+            return Mapped(self.heap.view(at, where - 1, nbytes, dtype), moved)
+        pid = self.cells[self._own_cell(at)]
+        return Private(pid, where - ADDRESS, dtype, moved, partial(self._lost, rank, call))
+
+    def _lost(self, rank: int, call: Call, error: OSError) -> None:
+        """The memory of that rank cannot be reached, so wait for the news of its end."""
+        if error.errno == ESRCH:
+            self.wait(lambda: False, rank, call)
+        raise CommError(
+            f"rank {self.rank}, {call}: the memory of rank {rank} cannot be reached any more: "
+            f"{error.strerror}"
+        )
+
+    def try_to_reach(self, at: int) -> None:
+        """Find out whether this rank can read the private memory of the one at that place."""
+        with self._trying:
+            if at not in self._tried and at < MOST_REACHED:
+                plate = self._own_cell(at)
+                pid, address, number = self.cells[plate : plate + REACHED]
+                can = can_read((pid, address, number))
+                self.cells[self._own_cell(self.place) + REACHED] |= can << at
+                self._tried.add(at)
+
+    def reaches(self, a: int, b: int) -> bool:
+        """Whether the rank at place a has found out that it can read the memory of that at b."""
+        return bool(self.cells[self._own_cell(a) + REACHED] >> b & 1)
+
+    def _own_cell(self, at: int) -> int:
+        """The cell of a rank for itself: its Doorplate, and whom it reaches, one bit each."""
+        return (at * len(self.here) + at) * CELL
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -134,7 +172,7 @@ class Exchange:
             os.sched_yield()
             if cells[cell] >= number:
                 return
-        self._wait(lambda: cells[cell] >= number, rank, call)
+        self.wait(lambda: cells[cell] >= number, rank, call)
 
 
 def left_in_cells(segment: Segment, ranks: int) -> CallMismatch | None:

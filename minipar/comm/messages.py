@@ -48,7 +48,7 @@ class Messages:
             seen[src] = self._link.sendrecv(pieces[dst], dst, src)
         return seen
 
-    def windows(self, array: Array) -> None:
+    def windows(self, array: Array, private: bool = False) -> None:
         """Nobody's array can be reached."""
 
     def meet(self) -> None:

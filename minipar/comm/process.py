@@ -27,6 +27,7 @@ from minipar.comm.board import Board
 from minipar.comm.circle import Circle, Circles
 from minipar.comm.exchange import Exchange
 from minipar.comm.frame import Call, Header, header_for
+from minipar.comm.loans import Loan, Loans
 from minipar.comm.streams import Incoming, Outgoing, Reader, Writer
 from minipar.comm.transport import (
     ANY,
@@ -72,8 +73,7 @@ class ProcessTransport(Transport):
         self._shared: Exchange | None = None
         self._circles: Circles | None = None
         self._near: list[Incoming] = []  # the streams from ranks of this host
-        # Arrays that were sent by saying where they are, which must live until they are fetched.
-        self._lending: list[tuple[np.ndarray, Callable[[], bool]]] = []
+        self._loans: Loans | None = None
         self._failure: CommError | None = None
         self._finished: frozenset[int] = frozenset()
 
@@ -85,17 +85,19 @@ class ProcessTransport(Transport):
             with self._lock:
                 self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
-        fetched = None
-        with self._lock:  # around `_lend`, too: what is lent is numbered as it is queued
-            if self._shared is not None and array.nbytes > BUFFERED_BYTES:
-                header, fetched = self._lend(header, array, dst)
+        loan = None
+        with self._lock:  # around `lend`, too: what is lent is numbered as it is queued
+            if self._loans is not None and array.nbytes > BUFFERED_BYTES:
+                loan = self._loans.lend(array, dst, call)
+            if loan is not None:
+                header = header._replace(place=loan.where)
             message = Outgoing(header, array)
             queue = self._queues[dst]
             queue.append(message)
             self._push(dst)
             if not message.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
                 message.keep()
-        return Pending(self, fetched or (lambda: message.done), dst, call)
+        return Pending(self, loan.help if loan else lambda: message.done, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         with self._lock:
@@ -140,7 +142,8 @@ class ProcessTransport(Transport):
 
     def share(self, exchange: Exchange) -> None:
         """From now on the ranks of this host show each other arrays through this."""
-        self._shared, self._circles = exchange, Circles(exchange)
+        self._shared, self._circles, self._loans = exchange, Circles(exchange), Loans(exchange)
+        exchange.check = self._raise_failure
         self._near = [s for rank, s in self._streams.items() if rank in exchange.here]
 
     def circle(self, ranks: Sequence[int]) -> Circle | None:
@@ -180,18 +183,24 @@ class ProcessTransport(Transport):
         self._board.write(self.rank, call)
 
     def close(self) -> CallMismatch | None:
-        """Wait until all that was sent is in its ring, where its receiver finds it.
+        """Wait until all that was sent is where its receiver finds it without this process.
 
         Returns: the error that it is if all ranks return well now.  Raises: as `wait`.
         """
         for dst, queue in self._queues.items():
             if queue:
                 self.wait(partial(self._is_rid_of, queue, dst), dst, AT_THE_END)
+        for loan in self._loans.open if self._loans is not None else ():
+            if loan.private:
+                self.wait(partial(self._is_over, loan), loan.dst, AT_THE_END)
         self._move()
         return self._mailbox.never_taken(self.rank, partial(self._board.did, self.rank))
 
     def _is_rid_of(self, queue: deque[Outgoing], dst: int) -> bool:
         return not queue or dst in self._finished
+
+    def _is_over(self, loan: Loan) -> bool:
+        return loan.over() or loan.dst in self._finished
 
     # -- what the launcher reports, from another thread ---------------------------------------
 
@@ -233,23 +242,17 @@ class ProcessTransport(Transport):
             queue.popleft()
         return moved
 
-    def _lend(
-        self, header: Header, array: np.ndarray, dst: int
-    ) -> tuple[Header, Callable[[], bool] | None]:
-        """A header that says where the receiver finds the array, if that can be."""
-        assert self._shared is not None
-        self._lending = [(held, fetched) for held, fetched in self._lending if not fetched()]
-        lent = self._shared.lend(array, dst)
-        if lent is None:
-            return header, None
-        place, fetched = lent
-        self._lending.append((array, fetched))
-        return header._replace(place=1 + place), fetched
-
-    def _fetch(self, src: int, place: int, into: np.ndarray) -> None:
-        if self._shared is None or src not in self._shared.here:
-            raise CommError(f"rank {src} points to memory that rank {self.rank} cannot reach")
-        self._shared.fetch(src, place, into)
+    def _fetch(self, src: int, header: Header, into: np.ndarray) -> bool:
+        """Fill `into`, if the payload does not follow; whether it did."""
+        shared, loans = self._shared, self._loans
+        if shared is None or loans is None or src not in shared.here:
+            if header.place:
+                raise CommError(f"rank {src} points to memory that rank {self.rank} cannot reach")
+        elif header.place:
+            loans.fetch(src, header, into)
+        else:
+            shared.try_to_reach(shared.here.index(src))  # so that the next one need not follow
+        return bool(header.place)
 
     # -- giving up ----------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from minipar.errors import SharedMemoryFull
 
 MANY_RANKS = 8  # above this, rings and stages shrink; there are p(p-1) rings
 SLOTS = 2  # of a stage: one is filled while the others still read the other one
-CELL_BYTES = 64  # of an ordered pair of ranks: one cache line
+CELL_BYTES = 128  # of an ordered pair of ranks: a cache line for circles, one for loans
 
 
 class Segment:

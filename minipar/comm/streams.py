@@ -14,10 +14,10 @@ import numpy as np
 
 from minipar.comm.byte_ring import ByteRing
 from minipar.comm.frame import HEADER_BYTES, Call, Header, as_bytes, dtype_of, pack, unpack
-from minipar.comm.transport import Mailbox, Message, never_taken
+from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message, never_taken
 from minipar.errors import CallMismatch, CommError
 
-Fetch = Callable[[int, int, np.ndarray], None]  # (src, where in its heap, array to be filled)
+Fetch = Callable[[int, Header, np.ndarray], bool]  # (src, of a large message, to be filled): done?
 
 
 class Writer(Protocol):
@@ -70,7 +70,7 @@ class Incoming:
     """The stream from one rank: the message that is being read from it."""
 
     def __init__(self, src: int, stream: Reader, mailbox: Mailbox, fetch: Fetch) -> None:
-        """fetch: what copies a payload that lies in the sender's heap."""
+        """fetch: what copies a large payload from where it lies, if it does not follow."""
         self._src, self._stream, self._mailbox, self._fetch = src, stream, mailbox, fetch
         self.readable = stream.readable
         self._raw = bytearray(HEADER_BYTES)
@@ -120,15 +120,13 @@ class Incoming:
                 )
                 raise self._error from None
         self._message = Message(self._src, header, array)
-        if header.place:
-            self._fetch_from(header.place - 1, array)
-            self._left = memoryview(b"")
-        else:
-            self._left = as_bytes(array)
+        large = header.place or header.nbytes > BUFFERED_BYTES
+        filled = large and self._fetched(header, array)
+        self._left = memoryview(b"") if filled else as_bytes(array)
 
-    def _fetch_from(self, place: int, array: np.ndarray) -> None:
+    def _fetched(self, header: Header, array: np.ndarray) -> bool:
         try:
-            self._fetch(self._src, place, array)
+            return self._fetch(self._src, header, array)
         except CommError as error:
             self._error = error
             raise

@@ -22,6 +22,19 @@ Note = Callable[[int, int], object]
 Compare = Callable[[int, Any], None]
 
 
+class Window(Protocol):
+    """A flat array of another rank, where it lies (see `reach`). Starts and stops count elements."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """A part of it, to be looked at until the next read."""
+
+    def fetch(self, start: int, into: Array) -> None:
+        """Fill `into`, flat and contiguous, with what begins there."""
+
+    def write(self, start: int, part: Array) -> None:
+        """Put `part`, flat and contiguous, there."""
+
+
 class Circle(Protocol):
     """Ranks that show each other arrays (flat ones) without sending them; `direct` says what for.
 
@@ -42,10 +55,12 @@ class Circle(Protocol):
     def exchange(self, pieces: Sequence[Array]) -> list[Array]:
         """From every rank its piece for this one; piece i is as long on every rank."""
 
-    def windows(self, array: Array) -> list[Array] | None:
+    def windows(self, array: Array, private: bool = False) -> list[Window] | None:
         """Every rank's array itself, to be read and written; None if not all can be reached.
 
-        After it, `meet` before anybody may take its array for complete.
+        array:   flat, as long on every rank.
+        private: whether to reach into private memory, too; the same on every rank.
+        After it, `meet` before anybody may take its array for complete, or change it.
         """
 
     def meet(self) -> None:

@@ -35,6 +35,7 @@ from minipar.comm.hosts.host_memory import HostMemory
 from minipar.comm.hosts.neighbours import Neighbours
 from minipar.comm.hosts.network import Network, connect
 from minipar.comm.process import ProcessTransport
+from minipar.comm.reach import let_siblings_in
 from minipar.comm.segment import Segment
 from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 from minipar.events import Recorder
@@ -46,6 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with_launcher()
+    let_siblings_in(os.getppid())
     control, segment, heap = (int(argument) for argument in sys.argv[1:4])
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
