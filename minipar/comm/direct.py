@@ -234,10 +234,12 @@ def add_like_a_tree(link: Link, buf: Array, seen: Sequence[Array]) -> None:
     sums = [buf, *seen[1:]]
     if len(sums) > 2:
         sums[2::2] = [array.copy() for array in sums[2::2]]  # these will be added to
-    while len(sums) > 1:
+    while len(sums) > 2:
         for left, right in zip(sums[::2], sums[1::2]):
             link.add(left, right)
         sums = sums[::2]
+    for last in sums[1:]:
+        link.add(buf, last)
 
 
 def _fill(parts: Sequence[Array], seen: Sequence[Array], r: int) -> None:

@@ -75,7 +75,7 @@ class CallLink:
 
     def add(self, into: Array, array: Array) -> None:
         """into += array, or the call's op instead of +; here, so that a backend can charge it."""
-        self._combine(into, array, out=into)
+        self._combine(into, array, into)
 
     @property
     def circle(self) -> Circle | None:
@@ -179,7 +179,7 @@ class Calls:
     ) -> CallLink:
         """The link of the next collective.  signature: what all ranks must agree on."""
         self._collectives += 1
-        fields = (self._ident, self._collectives - 1, op, _full(signature, algorithm), call_site(2))
+        fields = (self._ident, self._collectives - 1, op, _full(signature, algorithm), call_site(3))
         call = tuple.__new__(Call, fields)  # half the time of Call(*fields)
         self._transport.announce(call)
         self._history.begin(call)
@@ -224,10 +224,12 @@ class Receiving:
 
 def as_array(op: str, x: Any) -> Array:
     """x, or the array of a number or list.  Raises: UsageError for anything else."""
-    if type(x) is np.ndarray and x.dtype.hasobject:
-        raise UsageError(f"{op}: an array of dtype {x.dtype} cannot be sent; convert it first")
-    if type(x) is np.ndarray and x.dtype.isnative:
-        return x
+    if type(x) is np.ndarray:
+        dtype = x.dtype
+        if dtype.hasobject:
+            raise UsageError(f"{op}: an array of dtype {dtype} cannot be sent; convert it first")
+        if dtype.isnative:
+            return x
     if is_array(x):
         return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     if isinstance(x, np.generic | int | float | bool | list | tuple):
