@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minipar.comm.exchange import ADDRESS, CELL, NOWHERE, PLACE, TAKEN, WORD, Exchange, number_of
+from minipar.comm.exchange import CELL, NOWHERE, PLACE, TAKEN, WORD, Exchange, number_of
 from minipar.comm.frame import Call
 from minipar.comm.reach import Mapped
 from minipar.comm.segment import SLOTS
@@ -88,7 +88,7 @@ class Circle:
         self._post(slot)
         seen = [own] * len(parts)
         if self._note is not None:
-            self._tell(mine.nbytes)
+            self.tell([mine.nbytes] * len(parts))
         for peer in self._peers:
             start, number = self._posted(peer) * self.room, peer[0]
             seen[number] = shared.view(peer[2], start, parts[number].nbytes, dtype)
@@ -102,7 +102,7 @@ class Circle:
             slot = shared.free_slot(self._call)
             shared.view(shared.place, slot * self.room, nbytes, dtype)[...] = array
             self._post(slot)
-            self._tell(nbytes)
+            self.tell([nbytes] * len(self._ranks))
             for peer in self._peers:
                 use = shared.uses[peer.place]
                 shared.unseen[peer.place] = (use, self._word, self._compare)
@@ -125,9 +125,7 @@ class Circle:
             start = slot * self.room + starts[index] - (index > self._index) * _padded(mine)
             shared.view(shared.place, start, piece.nbytes, piece.dtype)[...] = piece
         self._post(slot)
-        if self._note is not None:
-            for peer in self._peers:
-                self._note(peer.rank, pieces[peer.number].nbytes)
+        self.tell([piece.nbytes for piece in pieces])
         seen = list(pieces)
         for peer in self._peers:
             index = peer.number
@@ -170,6 +168,13 @@ class Circle:
         places = [shared.place, *(peer.place for peer in self._peers)]
         return all(shared.reaches(a, b) for a, b in permutations(places, 2))
 
+    def tell(self, sizes: Sequence[int]) -> None:
+        """Leave records of messages: the bytes that each rank gets from this one, if any."""
+        if self._note is not None:
+            for peer in self._peers:
+                if sizes[peer.number]:
+                    self._note(peer.rank, sizes[peer.number])
+
     def meet(self) -> None:
         """Return once every rank has got here."""
         self.release()
@@ -204,11 +209,6 @@ class Circle:
         return True
 
     # -- notes --------------------------------------------------------------------------------
-
-    def _tell(self, nbytes: int) -> None:
-        if self._note is not None:
-            for peer in self._peers:
-                self._note(peer.rank, nbytes)
 
     def _starts(self, pieces: Sequence[np.ndarray]) -> list[int]:
         """Where in a slot each piece would begin if all were in it."""

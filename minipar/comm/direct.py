@@ -19,6 +19,7 @@ in `collectives`. The root is rank 0. All raise as `collectives.ring_reduce_scat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from minipar.array import Array
 from minipar.comm.messages import Messages
@@ -57,6 +58,8 @@ def _add_in_place(link: Link, buf: Array, windows: list[Window]) -> None:
         add_like_the_ring(link, part, [window.read(start, stop) for window in windows])
         for window in windows[:r] + windows[r + 1 :]:
             window.write(start, part)
+    mine = cuts[r + 1] - cuts[r]
+    common(link).tell([(n + mine) * buf.itemsize for n in lengths(cuts)])
 
 
 def flat_all_reduce(link: Link, buf: Array) -> None:
@@ -107,6 +110,7 @@ def _add_part(
         part = total[start - first : stop - first]
         put(part, buf[start:stop])
         add_like_the_ring(link, part, [window.read(start, stop) for window in windows])
+    common(link).tell([n * buf.itemsize for n in lengths(cuts)])
 
 
 def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
@@ -117,11 +121,12 @@ def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
     Cost:   (p-1)·α + (p-1)/p · n·β
     """
     circle, r, parts = common(link), link.rank, pieces(buf, cuts)
-    windows = _windows(circle, buf)
+    windows = _windows(circle, buf, COPIED_BYTES)
     if windows is not None:
         for i, part in enumerate(parts):
             if i != r:
                 windows[i].fetch(cuts[i], part)
+        circle.tell([parts[r].nbytes] * link.size)
         circle.meet()
         return
     for block in blocks(parts, circle.room):
@@ -136,7 +141,7 @@ def direct_broadcast(link: Link, buf: Array) -> None:
     Cost:   (p-1)·(α + n·β)
     """
     circle = common(link)
-    windows = _windows(circle, buf)
+    windows = _windows(circle, buf, COPIED_BYTES)
     if windows is not None:
         _copy_together(link, buf, windows)
         circle.meet()
@@ -156,6 +161,7 @@ def _copy_together(link: Link, buf: Array, windows: list[Window]) -> None:
     else:
         for window in windows[1:]:
             window.write(0, buf[:cut])
+        common(link).tell([buf.nbytes] * link.size)
 
 
 def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:
@@ -187,7 +193,12 @@ def common(link: Link) -> Circle:
     return Messages(link) if circle is None else circle
 
 
-def _windows(circle: Circle, array: Array, private: int = COPIED_BYTES) -> list[Window] | None:
+def lengths(cuts: Sequence[int]) -> list[int]:
+    """How many elements each piece has."""
+    return [stop - start for start, stop in pairwise(cuts)]
+
+
+def _windows(circle: Circle, array: Array, private: int) -> list[Window] | None:
     """The arrays of all ranks where they lie, if it pays to ask for them.
 
     private: from so many bytes on it pays, if they are private.

@@ -75,7 +75,7 @@ class CallLink:
 
     def add(self, into: Array, array: Array) -> None:
         """into += array, or the call's op instead of +; here, so that a backend can charge it."""
-        self._combine(into, array, into)
+        self._combine(into, array, out=into)
 
     @property
     def circle(self) -> Circle | None:

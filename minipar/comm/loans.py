@@ -27,10 +27,12 @@ import numpy as np
 
 from minipar.comm.exchange import ADDRESS, CELL, Exchange
 from minipar.comm.frame import Call, Header
+from minipar.comm.wiring import Window
 
 FETCHED, OFFER, INTO, FRONT, BACK, DONE = 7, 8, 9, 10, 11, 12  # words of a cell
 LENT_BYTES = 8 << 20  # from here on, private arrays are sent by saying where they lie
 PIECE_BYTES = 2 << 20
+MOST_PIECES = (1 << 32) - 1
 
 
 class Loan(NamedTuple):
@@ -52,16 +54,19 @@ class Loans:
     """What one rank has lent to others, and what it fetches from them."""
 
     def __init__(self, shared: Exchange) -> None:
-        self._shared = shared
+        self.shared = shared
         self._lent = [0] * len(shared.here)  # arrays so far, to each of them
         self._fence = threading.Lock()
-        self.open: list[Loan] = []  # arrays that must live until they are fetched
+        # Arrays that must live until they are fetched, by the receiver's place and their number.
+        self.open: dict[tuple[int, int], Loan] = {}
         self._filled: np.ndarray | None = None  # which the sender may be writing into
 
     def lend(self, array: np.ndarray, dst: int, call: Call) -> Loan | None:
         """Let rank dst fetch the array from where it lies; None if it cannot."""
-        shared = self._shared
-        self.open = [loan for loan in self.open if not loan.over()]
+        shared = self.shared
+        for key, loan in list(self.open.items()):
+            if loan.over():
+                self.open.pop(key, None)
         if dst not in shared.here:
             return None
         at = shared.here.index(dst)
@@ -70,95 +75,111 @@ class Loans:
         if not where:
             return None
         self._lent[at] += 1
-        number, cell, cells = self._lent[at], self._cell(at, shared.place), shared.cells
+        number, cell, cells = self._lent[at], self.cell(at, shared.place), shared.cells
         helper = _Helper(self, array, at, number, call)
         loan = Loan(array, where, dst, lambda: cells[cell + FETCHED] >= number, helper.help)
-        self.open.append(loan)
+        self.open[at, number] = loan
         return loan
 
     def fetch(self, src: int, header: Header, into: np.ndarray) -> None:
         """Fill `into` from the memory of rank src, and tell it."""
-        shared, call = self._shared, header.call
+        shared, call = self.shared, header.call
         at = shared.here.index(src)
-        cells, ours = shared.cells, self._cell(shared.place, at)
-        theirs, target = self._cell(at, shared.place), into.reshape(-1)
-        number = cells[ours + FETCHED] + 1
+        ours, flat = self.cell(shared.place, at), into.reshape(-1)
+        number = shared.cells[ours + FETCHED] + 1
         window = shared.window(at, header.place, into.nbytes, into.dtype, call)
-        pieces, step = cut(target)
+        if cut(flat)[0] > 1:
+            self._filled = into
+            self._fetch_together(at, number, window, flat, call)
+            self._filled = None
+        else:
+            window.fetch(0, flat)
+        shared.cells[ours + FETCHED] = number
+
+    def _fetch_together(
+        self, at: int, number: int, window: Window, flat: np.ndarray, call: Call
+    ) -> None:
+        """Offer the sender, at that place of the host, to help, and take pieces from the front."""
+        shared, cells, front = self.shared, self.shared.cells, 0
+        ours, theirs = self.cell(shared.place, at), self.cell(at, shared.place)
+        pieces, step = cut(flat)
 
         def taken(word: int) -> int:
-            """Pieces that the sender has taken, or copied."""
+            """How many pieces the sender has taken, or copied."""
             back = cells[theirs + word]
-            return back & 0xFFFFFFFF if back >> 32 == number else 0
+            return back & MOST_PIECES if back >> 32 == number else 0
 
-        self._filled = into
-        cells[ours + INTO], cells[ours + FRONT] = shared.where(into, True), 0
+        cells[ours + INTO], cells[ours + FRONT] = shared.where(flat, True), 0
         cells[ours + OFFER] = number
-        front = 0
         while front + taken(BACK) < pieces:
             cells[ours + FRONT] = front = front + 1
-            window.fetch((front - 1) * step, target[(front - 1) * step : front * step])
+            window.fetch((front - 1) * step, flat[(front - 1) * step : front * step])
         cells[ours + OFFER] = 0
         self.fence()
         if taken(BACK) != taken(DONE):
-            shared.wait(lambda: taken(BACK) == taken(DONE), src, call)
+            shared.wait(lambda: taken(BACK) == taken(DONE), shared.here[at], call)
         for piece in range(front, pieces - taken(DONE)):
-            window.fetch(piece * step, target[piece * step : (piece + 1) * step])
-        cells[ours + FETCHED] = number
-        self._filled = None
+            window.fetch(piece * step, flat[piece * step : (piece + 1) * step])
 
-    def _cell(self, a: int, b: int) -> int:
-        return (a * len(self._shared.here) + b) * CELL
+    def cell(self, a: int, b: int) -> int:
+        return (a * len(self.shared.here) + b) * CELL
 
     def fence(self) -> None:
-        """What was written before is to be seen by whoever writes after what is read after."""
+        """What this rank wrote before is in memory before it reads what it reads after."""
         with self._fence:
             pass
 
 
 class _Helper:
-    """The sender's side of a loan, while it waits."""
+    """The sender's side of a loan."""
 
     def __init__(self, loans: Loans, array: np.ndarray, at: int, number: int, call: Call) -> None:
-        shared = loans._shared
+        """at: the receiver's place on the host.  number: the loan's."""
+        shared = loans.shared
         self._loans, self._shared, self._flat = loans, shared, array.reshape(-1)
         self._at, self._number, self._call = at, number, call
-        self._ours, self._theirs = loans._cell(shared.place, at), loans._cell(at, shared.place)
+        self._ours, self._theirs = loans.cell(shared.place, at), loans.cell(at, shared.place)
+        self._pieces, self._step = cut(self._flat)
         self._taken = 0
 
     def help(self) -> bool:
-        """Copy a piece, if the receiver asks for it; whether all of it is fetched."""
-        shared, cells = self._shared, self._shared.cells
-        pieces, step = cut(self._flat)
-        piece = self._taken + 1
-        if self._wanted(piece, pieces) and self._reaches():
-            cells[self._ours + BACK] = self._number << 32 | piece
+        """Copy a piece, if the receiver offers that; whether all of it is fetched."""
+        cells, number = self._shared.cells, self._number
+        if self._offered() and self._reaches():
+            piece = self._taken + 1
+            cells[self._ours + BACK] = number << 32 | piece
             self._loans.fence()
-            if self._wanted(piece, pieces):
-                start = (pieces - piece) * step
-                shared.window(
-                    self._at,
-                    cells[self._theirs + INTO],
-                    self._flat.nbytes,
-                    self._flat.dtype,
-                    self._call,
-                ).write(start, self._flat[start : start + step])
+            if self._offered():
+                self._write(piece)
                 self._taken = piece
-                cells[self._ours + DONE] = self._number << 32 | piece
+                cells[self._ours + DONE] = number << 32 | piece
             else:
-                cells[self._ours + BACK] = self._number << 32 | piece - 1
-        return cells[self._theirs + FETCHED] >= self._number
+                cells[self._ours + BACK] = number << 32 | self._taken
+        if cells[self._theirs + FETCHED] < number:
+            return False
+        self._loans.open.pop((self._at, number), None)
+        return True
 
-    def _wanted(self, piece: int, pieces: int) -> bool:
+    def _offered(self) -> bool:
+        """Whether there is a piece left that the receiver has not taken."""
         cells, theirs = self._shared.cells, self._theirs
-        return cells[theirs + OFFER] == self._number and cells[theirs + FRONT] + piece <= pieces
+        left = self._pieces - self._taken
+        return cells[theirs + OFFER] == self._number and cells[theirs + FRONT] < left
 
     def _reaches(self) -> bool:
+        """Whether this rank can write into the receiver's array."""
         where = self._shared.cells[self._theirs + INTO]
-        if where >= ADDRESS:
-            self._shared.try_to_reach(self._at)
-            return self._shared.reaches(self._shared.place, self._at)
-        return where > 0
+        if where < ADDRESS:
+            return where > 0
+        self._shared.try_to_reach(self._at)
+        return self._shared.reaches(self._shared.place, self._at)
+
+    def _write(self, piece: int) -> None:
+        """The piece of that number from the back."""
+        flat, start = self._flat, (self._pieces - piece) * self._step
+        where = self._shared.cells[self._theirs + INTO]
+        window = self._shared.window(self._at, where, flat.nbytes, flat.dtype, self._call)
+        window.write(start, flat[start : start + self._step])
 
 
 def cut(flat: np.ndarray) -> tuple[int, int]:

@@ -51,6 +51,9 @@ class Messages:
     def windows(self, array: Array, private: bool = False) -> None:
         """Nobody's array can be reached."""
 
+    def tell(self, sizes: Sequence[int]) -> None:
+        """Without windows, there is nothing to tell."""
+
     def meet(self) -> None:
         self.exchange([np.empty(0, np.uint8)] * self._link.size)
 

@@ -190,7 +190,7 @@ class ProcessTransport(Transport):
         for dst, queue in self._queues.items():
             if queue:
                 self.wait(partial(self._is_rid_of, queue, dst), dst, AT_THE_END)
-        for loan in self._loans.open if self._loans is not None else ():
+        for loan in [] if self._loans is None else list(self._loans.open.values()):
             if loan.private:
                 self.wait(partial(self._is_over, loan), loan.dst, AT_THE_END)
         self._move()

@@ -3,12 +3,13 @@
     stage:   array of rank a  --a copies-->  shared memory  --b copies-->  array of rank b
     window:  array of rank a  ------------------ b copies ------------->  array of rank b
 
-A `wiring.Window` is the array of another rank. It lies in memory that both have mapped (`heap`), or in the
-private memory of the other process: then the kernel copies, at the word of one of the two, and the
+A `wiring.Window` is the array of another rank. It lies in memory that both have mapped (`heap`), or
+in the private memory of the other process: then the kernel copies, asked by one of the two, and the
 other one need not do anything. Linux allows that to processes of one user (process_vm_readv), but
 a container or the Yama module may forbid it, so it is tried first (`Doorplate`, `can_read`).
 
-While others may use a window, its owner keeps the array, even if it fails meanwhile.
+While others may use a window, its owner keeps the array, even if its own call has failed: what they
+still write must not meet something else.
 
 Source: so do MPI libraries ("cross memory attach", Linux 3.2).
 """
@@ -166,7 +167,9 @@ def can_read(words: tuple[int, int, int]) -> bool:
 
 def is_ordinary(array: np.ndarray) -> bool:
     """Whether the kernel can copy that array for others: not if it is memory of a device."""
-    ends = np.empty(2, np.uint8)
+    if _calls() is None:
+        return False
+    ends = np.empty(1, np.uint8)
     here, first = address_of(ends), address_of(array)
     try:
         _copy(0, os.getpid(), here, first, 1)

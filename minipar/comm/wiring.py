@@ -23,7 +23,7 @@ Compare = Callable[[int, Any], None]
 
 
 class Window(Protocol):
-    """A flat array of another rank, where it lies (see `reach`). Starts and stops count elements."""
+    """A flat array of another rank, where it lies (see `reach`); positions count elements."""
 
     def read(self, start: int, stop: int) -> Array:
         """A part of it, to be looked at until the next read."""
@@ -62,6 +62,9 @@ class Circle(Protocol):
         private: whether to reach into private memory, too; the same on every rank.
         After it, `meet` before anybody may take its array for complete, or change it.
         """
+
+    def tell(self, sizes: Sequence[int]) -> None:
+        """Record how many bytes each rank gets from this one through windows."""
 
     def meet(self) -> None:
         """Return once every rank has got here."""

@@ -93,7 +93,7 @@ def test_windows_only_if_all_can_be_reached():
         circle = enter(circle_of(0, 1), 0)
         arrays[r][:] = r
         windows = circle.windows(arrays[r][1:])
-        windows[1 - r][2 * r] = 10 + r  # written by the other one
+        windows[1 - r].write(2 * r, np.array([10 + r]))  # written by the other one
         circle.meet()
         private = np.zeros(4, np.int64)
         nobody = circle.windows(private if r else arrays[r][1:])

@@ -1,11 +1,8 @@
-"""What an exchange knows of a whole host: arrays that are lent, calls that were never answered."""
+"""What an exchange knows of a whole host: calls that were never answered."""
 
 import numpy as np
-import pytest
 
-import minipar
 from minipar.comm.exchange import left_in_cells
-from tests.comm import ranks
 from tests.comm.onehost import Host, enter
 
 
@@ -18,26 +15,6 @@ def test_a_call_that_the_other_never_made_is_found_at_the_end():
     assert "rank 1 has returned, but never took part in rank 0's broadcast #3" in str(error)
     enter(host.circles[1].of((0, 1)), 3, host, 1, "broadcast").show_from(0, np.zeros(1))
     assert left_in_cells(host.segment, 2) is None
-
-
-@pytest.mark.parametrize("p", [2, 3])
-def test_large_shared_arrays_are_sent_by_saying_where_they_are(p):
-    assert minipar.run(ranks.lent_arrays, p, backend="process", timeout_s=60) == [True] * p
-
-
-def test_who_is_told_when_an_array_has_been_fetched():
-    host = Host(2)
-    zero, one = host.exchanges
-    x = zero.heap.empty((4,), np.dtype("int64"))
-    x[:] = 5
-    assert zero.lend(np.zeros(4), 1) is None  # private memory
-    place, fetched = zero.lend(x[1:], 1)
-    into = np.zeros(3, np.int64)
-    assert not fetched()
-    one.fetch(0, place, into)
-    assert fetched() and (into == 5).all()
-    assert one.board.fetches(1) == 1  # or the watch would take a long copy for a deadlock
-    assert not zero.lend(x, 1)[1]()
 
 
 def test_two_that_both_believe_to_be_the_root_are_found_at_the_end():

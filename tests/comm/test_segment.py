@@ -34,7 +34,7 @@ def test_everything_has_a_place_of_its_own(p):
     for r in range(p):
         assert other.board().read(r) == f"barrier #{r} at here:1"
         assert set(other.stage(r)) == {100 + r} and len(other.stage(r)) == 2 * slot_bytes(p)
-    assert other.cells() == cells and len(cells) == p * p * 64
+    assert other.cells() == cells and len(cells) == p * p * CELL_BYTES
 
 
 def test_it_is_as_large_as_it_says_and_nameless():

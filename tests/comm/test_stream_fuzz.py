@@ -47,7 +47,7 @@ def announcing(shape, dtype=b"float64", nbytes=None, place=0):
     return numbers + TEXTS.pack(b"send", dtype, b"", b"here:1")
 
 
-def refuse(src, place, into):
+def refuse(src, header, into):
     """What a rank says to one of another host that points into memory."""
     raise CommError(f"rank {src} points to memory that this rank cannot reach")
 

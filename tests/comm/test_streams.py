@@ -47,8 +47,9 @@ def test_what_goes_in_comes_out_in_order(capacity, into):
 def test_a_payload_that_is_fetched_from_where_it_lies():
     ring, mailbox, heap = ring_of(1000), Mailbox(), {}
 
-    def fetch(src, place, into):
-        into[...] = heap[src, place]
+    def fetch(src, header, into):
+        into[...] = heap[src, header.place - 1]
+        return True
 
     incoming = Incoming(3, ring, mailbox, fetch)
     for i, x in enumerate((np.arange(6.0).reshape(2, 3), np.arange(5))):
