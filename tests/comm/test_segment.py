@@ -9,7 +9,14 @@ import sys
 import pytest
 
 from minipar.comm.frame import Call
-from minipar.comm.segment import Segment, create_segment, ring_bytes, segment_bytes, slot_bytes
+from minipar.comm.segment import (
+    CELL_BYTES,
+    Segment,
+    create_segment,
+    ring_bytes,
+    segment_bytes,
+    slot_bytes,
+)
 from minipar.comm.transport import BUFFERED_BYTES
 
 
