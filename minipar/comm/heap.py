@@ -17,6 +17,7 @@ import mmap
 import os
 import weakref
 from bisect import bisect_right, insort
+from errno import EMFILE
 from math import prod
 from typing import Any
 
@@ -55,6 +56,11 @@ class Heap:
             os.posix_fallocate(self._descriptor, offset, size)
             block = mmap.mmap(self._descriptor, size, offset=offset)
         except OSError as error:
+            if error.errno == EMFILE:  # before Python 3.13, each map keeps one
+                raise SharedMemoryFull(
+                    "group.empty: each array takes a descriptor, and there are none left: "
+                    "cut several out of one, or raise the limit (`ulimit -n`)."
+                ) from None
             raise SharedMemoryFull(
                 f"group.empty: {size / 2**20:.0f} MB of shared memory are not to be had: "
                 f"{error.strerror}. Use fewer or smaller arrays, or np.empty."

@@ -107,10 +107,12 @@ def killed_while_it_is_read(group, what):
             group.recv(1) if group.rank == 0 else group.send(x, 0)
         else:
             group.broadcast(x, 1, out=x)
-    finally:
+    except CommError as error:
+        print(type(error).__name__, flush=True)
         if what == "broadcast":
             held = group._calls.circle.among([1, 0])._held
             print("kept" if held is not None else "gone", flush=True)
+        raise
 
 
 def many_sends(group, locked):

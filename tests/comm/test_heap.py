@@ -4,6 +4,7 @@ import gc
 import mmap
 import os
 import random
+import resource
 import sys
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_memory_that_is_not_to_be_had_is_a_sentence(heaps):
     mine, _, _ = heaps
     with pytest.raises(SharedMemoryFull, match=r"group\.empty: .* 64 GB"):
         mine.empty((1 << 40,), np.dtype("int8"))
+
+
+def test_too_many_arrays_for_the_descriptors_is_a_sentence(heaps):
+    mine, _, _ = heaps
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    arrays = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+        for _ in range(200):  # from Python 3.13 on, a map takes none
+            arrays.append(mine.empty((1,), np.dtype("int8")))
+    except SharedMemoryFull as error:
+        assert "each array takes a descriptor" in str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_view_of_nothing_is_nothing(heaps):

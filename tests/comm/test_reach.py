@@ -46,6 +46,7 @@ def test_a_rank_that_is_killed_while_it_is_read(what, capfd):
     except PeerLost as error:
         assert "rank 1 was killed by signal 9" in str(error)
     said = capfd.readouterr().out
+    assert "PeerLost" in said  # of rank 0, which has waited for the launcher's reason
     assert "gone" not in said and ("kept" in said) == (what == "broadcast")
 
 
