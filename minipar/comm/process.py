@@ -39,9 +39,11 @@ from minipar.comm.transport import (
     Receive,
     Transport,
     WaitForWork,
+    gone,
+    has_waited,
     pending_receive,
 )
-from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost
+from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted
 
 AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
@@ -268,17 +270,9 @@ class ProcessTransport(Transport):
         awaited = self._streams.keys() if whom == ANY else {whom}
         if not awaited <= self._finished or any(self._streams[r].readable() for r in awaited):
             return
-        last = ", ".join(f"rank {r}: {self._board.read(r)}" for r in sorted(awaited))
-        raise PeerLost(
-            f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last})"
-            f"{self._mailbox.unasked(whom)}.\n"
-            "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
-        )
+        last = {r: self._board.read(r) for r in awaited}
+        raise gone(self.rank, call, last, self._mailbox.unasked(whom))
 
     def _waiting_for(self, whom: int, call: Call, waited: float) -> str:
-        them = f"rank {whom}" if whom != ANY else "any rank"
         last = self._board.read(whom) if whom != ANY else "unknown"
-        return (
-            f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
-            f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
-        )
+        return has_waited(self.rank, waited, whom, call, last, self._mailbox.unasked(whom))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from minipar.comm.frame import Call, Header, dtype_of
 from minipar.comm.wiring import Circle
-from minipar.errors import CallMismatch, CommError, UsageError
+from minipar.errors import CallMismatch, CommError, PeerLost, UsageError
 
 ANY = -1  # as `src`: the first message of the group, whoever sent it
 BUFFERED_BYTES = 256 * 1024
@@ -276,4 +276,22 @@ def never_taken(rank: int, src: int, call: Call, did: str) -> CallMismatch:
         f"  {did}\n"
         "All ranks must make the same calls; usual causes: a call inside `if rank == 0:`, or "
         "different roots."
+    )
+
+
+def gone(rank: int, call: Call, last_calls: Mapping[int, str], unasked: str) -> PeerLost:
+    """The error of a wait for ranks that have returned.  unasked: see `Mailbox.unasked`."""
+    last = ", ".join(f"rank {r}: {last_calls[r]}" for r in sorted(last_calls))
+    return PeerLost(
+        f"rank {rank} waits in {call} for a rank that has returned (last calls: {last}){unasked}.\n"
+        "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
+    )
+
+
+def has_waited(rank: int, waited: float, whom: int, call: Call, last: str, unasked: str) -> str:
+    """What a long wait is, in words.  last: the last call of whom."""
+    them = f"rank {whom}" if whom != ANY else "any rank"
+    return (
+        f"rank {rank} has waited {waited:.0f} s for {them} in {call}; "
+        f"the last call of {them}: {last}{unasked}"
     )

@@ -38,6 +38,8 @@ from minipar.comm.transport import (
     Receive,
     Transport,
     WaitForWork,
+    gone,
+    has_waited,
     pending_receive,
 )
 from minipar.errors import CallMismatch, PeerLost, UsageError
@@ -249,20 +251,12 @@ class MpiTransport(Transport):
         awaited = self._arriving.keys() if whom == ANY else {whom}
         if not awaited <= self.finished.keys() or any(self._arriving[r].under_way for r in awaited):
             return
-        last = ", ".join(f"rank {r}: {self.finished[r]}" for r in sorted(awaited))
-        raise PeerLost(
-            f"rank {self.rank} waits in {call} for a rank that has returned (last calls: {last})"
-            f"{self._mailbox.unasked(whom)}.\n"
-            "Usual cause: a rank left out a call that the others made (an `if rank == 0:`)."
-        )
+        last = {r: self.finished[r] for r in awaited}
+        raise gone(self.rank, call, last, self._mailbox.unasked(whom))
 
     def _waiting_for(self, whom: int, call: Call, waited: float) -> str:
-        them = f"rank {whom}" if whom != ANY else "any rank"
         last = self._last_call_of(whom) if whom != ANY else "unknown"
-        return (
-            f"rank {self.rank} has waited {waited:.0f} s for {them} in {call}; "
-            f"the last call of {them}: {last}{self._mailbox.unasked(whom)}"
-        )
+        return has_waited(self.rank, waited, whom, call, last, self._mailbox.unasked(whom))
 
 
 def _wait_for_work(arrived: threading.Semaphore, _: Callable[[], bool]) -> None:
