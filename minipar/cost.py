@@ -247,6 +247,14 @@ def naive_barrier(p: int) -> Cost:
     return Cost(2 * (p - 1), 0, 0)
 
 
+# -- ways of training -------------------------------------------------------------------------
+
+
+def data_parallel_bytes(p: int, n: float) -> float:
+    """2(p-1)/p·n"""
+    return ring_all_reduce(p, n).sent
+
+
 # -- letters ----------------------------------------------------------------------------------
 
 

@@ -27,6 +27,10 @@ class Diverged(MiniparError, ArithmeticError):
     """Training has led to numbers that are not finite."""
 
 
+class ReplicasDiffer(MiniparError, RuntimeError):
+    """What should be copies of one model are not: in their parameters, or in the bits of them."""
+
+
 class CheckpointError(MiniparError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
