@@ -253,6 +253,56 @@ def naive_barrier(p: int) -> Cost:
 def data_parallel_bytes(p: int, n: float) -> float:
     """2(p-1)/p·n"""
     return ring_all_reduce(p, n).sent
+# -- sharded data parallel: bytes out of a rank in a step, and bytes that a rank holds ------------
+#
+# n bytes of parameters, and as many of gradients; k·n of optimizer state (Adam: 2). What passes
+# through is there only for a while: b a bucket, u a unit of parameters, t the largest gradient of
+# one parameter, r the rest of the parameters, which belong to no unit.
+
+
+def zero1_sent(p: int, n: float) -> float:
+    """2(p-1)/p·n"""
+    return 2 * (p - 1) / p * n
+
+
+def zero2_sent(p: int, n: float) -> float:
+    """2(p-1)/p·n"""
+    return zero1_sent(p, n)
+
+
+def zero3_sent(p: int, n: float, r: float = 0) -> float:
+    """3(p-1)/p·n - (p-1)/p·r"""
+    return (p - 1) / p * (3 * n - r)
+
+
+def zero0_kept(p: int, n: float, k: float) -> float:
+    """(2+k)·n"""
+    return (2 + k) * n
+
+
+def zero1_kept(p: int, n: float, k: float) -> float:
+    """2n + k/p·n"""
+    return 2 * n + k / p * n
+
+
+def zero2_kept(p: int, n: float, k: float) -> float:
+    """n + (1+k)/p·n"""
+    return n + (1 + k) / p * n
+
+
+def zero3_kept(p: int, n: float, k: float) -> float:
+    """(2+k)/p·n"""
+    return (2 + k) / p * n
+
+
+def zero2_passing(b: float, t: float) -> float:
+    """b + t"""
+    return b + t
+
+
+def zero3_passing(u: float, t: float, r: float = 0) -> float:
+    """3u + t + 2r"""
+    return 3 * u + t + 2 * r
 
 
 # -- letters ----------------------------------------------------------------------------------

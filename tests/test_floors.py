@@ -125,6 +125,7 @@ FLOORS = {
     "parallel.data": 10,
     "parallel.bucketed": 11,
     "parallel.overlapped": 12,
+    "parallel.memory": 8,
     "parallel.slices": 9,
     "parallel.reducer": 10,
     "parallel.sharded": 11,

@@ -114,3 +114,4 @@ class Worker:
                     self._failed = self._failed or handle
                 self.queue.popleft()
                 handle.over = True
+                del handle  # with its arrays, which may be large, while there is nothing to do

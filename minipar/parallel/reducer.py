@@ -47,7 +47,7 @@ class Reducer:
         self._buckets: list[Array | None] = [None] * len(slices)
         self._missing = [set(s.flat.parameters) for s in slices]
         self._next = self._sent = 0
-        self._under_way: tuple[Slice, Any] | None = None
+        self._under_way: tuple[Slice, Array, Any] | None = None  # with its bucket
         for i, s in enumerate(slices):
             for name, x in s.flat.parameters.items():
                 x.when_final(partial(self._final, i, name))
@@ -124,13 +124,13 @@ class Reducer:
         if self.share != 1:
             bucket *= self.share
         total = self.group.reduce_scatter(bucket.reshape(-1), op="mean", async_op=True)
-        self._under_way = s, total
+        self._under_way = s, bucket, total
         self._missing[i] = set(s.flat.parameters)
         self._next, self._sent = (i + 1) % len(self.slices), self._sent + 1
 
     def _wait(self) -> None:
         if self._under_way is not None:
-            s, total = self._under_way
+            s, _, total = self._under_way
             s.grad += total.wait()
             self._under_way = None
 

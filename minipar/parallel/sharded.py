@@ -18,7 +18,7 @@ so that the complete gradient is never there. The slices are those of slices.py.
 Sparse gradients (`RowGradient`) become dense here, for the slices cut across all rows. The .grad of
 the model's parameters is not the mean: that is in the slices, for `clip` and `step`.
 Cost per step: 2(p-1)/p of the parameter bytes out of each rank, and a few numbers.
-Memory: `cost.zero_memory`, `cost.zero_peak`.
+Memory: `cost.zero1_kept`; `cost.zero2_kept`, and at the most `cost.zero2_passing` more.
 Paper: Rajbhandari et al. 2020, sections 5.1, 5.2 and 7.2.
 """
 

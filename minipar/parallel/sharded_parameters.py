@@ -19,8 +19,8 @@ when the gradients of a unit are final, nothing needs its weights any more (`Ten
 
 All ranks have to call the same units in the same order, in evaluation, too. A unit gives a tensor,
 or a tuple of them; whatever else leaves it must not need its weights in backward.
-Cost per step: 3(p-1)/p of the parameter bytes out of each rank (the rest: 2(p-1)/p of it).
-Memory: `cost.zero_memory`, `cost.zero_peak`.
+Cost per step: 3(p-1)/p of the parameter bytes out of each rank, 2(p-1)/p of the rest.
+Memory: `cost.zero3_kept`, and at the most `cost.zero3_passing` more.
 Paper: Rajbhandari et al. 2020, sections 5.3 and 7.2.2. FSDP (Zhao et al. 2023) is the same idea.
 """
 
@@ -62,7 +62,7 @@ class Unit:
         self.slice = Slice(flat, group.rank, own, np.zeros_like(own))
         self.left: set[str] = set()  # whose gradients are not final
         self._whole: Array | None = None
-        self._coming: Any = None
+        self._coming: tuple[Array, Any] | None = None  # and the handle of the call
         for name, x in flat.parameters.items():
             x.when_final(partial(self._final, name))
         self.drop()
@@ -70,13 +70,14 @@ class Unit:
     def fetch(self) -> None:
         """Begin to gather."""
         if self._whole is None and self._coming is None:
-            self._coming = self.group.all_gather(self.slice.data, async_op=True)
+            whole = self.slice.flat.zeros()
+            self._coming = whole, self.group.all_gather(self.slice.data, out=whole, async_op=True)
 
     def gather(self) -> None:
         """Have the parameters here."""
         if self._whole is None:
             self.fetch()
-            self._whole, self._coming = self._coming.wait(), None
+            self._whole, self._coming = self._arrived(), None
             for name, x in self.parameters.items():
                 x.data = self.slice.flat.view(self._whole, name)
 
@@ -85,11 +86,15 @@ class Unit:
         if self.pinned:
             return
         if self._coming is not None:
-            self._coming.wait()
+            self._arrived()
         self._whole = self._coming = None
         self.left.clear()
         for x in self.parameters.values():
             x.data = _nothing(x.data)
+
+    def _arrived(self) -> Array:
+        assert self._coming is not None
+        return self._coming[1].wait()
 
     def take_back(self) -> None:
         """Let the slice be what the whole parameters are now."""
