@@ -123,6 +123,13 @@ FLOORS = {
     "parallel.shares": 8,
     "parallel.replicas": 9,
     "parallel.data": 10,
+    "parallel.flat": 8,
+    "parallel.central": 10,
+    "parallel.local_sgd": 10,
+    "parallel.compress.compressed": 11,
+    "parallel.compress.power_sgd": 9,
+    "parallel.compress.quantized": 9,
+    "parallel.compress.top_k": 9,
     "parallel.bucketed": 11,
     "parallel.overlapped": 12,
     "parallel.memory": 8,
@@ -144,6 +151,7 @@ FLOORS = {
     "bench.worker": 12,
     "bench.train": 11,
     "tutorial_files": 10,
+    "verify": 13,
     "train": 13,
     "training_job": 14,
     "training_mpi": 15,
@@ -154,6 +162,9 @@ FLOORS = {
     "testing.clock": 8,
     "testing.collectives": 9,
     "testing.promise": 8,
+    "testing.training": 9,
+    "testing.replicas": 10,
+    "testing.strategies": 10,
     "testing.transports": 9,
     "trace.figures": 9,
     "trace.graph_figure": 9,
@@ -173,7 +184,7 @@ AUTOGRAD = {
 MEETING_FLOOR = 8
 FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs"),
-    *("comm", "comm.hosts", "comm.mpi"),
+    *("comm", "comm.hosts", "comm.mpi", "parallel.compress"),
 }
 
 

@@ -1,0 +1,30 @@
+"""Many arrays as one vector, so that they travel as one message.
+
+    up.weight [5, 7]   up.bias [7]   down.weight ...
+    └──────────────────┴─────────────┴────────────── ...      [n]
+
+Letters: n numbers in all arrays together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minipar.array import Array, array_module
+
+
+def pack(arrays: Sequence[Array]) -> Array:
+    """A copy of all arrays as one vector [n]."""
+    if not arrays:
+        return np.zeros(0, np.float32)
+    return array_module(*arrays).concatenate([a.reshape(-1) for a in arrays])
+
+
+def unpack(vector: Array, arrays: Sequence[Array]) -> None:
+    """Write a vector [n] back into the arrays."""
+    start = 0
+    for a in arrays:
+        a[...] = vector[start : start + a.size].reshape(a.shape)
+        start += a.size

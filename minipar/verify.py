@@ -1,0 +1,157 @@
+"""`minipar verify`: every way of sharing the work against its definition, by number.
+
+    strategy      layout   backend   ranks    max error   allowed
+    zero2         dp=3     local         3      1.1e-15     1e-10    ok
+
+A row is a strategy on so many ranks of a backend. It trains a small net for some steps in float64
+(testing/training.py), and is compared with what it should give: an exact form with one rank that
+has the whole batch, an inexact one with one process that holds all replicas (testing/replicas.py).
+Compared are weights, gradients, the norm of the gradient in each step, and the optimizer's state.
+
+A row that cannot even run has an `error`, and the other rows come all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from minipar.comm.group import Group
+from minipar.errors import UsageError, said
+from minipar.nn import Module
+from minipar.parallel.bucketed import BucketedDataParallel
+from minipar.parallel.central import Central
+from minipar.parallel.compress import Compressed, Compressor, Float16, Int8, PowerSGD, TopK
+from minipar.parallel.data import DataParallel
+from minipar.parallel.local_sgd import LocalSGD
+from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.strategy import MakeOptimizer, Strategy
+from minipar.testing import replicas
+from minipar.testing.strategies import TOLERANCE, Serial, difference, one_rank
+from minipar.testing.training import Case, MakeStrategy
+
+BACKENDS = ("local", "process")
+RANKS = (1, 2, 3, 4)
+QUICK_RANKS = (2,)
+SMALL_BUCKET = 256  # bytes, so that the net fills several
+
+
+class Held(NamedTuple):
+    """How a strategy is built, and the serial definition that it is held against."""
+
+    make: MakeStrategy  # one that a process can import
+    serial: Serial = one_rank
+    synchronised: bool = True  # batch norm over the rows of all ranks
+
+
+def _compressed(
+    kind: Callable[..., Compressor],
+    setting: Sequence[Any],
+    model: Module,
+    group: Group,
+    make_optimizer: MakeOptimizer,
+) -> Strategy:
+    return Compressed(model, group, make_optimizer, kind(*setting))
+
+
+def _held_compressed(kind: Callable[..., Compressor], define: Any, *setting: Any) -> Held:
+    """A compressor, and its definition, which takes the same setting."""
+
+    def serial(case: Case, p: int) -> list[dict[str, Any]]:
+        return replicas.compressed(case, p, define(*setting))
+
+    return Held(partial(_compressed, kind, setting), serial)
+
+
+def _held_local(every: int | None) -> Held:
+    return Held(
+        partial(LocalSGD, every=every), partial(replicas.local_sgd, every=every), synchronised=False
+    )
+
+
+STRATEGIES = MappingProxyType(
+    {
+        "dp": Held(DataParallel),
+        "bucketed": Held(partial(BucketedDataParallel, bucket_bytes=SMALL_BUCKET)),
+        "overlapped": Held(partial(OverlappedDataParallel, bucket_bytes=SMALL_BUCKET)),
+        "central": Held(Central),
+        "local-sgd": _held_local(4),
+        "one-shot": _held_local(None),
+        "float16": _held_compressed(Float16, replicas.float16),
+        "int8": _held_compressed(Int8, replicas.int8, 32),
+        "top-k": _held_compressed(TopK, replicas.top_k, 0.1),
+        "powersgd": _held_compressed(PowerSGD, replicas.powersgd, 2),
+    }
+)
+
+
+def verify(
+    strategies: Iterable[str] | Mapping[str, Held] | None = None,
+    backends: Sequence[str] = BACKENDS,
+    ranks: Sequence[int] | None = None,
+    quick: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """A row for each strategy, backend and number of ranks, as soon as it is there.
+
+    strategies: names in STRATEGIES, or a mapping from names of your own; None: all.
+    ranks:      None: 1, 2, 3 and 4, or with quick 2.
+    Each row has strategy, layout, backend, ranks, max_error (None if it did not run), tolerance,
+    ok; where (what differs most), error (None, or what was raised) and seconds.
+    Raises: UsageError for a name that there is not, before the first row.
+    """
+    chosen = _chosen(strategies)
+    numbers = ranks or (QUICK_RANKS if quick else RANKS)
+    return (
+        _row(name, held, backend, p)
+        for backend in backends
+        for p in numbers
+        for name, held in chosen.items()
+    )
+
+
+def _chosen(strategies: Iterable[str] | Mapping[str, Held] | None) -> Mapping[str, Held]:
+    if strategies is None:
+        return STRATEGIES
+    if isinstance(strategies, Mapping):
+        return strategies
+    names = list(strategies)
+    for name in names:
+        if name not in STRATEGIES:
+            raise UsageError(f"there is no strategy {name!r}; there are {', '.join(STRATEGIES)}.")
+    return {name: STRATEGIES[name] for name in names}
+
+
+def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
+    begun, error, max_error, where = time.perf_counter(), None, None, ""
+    try:
+        max_error, where = difference(held.make, held.serial, held.synchronised, p, backend)
+    except Exception as failed:  # of any kind: the rows that follow count as well
+        error = f"{type(failed).__name__}: {said(failed)}"
+    return {
+        "strategy": name,
+        "layout": f"dp={p}",
+        "backend": backend,
+        "ranks": p,
+        "max_error": max_error,
+        "tolerance": TOLERANCE,
+        "ok": max_error is not None and max_error <= TOLERANCE,
+        "where": where,
+        "error": error,
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The rows as the lines of a table, each as soon as its row is there; then how many are ok."""
+    yield f"{'strategy':14s}{'layout':10s}{'backend':10s}{'ranks':>5s}{'max error':>12s}  allowed"
+    count = right = 0
+    for row in rows:
+        count, right = count + 1, right + row["ok"]
+        found = "" if row["max_error"] is None else f"{row['max_error']:.1e}"
+        start = f"{row['strategy']:14s}{row['layout']:10s}{row['backend']:10s}{row['ranks']:5d}"
+        why = "ok" if row["ok"] else f"WRONG  {row['error'] or row['where']}"
+        yield f"{start}{found:>12s}{row['tolerance']:9.0e}  {why}"
+    yield f"{right} of {count} are what they should be"
