@@ -1,8 +1,9 @@
-"""Checks that users can run on their own ops, models, transports and collectives."""
+"""Checks that users can run on their own ops, transports, collectives and strategies."""
 
 from minipar.testing.collectives import WrongCollective, check_collective, measured_cost
 from minipar.testing.gradcheck import GradientMismatch, gradcheck
 from minipar.testing.promise import PromiseBroken
+from minipar.testing.strategies import WrongStrategy, check_strategy
 from minipar.testing.transports import PROMISES, check_transport
 
 __all__ = (
@@ -10,7 +11,9 @@ __all__ = (
     "GradientMismatch",
     "PromiseBroken",
     "WrongCollective",
+    "WrongStrategy",
     "check_collective",
+    "check_strategy",
     "check_transport",
     "gradcheck",
     "measured_cost",

@@ -1,0 +1,93 @@
+"""Rows: right ones, wrong ones, and ones that cannot even run, which hide no others."""
+
+import json
+import math
+
+import pytest
+
+from minipar.errors import UsageError
+from minipar.parallel.data import DataParallel
+from minipar.verify import STRATEGIES, Held, table, verify
+
+FIELDS = {"strategy", "layout", "backend", "ranks", "max_error", "tolerance", "ok", "where",
+          "error", "seconds"}  # fmt: skip
+
+
+class Doubled(DataParallel):
+    def sync_gradients(self, rows=1.0):
+        super().sync_gradients(rows)
+        for _, x in self.trained:
+            x.grad *= 2
+
+
+class NotANumber(DataParallel):
+    def clip(self, max_norm):
+        return math.nan
+
+
+class RaisesOnRank1(DataParallel):
+    def step(self):
+        super().step()
+        if self.group.rank == 1:
+            raise ZeroDivisionError("in step")
+
+
+def test_rows_say_what_was_found():
+    rows = list(verify(["dp"], backends=["local"], ranks=[1, 2]))
+    assert [(row["strategy"], row["layout"], row["ranks"]) for row in rows] == [
+        ("dp", "dp=1", 1),
+        ("dp", "dp=2", 2),
+    ]
+    for row in rows:
+        assert set(row) == FIELDS
+        assert row["ok"] is True and row["error"] is None
+        assert 0 <= row["max_error"] < row["tolerance"] == 1e-10
+        assert json.loads(json.dumps(row)) == row
+
+
+@pytest.mark.parametrize("backend", ["local", "process"])
+def test_a_broken_strategy_is_a_row_that_is_not_ok_and_hides_no_other(backend, capfd):
+    held = {
+        "doubled": Held(Doubled),
+        "raises": Held(RaisesOnRank1),
+        "nan": Held(NotANumber),
+        "right": Held(DataParallel),
+    }
+    rows = {row["strategy"]: row for row in verify(held, backends=[backend], ranks=[2])}
+    assert [row["ok"] for row in rows.values()] == [False, False, False, True]
+    assert rows["doubled"]["max_error"] > 1e-3
+    assert "norm of the gradient" in rows["nan"]["where"]
+    assert rows["raises"]["max_error"] is None
+    assert rows["raises"]["error"] == "ZeroDivisionError: in step"
+    capfd.readouterr()
+
+
+def test_a_row_comes_as_soon_as_it_is_there_and_names_are_checked_at_once():
+    rows = verify(["dp", "central"], backends=["local"])
+    assert next(rows)["strategy"] == "dp"
+    with pytest.raises(UsageError, match="there is no strategy 'dq'; there are dp"):
+        verify(["dq"])
+
+
+def test_quick_means_two_ranks():
+    assert [row["ranks"] for row in verify(["dp"], backends=["local"], quick=True)] == [2]
+
+
+def test_the_table_is_for_people():
+    rows = [
+        *verify(["dp"], backends=["local"], ranks=[2]),
+        *verify({"mine": Held(RaisesOnRank1), "two": Held(Doubled)}, ["local"], [2]),
+    ]
+    lines = list(table(rows))
+    assert lines[0].split() == ["strategy", "layout", "backend", "ranks", "max", "error", "allowed"]
+    assert lines[1].startswith("dp ") and lines[1].endswith("1e-10  ok")
+    assert "WRONG  ZeroDivisionError: in step" in lines[2]
+    assert "WRONG  " in lines[3] and " on rank " in lines[3]
+    assert lines[4] == "1 of 3 are what they should be"
+
+
+@pytest.mark.slow
+def test_everything_is_what_it_should_be():
+    wrong = [row for row in verify() if not row["ok"]]
+    assert not wrong, "\n".join(table(wrong))
+    assert len(STRATEGIES) >= 10
