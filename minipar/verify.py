@@ -13,6 +13,7 @@ A row that cannot even run has an `error`, and the other rows come all the same.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -98,8 +99,9 @@ def verify(
 
     strategies: names in STRATEGIES, or a mapping from names of your own; None: all.
     ranks:      None: 1, 2, 3 and 4, or with quick 2.
-    Each row has strategy, layout, backend, ranks, max_error (None if it did not run), tolerance,
-    ok; where (what differs most), error (None, or what was raised) and seconds.
+    Each row has strategy, layout, backend, ranks, max_error, tolerance, ok; where (what differs
+    most), error (None, or what was raised) and seconds. max_error is None if there is no number:
+    it did not run, or something is missing or not a number.
     Raises: UsageError for a name that there is not, before the first row.
     """
     chosen = _chosen(strategies)
@@ -125,7 +127,8 @@ def _chosen(strategies: Iterable[str] | Mapping[str, Held] | None) -> Mapping[st
 
 
 def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
-    begun, error, max_error, where = time.perf_counter(), None, None, ""
+    begun, error = time.perf_counter(), None
+    max_error, where = math.inf, ""
     try:
         max_error, where = difference(held.make, held.serial, held.synchronised, p, backend)
     except Exception as failed:  # of any kind: the rows that follow count as well
@@ -135,9 +138,9 @@ def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
         "layout": f"dp={p}",
         "backend": backend,
         "ranks": p,
-        "max_error": max_error,
+        "max_error": max_error if max_error < math.inf else None,
         "tolerance": TOLERANCE,
-        "ok": max_error is not None and max_error <= TOLERANCE,
+        "ok": max_error <= TOLERANCE,
         "where": where,
         "error": error,
         "seconds": time.perf_counter() - begun,

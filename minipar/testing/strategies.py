@@ -66,7 +66,7 @@ def check_strategy(
     """
     for p in ranks:
         found = difference(make, serial, synchronised, p, backend)
-        if not found.error <= TOLERANCE:
+        if found.error > TOLERANCE:
             raise WrongStrategy(
                 f"with {p} rank{'s' * (p > 1)} on {backend}: {found.where} is off by "
                 f"{found.error:.2g}; {TOLERANCE:g} is allowed."
@@ -81,6 +81,6 @@ def difference(
     worst = Difference(0.0, "")
     for case, found in zip(CASES, zip(*everything)):
         error, where = largest_difference(found, serial(case, p))
-        if not error <= worst.error:
+        if error > worst.error:
             worst = Difference(error, f"{case.name}: {where}")
     return worst

@@ -181,8 +181,8 @@ def largest_difference(
 ) -> tuple[float, str]:
     """The largest difference of any number on any rank, and in which array it is.
 
-    found, wanted: outcomes by rank. A gradient may be missing on a rank, nothing else. An array
-    that is missing, or has another shape, differs by infinity.
+    found, wanted: outcomes by rank. A gradient may be missing on a rank, nothing else. What is
+    missing, has another shape, or is not a number differs by infinity.
     """
     worst = 0.0, ""
     for rank, (mine, right) in enumerate(zip(found, wanted)):
@@ -190,10 +190,12 @@ def largest_difference(
             if name not in mine and name.startswith("gradient "):
                 continue
             other = mine.get(name)
-            apart = math.inf
+            apart = math.nan
             if other is not None and other.shape == array.shape:
                 apart = float(np.abs(other - array).max())
-            if not apart <= worst[0]:  # so that nan counts
+            if math.isnan(apart):
+                apart = math.inf
+            if apart > worst[0]:
                 worst = apart, f"{name} on rank {rank}"
     return worst
 
