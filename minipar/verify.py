@@ -29,6 +29,8 @@ from minipar.parallel.compress import Compressed, Compressor, Float16, Int8, Pow
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.sharded import Zero1, Zero2
+from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.testing import replicas
 from minipar.testing.strategies import TOLERANCE, Serial, difference, one_rank
@@ -78,6 +80,9 @@ STRATEGIES = MappingProxyType(
         "dp": Held(DataParallel),
         "bucketed": Held(partial(BucketedDataParallel, bucket_bytes=SMALL_BUCKET)),
         "overlapped": Held(partial(OverlappedDataParallel, bucket_bytes=SMALL_BUCKET)),
+        "zero1": Held(Zero1),
+        "zero2": Held(partial(Zero2, bucket_bytes=SMALL_BUCKET)),
+        "zero3": Held(Zero3),
         "central": Held(Central),
         "local-sgd": _held_local(4),
         "one-shot": _held_local(None),

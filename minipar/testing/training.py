@@ -1,9 +1,10 @@
 """The small training run on which strategies are compared: a net with everything that goes wrong.
 
-    up ─ batch norm ─ tanh ─ middle ─ tanh ─ dropout ─ middle ─ tanh ─ fixed ─ tanh ─ down
+    up ─ batch norm ─ middle ─ dropout ─ layers ─ middle ─ fixed ─ down        (tanh after each)
 
-`middle` is used twice (a shared weight is final only after its second use), the weight of `fixed`
-is frozen, biases and gains are vectors, and the batch may be cut unevenly. Everything is float64
+`middle` is used twice (a shared weight is final only after its second use), `layers` is a list (of
+what stage 3 of ZeRO gathers at once), the weight of `fixed` is frozen, biases and gains are
+vectors, and the batch may be cut unevenly. Everything is float64
 and a pure function of the step and the row, so that runs on other numbers of ranks can be compared
 to the last digits. (`up` has no bias: before a batch norm its true gradient is 0, and Adam would
 make whole steps of what is rounded differently.)
@@ -41,6 +42,7 @@ class Net(Module):
         self.up = Linear(init / "up", WIDTH, WIDTH, std=0.5, bias=False)
         self.norm = BatchNorm(init / "norm", WIDTH) if batch_norm else None
         self.middle = Linear(init / "middle", WIDTH, WIDTH, std=0.5)
+        self.layers = [Linear(init / f"layers.{n}", WIDTH, WIDTH, std=0.5) for n in range(2)]
         self.again = self.middle
         self.fixed = Linear(init / "fixed", WIDTH, WIDTH, std=0.5)
         self.fixed.weight.requires_grad = False
@@ -54,7 +56,9 @@ class Net(Module):
     def head(self, h: Tensor, draw: Draw | None) -> Tensor:
         """What comes after the batch norm."""
         h = self.dropout(tanh(self.middle(tanh(h))), draw)
-        return self.down(tanh(self.fixed(tanh(self.again(h)))))
+        for layer in [*self.layers, self.again, self.fixed]:
+            h = tanh(layer(h))
+        return self.down(h)
 
 
 class Case(NamedTuple):
@@ -129,19 +133,41 @@ def train(group: Group, make: MakeStrategy, case: Case, synchronised: bool) -> d
     if synchronised:
         synchronise(model, group)
     rows, norms = case.rows_of(group.rank, group.size), []
-    announce = getattr(strategy, "announce", None)  # the overlapped form has to know before
     for step in range(STEPS):
         strategy.zero_grad()
-        if announce is not None:
-            announce(len(rows))
+        announce(strategy, len(rows))
         accumulate(model, case, step, rows, strategy.no_sync)
         strategy.sync_gradients(len(rows))
         norms.append(strategy.clip(case.max_norm))
-        gradients = gradients_of(model)
+        gradients = complete_gradients(strategy, model, group)
         set_lr(strategy.optimizer, step)
         strategy.step()
     state = strategy.state_dict()  # local SGD averages here
-    return outcome(model, state, gradients, norms)
+    with whole(strategy):
+        return outcome(model, state, gradients, norms)
+
+
+def announce(strategy: Any, rows: int) -> None:
+    """Say before backward how many rows it will be over, to a strategy that sends during it."""
+    for name in ("announce", "weigh"):
+        if hasattr(strategy, name):
+            getattr(strategy, name)(rows)
+
+
+def whole(strategy: Any) -> AbstractContextManager[Any]:
+    """Inside, all weights are there, also of a form that keeps slices of them."""
+    return strategy.whole() if hasattr(strategy, "whole") else nullcontext()
+
+
+def complete_gradients(strategy: Any, model: Module, group: Group) -> dict[str, Array]:
+    """The mean gradient by name, put together where each rank holds a slice of it."""
+    if not hasattr(strategy, "owned"):
+        return gradients_of(model)
+    found = {}
+    for s in strategy.owned.slices:
+        everything = group.all_gather(s.grad)
+        found |= {name: s.flat.view(everything, name).copy() for name in s.flat.parameters}
+    return found
 
 
 def train_alone(case: Case) -> dict[str, Array]:
@@ -159,9 +185,8 @@ def train_alone(case: Case) -> dict[str, Array]:
 
 
 def gradients_of(model: Module) -> dict[str, Array]:
-    """Copies of the gradients that this rank has; a sharded form may have none, or a part."""
-    named = model.named_parameters()
-    return {n: x.grad.copy() for n, x in named if x.grad is not None and x.grad.shape == x.shape}
+    """Copies of the gradients that this rank has."""
+    return {n: x.grad.copy() for n, x in model.named_parameters() if x.grad is not None}
 
 
 def outcome(
