@@ -183,6 +183,16 @@ def shown(x: Tensor) -> str:
     return describe(x.data) + made
 
 
+def places(op: str, x: Tensor, axes: Sequence[int], new: int = 0) -> tuple[int, ...]:
+    """Axes of x, counted from the front.   new: how many axes more there will be (stack)."""
+    n = x.ndim + new
+    for a in axes:
+        if not -n <= a < n:
+            there = f"0 .. {n - 1}, or from the end -1 .. {-n}" if n else "none"
+            raise ShapeMismatch(f"{op}: {shown(x)}: there is no axis {a}; there are {there}.")
+    return tuple([a % n for a in axes])
+
+
 def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
     """Sum g over the axes along which an array of `shape` was broadcast; the result has `shape`."""
     if g.shape == shape:

@@ -11,19 +11,19 @@ from typing import Any
 
 from minipar.array import Array, array_module
 from minipar.errors import ShapeMismatch
-from minipar.tensor import Tensor, record, shown
+from minipar.tensor import Tensor, places, record, shown
 
 
 def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """z = Σ x over the axes.   Keeps nothing until backward; dx is dz, stretched over them."""
-    axes, shape = _axes(x, axis), x.shape
+    axes, shape = _axes("sum", x, axis), x.shape
     z = x.data.sum(axis=axes, keepdims=keepdims)
     return record(z, (x,), lambda dz, wanted: (_stretch(dz, shape, axes),))
 
 
 def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """z = Σ x / n over the axes, n elements each.   Keeps nothing until backward."""
-    axes, shape = _axes(x, axis), x.shape
+    axes, shape = _axes("mean", x, axis), x.shape
     n = math.prod(x.shape[a] for a in axes)
     z = x.data.mean(axis=axes, keepdims=keepdims)
     return record(z, (x,), lambda dz, wanted: (_stretch(dz / n, shape, axes),))
@@ -35,7 +35,7 @@ def var(x: Tensor, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> T
     ddof=0 is the mean square, as in NumPy and in normalization; ddof=1 the unbiased estimate from a
     sample. dx = 2 (x - mean) · dz / (n - ddof), the mean computed anew.
     """
-    axes, shape = _axes(x, axis), x.shape
+    axes, shape = _axes("var", x, axis), x.shape
     n = math.prod(shape[a] for a in axes)
     if n <= ddof:
         raise ShapeMismatch(
@@ -62,7 +62,7 @@ def min(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 def _extreme(name: str, x: Tensor, axis: Any, keepdims: bool) -> Tensor:
-    axes, shape = _axes(x, axis), x.shape
+    axes, shape = _axes(name, x, axis), x.shape
     _check_not_empty(name, x, axes)
     reduced = x.data.max if name == "max" else x.data.min
     z = array_module(x.data).asarray(reduced(axis=axes, keepdims=True))
@@ -81,7 +81,7 @@ def logsumexp(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     z = largest x + ln Σ e^(x - largest x), which is finite. In backward, dx = dz · e^(x - z), the
     two parts are subtracted one after the other: their sum is rounded.
     """
-    axes, shape = _axes(x, axis), x.shape
+    axes, shape = _axes("logsumexp", x, axis), x.shape
     _check_not_empty("logsumexp", x, axes)
     xp = array_module(x.data)
     largest = x.data.max(axis=axes, keepdims=True)
@@ -98,10 +98,10 @@ def logsumexp(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     return record(z if keepdims else z.reshape(_without(shape, axes)), (x,), vjp)
 
 
-def _axes(x: Tensor, axis: Any) -> tuple[int, ...]:
+def _axes(op: str, x: Tensor, axis: Any) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(x.ndim))
-    return tuple(a % x.ndim for a in ((axis,) if isinstance(axis, int) else axis))
+    return places(op, x, axis if isinstance(axis, tuple | list) else (axis,))
 
 
 def _stretch(dz: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:

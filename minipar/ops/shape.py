@@ -10,7 +10,7 @@ from typing import Any
 from minipar.array import Array, array_module, beside, describe, extremes, index_beside
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
-from minipar.tensor import Tensor, record, shown, unbroadcast
+from minipar.tensor import Tensor, places, record, shown, unbroadcast
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
@@ -18,7 +18,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
     Keeps nothing until backward; z is a view where NumPy can make one.
     """
-    target = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    target = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
     known = math.prod(n for n in target if n != -1)
     fits = x.data.size == known if -1 not in target else known and x.data.size % known == 0
     if not fits or target.count(-1) > 1:
@@ -31,9 +31,9 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """Axes in another order, all reversed if none is given.   Keeps nothing; z is a view."""
-    order = tuple(axes[0]) if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
     order = order or tuple(reversed(range(x.ndim)))
-    order = tuple(a % x.ndim for a in order)
+    order = places("transpose", x, order)
     if sorted(order) != list(range(x.ndim)):
         raise ShapeMismatch(f"transpose: {shown(x)} has no axes {list(axes)} to order.")
     back = tuple(order.index(a) for a in range(x.ndim))
@@ -72,9 +72,9 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Tensors one after another along an axis; their other axes are equal.   Keeps nothing."""
     if not xs:
         raise UsageError("concat needs at least one tensor.")
-    axis %= xs[0].ndim
+    (axis,) = places("concat", xs[0], (axis,))
     rest = [x.shape[:axis] + x.shape[axis + 1 :] for x in xs]
-    if any(r != rest[0] for r in rest):
+    if any(r != rest[0] for r in rest) or any(x.ndim != xs[0].ndim for x in xs):
         raise ShapeMismatch(
             f"concat along axis {axis}: {', '.join(shown(x) for x in xs)}: "
             "all other axes must be equal."
@@ -95,7 +95,7 @@ def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
         raise UsageError("stack needs at least one tensor.")
     if any(x.shape != xs[0].shape for x in xs):
         raise ShapeMismatch(f"stack: {', '.join(shown(x) for x in xs)}: all shapes must be equal.")
-    axis %= xs[0].ndim + 1
+    (axis,) = places("stack", xs[0], (axis,), new=1)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         return [dz[_along(axis, n)] if want else None for n, want in enumerate(wanted)]
@@ -110,7 +110,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     The parts are views. Keeps nothing until backward, where each part costs an array of the size of
     x, so this is for a few parts, not hundreds.
     """
-    axis %= x.ndim
+    (axis,) = places("split", x, (axis,))
     n = x.shape[axis]
     if isinstance(sizes, int):
         sizes = [n // sizes] * sizes if sizes > 0 else []
@@ -159,7 +159,7 @@ def gather(x: Tensor, index: Tensor | Array, axis: int = -1) -> Tensor:
     """
     at = index.data if isinstance(index, Tensor) else index
     shape, xp = x.shape, array_module(x.data)
-    axis %= x.ndim
+    (axis,) = places("gather", x, (axis,))
     others = (shape[:axis], shape[axis + 1 :])
     if at.dtype.kind not in "iu" or (at.shape[:axis], at.shape[axis + 1 :]) != others:
         raise ShapeMismatch(

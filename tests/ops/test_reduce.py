@@ -71,3 +71,15 @@ def test_nothing_to_reduce_is_named(name):
 def test_var_of_one_element_has_no_ddof_1():
     with pytest.raises(ShapeMismatch, match=r"has 1 elements.*more than ddof=1"):
         ops.var(Tensor(np.ones((2, 1))), 1, ddof=1)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "var", "max", "min", "logsumexp"])
+def test_an_axis_that_is_not_there_is_named(name):
+    op = getattr(ops, name)
+    with pytest.raises(ShapeMismatch, match=rf"{name}: float64\[2, 3, 4\].* no axis 3; .*0 \.\. 2"):
+        op(Tensor(X), 3)
+    with pytest.raises(ShapeMismatch, match=r"no axis -4; .* -1 \.\. -3"):
+        op(Tensor(X), (0, -4))
+    with pytest.raises(ShapeMismatch, match="no axis 0; there are none"):
+        op(Tensor(1.0), 0)
+    assert op(Tensor(X), np.int64(1)).shape == (2, 4)

@@ -160,3 +160,34 @@ def test_what_does_not_fit_is_named(f, message):
 def test_stack_of_nothing():
     with pytest.raises(UsageError, match="at least one"):
         stack([])
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("transpose", lambda x: transpose(x, 0, 1, 5)),
+        ("concat", lambda x: concat([x, x], axis=3)),
+        ("concat", lambda x: concat([x, x], axis=-4)),
+        ("stack", lambda x: stack([x, x], axis=4)),
+        ("split", lambda x: split(x, 1, axis=3)),
+        ("gather", lambda x: gather(x, np.zeros((2, 3, 1), int), axis=3)),
+    ],
+)
+def test_an_axis_that_is_not_there_is_not_another_one(name, make):
+    with pytest.raises(ShapeMismatch, match=rf"{name}: float64\[2, 3, 4\]: there is no axis -?\d"):
+        make(Tensor(X))
+
+
+def test_scalars_cannot_be_concatenated():
+    with pytest.raises(ShapeMismatch, match=r"concat: float32.*no axis 0; there are none"):
+        concat([Tensor(1.0), Tensor(2.0)])
+
+
+def test_concat_compares_the_number_of_axes():
+    with pytest.raises(ShapeMismatch, match="all other axes must be equal"):
+        concat([Tensor(np.ones((2, 3))), Tensor(np.ones(2))], axis=1)
+
+
+def test_integers_of_numpy_are_integers():
+    assert reshape(Tensor(X), np.prod(X.shape)).shape == (24,)
+    assert transpose(Tensor(X[0, 0]), np.int64(0)).shape == (4,)
