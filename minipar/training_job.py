@@ -185,7 +185,7 @@ def differences_to_one_rank(run: RunFolder) -> Differences:
     config = Config(**meta["config"])
     theirs, norms_of_one = _on_ranks(first_steps_on_one_rank, alone(config), (), None)[0]
     norms = [m["grad_norm"] for m in run.metrics() if "grad_norm" in m][: len(norms_of_one)]
-    weight = max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+    weight = max(float(np.abs(mine[name] - theirs[name]).max(initial=0)) for name in mine)
     return Differences(config, weight, float(np.abs(np.divide(norms, norms_of_one) - 1).max()))
 
 

@@ -188,6 +188,8 @@ def guess_layout(path: Path) -> Layout:
         if name != label and all(_is_number(row[n]) for row in rows if n < len(row))
     ]
     others = [name for name in header if name not in numeric and name != label]
+    if not numeric and not others:
+        raise UsageError(f"{path} has no column but {label}; pass a table with something to see.")
     return Layout(label, tuple(numeric), tuple(others), delimiter=delimiter)
 
 

@@ -84,4 +84,4 @@ class WideDeep(Module):
                 f"smallest {ids.min(axis=0).tolist()}; the model has {list(self.tables)} ids. "
                 "Are its tables those of the data (`tables=data.tables`)?"
             )
-        return ids + xp.asarray(self.offsets[:-1])
+        return ids + xp.asarray(self.offsets[:-1], ids.dtype)

@@ -5,6 +5,7 @@ Letters: n rows, i features in, o features out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from minipar.array import Array, array_module
@@ -27,8 +28,8 @@ def linear_gelu(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     gelu has the block at hand, and the slope takes the place of the product.
     """
     check_linear(x, w, b)
-    xp, (i, o) = array_module(x.data), w.shape
-    slope = x.data.reshape(-1, i) @ w.data
+    xp, (i, o), n = array_module(x.data), w.shape, math.prod(x.shape[:-1])
+    slope = x.data.reshape(n, i) @ w.data
     z = xp.empty_like(slope)
     parents = (x, w) if b is None else (x, w, b)
     kept = any(p.requires_grad for p in parents)
@@ -39,9 +40,9 @@ def linear_gelu(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         gelu_block(y, z[rows], y if kept else None)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        dy, db = _times_slope(dz.reshape(-1, o), slope, wanted[-1] and b is not None)
+        dy, db = _times_slope(dz.reshape(n, o), slope, wanted[-1] and b is not None)
         dx = (dy @ w.data.T).reshape(x.shape) if wanted[0] else None
-        dw = x.data.reshape(-1, i).T @ dy if wanted[1] else None
+        dw = x.data.reshape(n, i).T @ dy if wanted[1] else None
         return (dx, dw) if b is None else (dx, dw, db)
 
     return record(z.reshape(*x.shape[:-1], o), parents, vjp)

@@ -5,6 +5,7 @@ Letters: n rows, i features in, o features out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from minipar.array import Array
@@ -42,17 +43,17 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """
     check_linear(x, w, b)
     shape, (i, o) = x.data.shape, w.data.shape
-    flat = len(shape) == 2
-    z = (x.data if flat else x.data.reshape(-1, i)) @ w.data
+    flat, n = len(shape) == 2, math.prod(shape[:-1])
+    z = (x.data if flat else x.data.reshape(n, i)) @ w.data
     if b is not None:
         z += b.data
     if not flat:
         z = z.reshape(*shape[:-1], o)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        rows = dz.reshape(-1, o)
+        rows = dz.reshape(n, o)
         dx = (rows @ w.data.T).reshape(shape) if wanted[0] else None
-        dw = x.data.reshape(-1, i).T @ rows if wanted[1] else None
+        dw = x.data.reshape(n, i).T @ rows if wanted[1] else None
         if b is None:
             return dx, dw
         return dx, dw, rows.sum(axis=0) if wanted[2] else None

@@ -133,3 +133,8 @@ def test_lines_of_a_stream_become_a_batch():
     assert y.tolist() == [1, 0, 1] and y.dtype == dense.dtype == np.float32
     with pytest.raises(UsageError, match="row 1 of a batch, column price: 'x' is no number"):
         parse_lines(["a,1,Rome,0,-2", "a,1,Rome,x,-2"], layout)
+
+
+def test_a_label_alone_is_no_table(tmp_path):
+    with pytest.raises(UsageError, match=r"table.csv has no column but label"):
+        read_table(write(tmp_path, "label\n1\n0\n"))

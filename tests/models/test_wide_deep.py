@@ -113,3 +113,17 @@ def test_ids_of_another_field_are_not_taken_for_ones_own():
             wide_deep()((dense, wrong))
     with pytest.raises(ShapeMismatch, match="3 fields"):
         wide_deep()((dense, ids[:, :2]))
+
+
+@pytest.mark.parametrize(("tables", "numbers"), [((4, 9), 0), ((), 3)])
+def test_a_table_of_nothing_but_ids_or_numbers_is_learnt_too(tables, numbers):  # Avazu: only ids
+    model = WideDeep(Init(0), tables, numbers, 3, (7,))
+    ids = DICE.integers(0, tables or (1,), size=(B, max(len(tables), 1)))[:, : len(tables)]
+    optimizer, losses = Adagrad(model.named_parameters(), lr=0.1), []
+    for _ in range(20):
+        loss = bce(model((X[0][:, :1].repeat(numbers, 1).astype("float32"), ids)), Y)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] - 0.05

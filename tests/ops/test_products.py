@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from minipar.errors import ShapeMismatch
-from minipar.ops import add, linear, matmul
+from minipar.ops import add, linear, linear_gelu, matmul
 from minipar.tensor import Tensor
 from minipar.testing.gradcheck import gradcheck
 
@@ -36,6 +36,15 @@ def test_linear_is_matmul_plus_bias(lead):
         np.testing.assert_allclose(linear(*map(Tensor, (x, w, b))).data, slow, atol=1e-13)
     gradcheck(linear, x, w, b)
     gradcheck(linear, x, w)
+
+
+@pytest.mark.parametrize(("i", "o"), [(0, 5), (4, 0)])
+def test_linear_may_have_no_features(i, o):
+    for lead in [(3,), (2, 3)]:
+        x, w, b = rng.normal(size=(*lead, i)), rng.normal(size=(i, o)), rng.normal(size=o)
+        assert (linear(*map(Tensor, (x, w, b))).data == np.zeros((*lead, o)) + b).all()
+        gradcheck(linear, x, w, b)
+        gradcheck(linear_gelu, x, w, b)
 
 
 def test_linear_takes_a_transposed_weight():
