@@ -255,6 +255,8 @@ def naive_barrier(p: int) -> Cost:
 def data_parallel_bytes(p: int, n: float) -> float:
     """2(p-1)/p·n"""
     return ring_all_reduce(p, n).sent
+
+
 # -- sharded data parallel: bytes out of a rank in a step, and bytes that a rank holds ------------
 #
 # n bytes of parameters, and as many of gradients; k·n of optimizer state (Adam: 2). What passes
@@ -305,6 +307,8 @@ def zero2_passing(b: float, t: float) -> float:
 def zero3_passing(u: float, t: float, r: float = 0) -> float:
     """3u + t + 2r"""
     return 3 * u + t + 2 * r
+
+
 # -- a step of data parallel with fewer bytes --------------------------------------------------
 # Bytes out of a rank in a step, the mean over the ranks; n: bytes of all gradients, c: how many
 # numbers they are. Not counted: in which ranks tell each other how many rows they had.
