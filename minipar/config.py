@@ -45,6 +45,14 @@ class Config:
     eval_batches: int = 100
     timeout_s: float = 300.0
     check: bool = False
+    # how ranks share the work: see strategies.py
+    accumulate: int = 1  # micro-batches, one after another
+    zero: int = 0
+    bucket_mb: float = 4.0
+    overlap: bool = False
+    local_steps: int = 1
+    compress: str = "none"
+    check_every: int = 0
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -60,6 +68,14 @@ class Config:
 
 # What `--resume` cannot change, because a checkpoint fits only one of them.
 FIXED = ("model", "block", "layers", "d", "heads", "patch", "size", "optimizer", "dtype")
+COUNTS = (
+    *("dp", "steps", "batch", "block", "layers", "d", "heads", "patch", "eval_batches"),
+    *("accumulate", "local_steps"),
+)
+NOT_NEGATIVE = (
+    *("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"),
+    *("bucket_mb", "check_every"),
+)
 OPTIMIZERS = ("adamw", "sgd", "adagrad")
 
 
@@ -70,7 +86,19 @@ def check(config: Config) -> None:
         raise UsageError(f"--optimizer is one of {', '.join(OPTIMIZERS)}, not {c.optimizer!r}.")
     if c.dtype not in ("float32", "float64"):
         raise UsageError(f"--dtype is float32 or float64, not {c.dtype!r}.")
-    for name in ("dp", "steps", "batch", "block", "layers", "d", "heads", "patch", "eval_batches"):
+    for name in (
+        "dp",
+        "steps",
+        "batch",
+        "block",
+        "layers",
+        "d",
+        "heads",
+        "patch",
+        "eval_batches",
+        "accumulate",
+        "local_steps",
+    ):
         if getattr(c, name) < 1:
             raise UsageError(f"--{option(name)} must be at least 1.")
     for name in ("dropout", "momentum"):
@@ -79,17 +107,28 @@ def check(config: Config) -> None:
     for name in ("lr", "clip", "timeout_s"):
         if not 0 < getattr(c, name) < math.inf:
             raise UsageError(f"--{option(name)} must be a number above 0, not {getattr(c, name)}.")
-    for name in ("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"):
+    for name in (
+        "warmup",
+        "weight_decay",
+        "save_every",
+        "eval_every",
+        "min_lr",
+        "seed",
+        "bucket_mb",
+        "check_every",
+    ):
         if not getattr(c, name) >= 0:
             raise UsageError(f"--{option(name)} must be at least 0, not {getattr(c, name)}.")
     if c.min_lr > c.lr:
         raise UsageError(f"--min-lr {c.min_lr} is above --lr {c.lr}; make it smaller.")
     if c.model in ("gpt", "vit") and c.d % c.heads:
         raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
-    if c.batch % c.dp:
-        less, more = c.batch // c.dp * c.dp, (c.batch // c.dp + 1) * c.dp
+    parts = c.dp * c.accumulate
+    if c.batch % parts:
+        less, more = c.batch // parts * parts, (c.batch // parts + 1) * parts
+        of = f"{c.dp} ranks" + (f" in {c.accumulate} micro-batches" if c.accumulate > 1 else "")
         raise UsageError(
-            f"a batch of {c.batch} cannot be divided among {c.dp} ranks: "
+            f"a batch of {c.batch} cannot be divided among {of}: "
             f"use --batch {f'{less} or ' if less else ''}{more}."
         )
 

@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import IO, Any
 
@@ -26,14 +27,13 @@ from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.data import Sampler
 from minipar.errors import CheckpointError, Diverged
-from minipar.nn import Module
-from minipar.optim import SGD, Adagrad, AdamW, Optimizer, clip_grad_norm, warmup_cosine
+from minipar.optim import warmup_cosine
 from minipar.parallel import checkpoint
 from minipar.parallel.batch_norm import synchronise
-from minipar.parallel.data import DataParallel
 from minipar.random import Draw
 from minipar.recipes import Task, build_model, find
 from minipar.run_folder import RunFolder
+from minipar.strategies import make_strategy
 from minipar.tensor import Tensor, no_grad
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
@@ -50,30 +50,41 @@ class Trainer:
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
         self.model = build_model(config, self.train)
-        self.parallel = DataParallel(self.model, group)
         synchronise(self.model, group)
-        self.optimizer = make_optimizer(config, self.model)
+        self.strategy = make_strategy(config, self.model, group)
 
     def train_step(self) -> dict[str, Any]:
         """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
-        c, rank, ranks = self.config, self.group.rank, self.group.size
-        x, y = self.train.batch(self.sampler.indices(self.step, rank, ranks))
-        draw = Draw(c.seed, self.step, self.sampler.rows(rank, ranks))
-        loss = self.task.loss(self.model(self._input(x), draw), self._number(y))
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.parallel.sync_gradients()
-        mean = float(self.group.all_reduce(loss.data.astype(np.float64), op="mean"))
-        norm = clip_grad_norm(self.model.parameters(), c.clip)
+        c, strategy = self.config, self.strategy
+        rows = self.sampler.rows(self.group.rank, self.group.size)
+        strategy.zero_grad()
+        strategy.announce(len(rows))
+        each = len(rows) // c.accumulate
+        parts = [rows[n * each : (n + 1) * each] for n in range(c.accumulate)]
+        losses = []
+        for part in parts:
+            with nullcontext() if part is parts[-1] else strategy.no_sync():
+                losses.append(self._backward(part, len(part) / len(rows)))
+        strategy.sync_gradients(len(rows))
+        mean = float(self.group.all_reduce(np.array(sum(losses)), op="mean"))
+        norm = strategy.clip(c.clip)
         if not (math.isfinite(mean) and math.isfinite(norm)):  # no step, so that none can be saved
             raise Diverged(
                 f"step {self.step + 1}: the loss is {mean}, the norm of the gradient {norm}; try a "
                 "smaller --lr."
             )
-        self.optimizer.lr = warmup_cosine(self.step, c.steps, c.lr, c.warmup, c.min_lr)
-        self.optimizer.step()
+        strategy.optimizer.lr = lr = warmup_cosine(self.step, c.steps, c.lr, c.warmup, c.min_lr)
+        strategy.step()
         self.step += 1
-        return {"step": self.step, "loss": mean, "lr": self.optimizer.lr, "grad_norm": norm}
+        return {"step": self.step, "loss": mean, "lr": lr, "grad_norm": norm}
+
+    def _backward(self, rows: range, share: float) -> float:
+        """Forward and backward of these rows of the global batch; their share of the loss."""
+        x, y = self.train.batch(self.sampler.indices(self.step)[rows.start : rows.stop])
+        output = self.model(self._input(x), Draw(self.config.seed, self.step, rows))
+        loss = self.task.loss(output, self._number(y))
+        (loss if share == 1 else loss * share).backward()
+        return loss.item() * share
 
     def evaluate(self) -> dict[str, float]:
         """Means over the first eval_batches batches of the validation data, always the same.
@@ -83,7 +94,7 @@ class Trainer:
         rank, ranks = self.group.rank, self.group.size
         batches = min(self.config.eval_batches, self.val_sampler.steps_per_epoch)
         total = np.zeros(2)
-        with no_grad():
+        with self.strategy.whole(), no_grad():
             for n in range(batches):
                 x, y = self.val.batch(self.val_sampler.indices(n, rank, ranks))
                 output = self.model(self._input(x))
@@ -106,14 +117,15 @@ class Trainer:
     # -- checkpoints --------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Any]:
-        """Copies of the weights, named as in a checkpoint."""
-        return {f"model/{name}": array for name, array in self.model.state_dict().items()}
+        """Copies of all weights, named as in a checkpoint, on every rank.  Collective."""
+        with self.strategy.whole():
+            return {f"model/{name}": array for name, array in self.model.state_dict().items()}
 
     def save(self, run: RunFolder) -> None:
         """Write weights and optimizer state as a checkpoint; rank 0 does, for all are equal."""
+        weights, state = self.weights(), self.strategy.state_dict()
         if self.group.rank == 0:
-            state = self.optimizer.state_dict()
-            arrays = self.weights() | {f"optimizer/{name}": a for name, a in state.items()}
+            arrays = weights | {f"optimizer/{name}": a for name, a in state.items()}
             checkpoint.save_step(run.checkpoints, self.step, arrays, {"step": self.step})
 
     def restore(self, run: RunFolder) -> None:
@@ -122,19 +134,10 @@ class Trainer:
         if folder is None:
             raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
         arrays, meta = checkpoint.load(folder)
-        self.model.load_state_dict(_part(arrays, "model/"))
-        self.optimizer.load_state_dict(_part(arrays, "optimizer/"))
+        with self.strategy.whole():
+            self.model.load_state_dict(_part(arrays, "model/"))
+        self.strategy.load_state_dict(_part(arrays, "optimizer/"))
         self.step = meta["step"]
-
-
-def make_optimizer(config: Config, model: Module) -> Optimizer:
-    """The optimizer that the config names; its lr is set before each step."""
-    named, decay = model.named_parameters(), config.weight_decay
-    if config.optimizer == "sgd":
-        return SGD(named, config.lr, config.momentum, decay)
-    if config.optimizer == "adagrad":
-        return Adagrad(named, config.lr)
-    return AdamW(named, config.lr, weight_decay=decay, decay_vectors=False)
 
 
 def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -161,8 +164,10 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
         while trainer.step < config.steps:
             report.step(trainer.train_step())
             done = trainer.step
-            if done == min(FIRST_STEPS, config.steps) and group.rank == 0:
-                checkpoint.save(run.first_steps, trainer.weights(), {"config": asdict(config)})
+            if done == min(FIRST_STEPS, config.steps):
+                weights = trainer.weights()
+                if group.rank == 0:
+                    checkpoint.save(run.first_steps, weights, {"config": asdict(config)})
             if _due(done, config.save_every, config.steps):
                 trainer.save(run)
             if _due(done, config.eval_every, config.steps):
@@ -177,8 +182,9 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
     if group.rank == 0:
         losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]
         result["train_loss"] = float(np.mean(losses))
-        if task.sample is not None:
-            result["sample"] = task.sample(trainer.model, trainer.val, config)
+    with trainer.strategy.whole() as model:
+        if task.sample is not None and group.rank == 0:
+            result["sample"] = task.sample(model, trainer.val, config)
     return result
 
 
@@ -196,7 +202,9 @@ def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any
 
 def alone(config: Config) -> Config:
     """The same training on one rank."""
-    return replace(config, dp=1, backend="local" if config.backend == "mpi" else config.backend)
+    backend = "local" if config.backend == "mpi" else config.backend
+    config = replace(config, dp=1, backend=backend, zero=0, overlap=False)
+    return replace(config, accumulate=1, check_every=0)
 
 
 class Report:

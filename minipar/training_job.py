@@ -27,6 +27,8 @@ from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
 from minipar.recipes import build_model, find
 from minipar.run_folder import RunFolder
+from minipar.strategies import check as check_strategy
+from minipar.strategies import why_not_like_one_rank
 from minipar.trace.figures import draw_loss
 from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, speed, train_rank
 
@@ -61,6 +63,7 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     config = replace(base, **given)
     find(config.model)
     check_config(config)
+    check_strategy(config)
     if given.get("backend") != "mpi":  # whose ranks are there already
         check(config.dp, config.backend)
     if resume is None:
@@ -129,7 +132,8 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
 def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -> None:
     """Compare with one rank, draw, report.  result: of rank 0.  Raises: as `_on_ranks`."""
     config, run = job.config, job.run
-    first = differences_to_one_rank(run)
+    why = why_not_like_one_rank(config, build_model(config))
+    first = differences_to_one_rank(run) if why is None else None
     sample = result.pop("sample", None)
     if sample is not None:
         (run.path / "sample.txt").write_bytes(b"".join(sample))
@@ -141,14 +145,15 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
         "backend": config.backend,
         **result,
         "seconds": time.monotonic() - begun,
-        "max_difference_to_one_rank": first.weight,
-        "max_grad_norm_difference_to_one_rank": first.grad_norm,
+        "max_difference_to_one_rank": first and first.weight,
+        "max_grad_norm_difference_to_one_rank": first and first.grad_norm,
         "run_dir": str(run.path),
     }
     if as_json:
         print(json.dumps(summary))
     else:
-        print(_report(summary, first, find(config.model).task.counted, sample))
+        same = str(first) if first else f"{_ranks(config.dp):16s} not compared with one rank: {why}"
+        print(_report(summary, same, find(config.model).task.counted, sample))
 
 
 class Differences(NamedTuple):
@@ -223,14 +228,14 @@ def _how_to_go_on(run: RunFolder) -> str:
 
 def _report(
     summary: Mapping[str, Any],
-    first: Differences,
+    same: str,
     counted: str,
     sample: tuple[bytes, bytes] | None,
 ) -> str:
     s = summary
     lines = [
         "",
-        str(first),
+        same,
         f"training loss    {s['train_loss']:.3f} nats per {s['item']}",
         f"validation loss  {s['val_loss']:.3f}",
     ]

@@ -24,6 +24,8 @@ Papers: McMahan et al. 2017, algorithm 1; Stich 2019.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from minipar.array import Array
 from minipar.comm.group import Group
 from minipar.errors import UsageError
@@ -85,6 +87,11 @@ class LocalSGD(Replicas):
             if isinstance(module, BatchNorm):
                 arrays += [module.running_mean.data, module.running_var.data]
         return arrays + [a for state in self.optimizer.state.values() for a in state.values()]
+
+    def whole(self) -> AbstractContextManager[Module]:
+        """The mean of the replicas: the ranks meet first."""
+        self.finish()
+        return super().whole()
 
     def state_dict(self) -> dict[str, Array]:
         """The optimizer's state, the same on every rank: to give it, the ranks meet first."""

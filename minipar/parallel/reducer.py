@@ -14,7 +14,7 @@ Buckets leave in one order, which is that of all ranks, even where a rank gets a
 not at all. What was not used on this rank counts as zero, what was used on none is left alone.
 
 Sharing weights are needed before the first bucket leaves, which is before `sync_gradients(rows)`
-can say them: where ranks have unequal rows, `weigh(rows)` has to come before backward.
+can say them: where ranks have unequal rows, `announce(rows)` has to come before backward.
 Paper: Rajbhandari et al. 2020, section 5.2; buckets as in Li et al. 2020, section 3.2.3.
 """
 
@@ -67,7 +67,7 @@ class Reducer:
         finally:
             self._sending = True
 
-    def weigh(self, rows: float) -> None:
+    def announce(self, rows: float) -> None:
         """Say before backward how many rows this rank's loss is over (collective)."""
         self.share = share_of(rows, self.group.all_gather(np.array(float(rows))))
 
@@ -92,7 +92,7 @@ class Reducer:
             raise UsageError(
                 f"rank {self.group.rank}/{self.group.size}: the ranks have {told[:, 0].tolist()} "
                 "rows, but their gradients were sent as if these were others. They leave during "
-                "backward here, so call weigh(rows) on all ranks before it."
+                "backward here, so call announce(rows) on all ranks before it."
             )
         for s in self.slices:
             s.give_gradients(used)

@@ -57,6 +57,9 @@ class Replicas:
         for _, x in self.trained:
             x.grad = None
 
+    def announce(self, rows: float) -> None:
+        """Nothing: what each rank's rows count is exchanged in sync_gradients."""
+
     def no_sync(self) -> AbstractContextManager[None]:
         """Backward inside only adds up; so it does outside, where it is sync_gradients that sends.
 
@@ -93,6 +96,10 @@ class Replicas:
         for x in self.model.parameters():
             if not x.requires_grad:
                 x.data[...] = self.group.broadcast(x.data)
+
+    def whole(self) -> AbstractContextManager[Module]:
+        """The model as it is: each replica is whole."""
+        return nullcontext(self.model)
 
     def state_dict(self) -> dict[str, Array]:
         return self.optimizer.state_dict()

@@ -80,7 +80,7 @@ class Zero1:
     def no_sync(self) -> AbstractContextManager[None]:
         return nullcontext()  # nothing is sent before sync_gradients anyway
 
-    def weigh(self, rows: float) -> None:
+    def announce(self, rows: float) -> None:
         """Nothing: what `sync_gradients` is told comes early enough here."""
 
     def sync_gradients(self, rows: float = 1.0) -> None:
@@ -116,7 +116,7 @@ class Zero1:
 class Zero2:
     """Stage 2: each rank keeps the gradient and the optimizer state of its slices.  A `Strategy`.
 
-    Where ranks have unequal rows, say so before backward: `weigh(rows)`. Inside `no_sync` the
+    Where ranks have unequal rows, say so before backward: `announce(rows)`. Inside `no_sync` the
     complete gradient is kept, for nothing may be sent.
     """
 
@@ -147,12 +147,12 @@ class Zero2:
     def no_sync(self) -> AbstractContextManager[None]:
         return self.reducer.no_sync()
 
-    def weigh(self, rows: float) -> None:
+    def announce(self, rows: float) -> None:
         """Say, on all ranks and before backward, how many rows this rank's loss is over."""
-        self.reducer.weigh(rows)
+        self.reducer.announce(rows)
 
     def sync_gradients(self, rows: float = 1.0) -> None:
-        """Wait for the mean of the slices.  Raises: UsageError on rows that `weigh` was not told.
+        """Wait for the mean of the slices.  Raises: UsageError on rows that were not announced.
 
         Equal rows on all ranks need not be told.
         """

@@ -144,9 +144,9 @@ class Zero3:
     def no_sync(self) -> AbstractContextManager[None]:
         return self.reducer.no_sync()
 
-    def weigh(self, rows: float) -> None:
-        """As `Zero2.weigh`."""
-        self.reducer.weigh(rows)
+    def announce(self, rows: float) -> None:
+        """As `Zero2.announce`."""
+        self.reducer.announce(rows)
 
     def sync_gradients(self, rows: float = 1.0) -> None:
         """As `Zero2.sync_gradients`."""

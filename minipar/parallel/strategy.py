@@ -1,12 +1,16 @@
 """What the training loop asks of a way of sharing the work; one loop serves all.
 
     strategy.zero_grad()
+    strategy.announce(rows)             only some need it: those that send during backward
     with strategy.no_sync():            all but the last of the micro-batches
         loss.backward()
     loss.backward()
     strategy.sync_gradients(rows)       the mean over all rows of all ranks
     strategy.clip(max_norm)
     strategy.step()
+
+    with strategy.whole() as model:     to read, save, load, or evaluate all of the weights
+        ...
 
 Every call is collective: all ranks make it, in the same order.
 """
@@ -31,6 +35,9 @@ class Strategy(Protocol):
 
     def zero_grad(self) -> None: ...
 
+    def announce(self, rows: float) -> None:
+        """Say before backward how many rows it will be over on this rank, up to sync_gradients."""
+
     def no_sync(self) -> AbstractContextManager[None]:
         """Backward inside adds gradients up on this rank, and sends nothing."""
 
@@ -42,6 +49,9 @@ class Strategy(Protocol):
 
     def step(self) -> None:
         """The optimizer's step, and what has to be sent after it."""
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """The model with all its weights, the same on every rank; what is changed inside counts."""
 
     def state_dict(self) -> dict[str, Array]:
         """The complete state of the optimizer, named as `Optimizer.state_dict`, on every rank."""

@@ -135,7 +135,7 @@ def train(group: Group, make: MakeStrategy, case: Case, synchronised: bool) -> d
     rows, norms = case.rows_of(group.rank, group.size), []
     for step in range(STEPS):
         strategy.zero_grad()
-        announce(strategy, len(rows))
+        strategy.announce(len(rows))
         accumulate(model, case, step, rows, strategy.no_sync)
         strategy.sync_gradients(len(rows))
         norms.append(strategy.clip(case.max_norm))
@@ -143,20 +143,8 @@ def train(group: Group, make: MakeStrategy, case: Case, synchronised: bool) -> d
         set_lr(strategy.optimizer, step)
         strategy.step()
     state = strategy.state_dict()  # local SGD averages here
-    with whole(strategy):
+    with strategy.whole():
         return outcome(model, state, gradients, norms)
-
-
-def announce(strategy: Any, rows: int) -> None:
-    """Say before backward how many rows it will be over, to a strategy that sends during it."""
-    for name in ("announce", "weigh"):
-        if hasattr(strategy, name):
-            getattr(strategy, name)(rows)
-
-
-def whole(strategy: Any) -> AbstractContextManager[Any]:
-    """Inside, all weights are there, also of a form that keeps slices of them."""
-    return strategy.whole() if hasattr(strategy, "whole") else nullcontext()
 
 
 def complete_gradients(strategy: Any, model: Module, group: Group) -> dict[str, Array]:

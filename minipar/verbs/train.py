@@ -34,6 +34,13 @@ TRAIN_HELP = (
     ("eval_every", "N", "steps between evaluations; 0: only at the end"),
     ("eval_batches", "N", "batches of an evaluation, always the same ones"),
     ("timeout_s", "S", "the longest that a rank waits for another, in seconds"),
+    ("accumulate", "N", "micro-batches, one after another, in each rank's part of a batch"),
+    ("zero", "N", "shard over ranks: 1 optimizer state, 2 and gradients, 3 and parameters"),
+    ("bucket_mb", "MB", "gradients are reduced in buckets of this size; 0: one by one"),
+    ("overlap", "", "reduce each bucket while backward still runs"),
+    ("local_steps", "N", "local SGD: steps that replicas make on their own"),
+    ("compress", "NAME", "gradients travel as float16, int8, top-k or powersgd"),
+    ("check_every", "N", "steps between comparisons of all replicas; 0: never"),
     ("check", "", "look for arrays that are changed while backward still needs them"),
 )
 

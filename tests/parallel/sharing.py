@@ -115,7 +115,7 @@ def on_many(group, construct, make, uneven=False, micros=1, steps=range(STEPS), 
         x, y = batch(step)
         sharing.zero_grad()
         if uneven:
-            sharing.weigh(len(mine))
+            sharing.announce(len(mine))
 
         def backward(rows, x=x, y=y, step=step):
             loss = cross_entropy(model(Tensor(x[rows]), draw_of(step, mine, uneven)), y[rows])

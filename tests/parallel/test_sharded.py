@@ -98,7 +98,7 @@ def test_rows_that_come_too_late_are_an_error():
 
     for construct in STRATEGIES[1:]:
         minipar.run(work, 2, args=(construct, (7, 7)))
-        with pytest.raises(UsageError, match=r"have \[2.0, 1.0\] rows.* weigh\(rows\)"):
+        with pytest.raises(UsageError, match=r"have \[2.0, 1.0\] rows.* announce\(rows\)"):
             minipar.run(work, 2, args=(construct, (2, 1)))
 
 
@@ -109,7 +109,7 @@ def test_a_rank_without_rows_counts_for_nothing():
         model = Net()
         sharing = construct(model, group, SGD_of_one)
         sharing.zero_grad()
-        sharing.weigh(2.0 * (group.rank > 0))
+        sharing.announce(2.0 * (group.rank > 0))
         if group.rank:
             model(Tensor(np.ones((2, 5)))).sum().backward()
         sharing.sync_gradients(2.0 * (group.rank > 0))
