@@ -1,0 +1,131 @@
+"""Every way of sharing the work in the one training loop, against one rank, saved and resumed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import minipar
+from minipar.config import Config
+from minipar.errors import UsageError
+from minipar.recipes import build_model
+from minipar.run_folder import RunFolder
+from minipar.strategies import check, make_strategy, why_not_like_one_rank
+from minipar.train import Trainer, alone, train_rank
+
+TINY = Config(
+    layers=2, d=16, heads=2, block=8, batch=12, steps=8, warmup=2, eval_every=0, save_every=0,
+    eval_batches=2, dropout=0.1, dtype="float64",
+)  # fmt: skip
+WAYS = {
+    "one by one": {"bucket_mb": 0.0},
+    "bucketed": {"bucket_mb": 0.01},
+    "overlapped": {"bucket_mb": 0.01, "overlap": True},
+    "zero1": {"zero": 1},
+    "zero2": {"zero": 2},
+    "zero3": {"zero": 3},
+}
+
+
+def steps(group, config):
+    trainer = Trainer(group, config)
+    metrics = [trainer.train_step() for _ in range(config.steps)]
+    found = [[m["loss"], m["grad_norm"]] for m in metrics]
+    state = trainer.strategy.state_dict()
+    return np.array(found), trainer.weights() | state, trainer.evaluate()["val_loss"]
+
+
+@pytest.fixture(scope="module")
+def one_rank():
+    return minipar.run(steps, 1, args=(alone(TINY),))[0]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_loop_gives_the_numbers_of_one_rank(one_rank, way, accumulate):
+    for p in (2, 3):
+        config = replace(TINY, dp=p, accumulate=accumulate, **WAYS[way])
+        for found, arrays, val_loss in minipar.run(steps, p, args=(config,)):
+            np.testing.assert_allclose(found, one_rank[0], rtol=1e-10)
+            assert arrays.keys() == one_rank[1].keys()
+            for name, array in arrays.items():
+                np.testing.assert_allclose(array, one_rank[1][name], atol=1e-10, err_msg=name)
+            assert val_loss == pytest.approx(one_rank[2], rel=1e-10)
+
+
+@pytest.mark.parametrize(("before", "after"), [("zero3", "bucketed"), ("overlapped", "zero2")])
+def test_a_checkpoint_of_one_way_is_gone_on_with_in_another(tmp_path, before, after):
+    losses = []
+    for name, second in (("whole", WAYS[before]), ("part", {"dp": 3, **WAYS[after]})):
+        path = tmp_path / name
+        path.mkdir()
+        first = replace(TINY, dp=2, save_every=4, **WAYS[before])
+        minipar.run(train_rank, 2, args=(replace(first, steps=4), str(path), False))
+        config = replace(TINY, save_every=4, **{"dp": 2, **second})
+        minipar.run(train_rank, config.dp, args=(config, str(path), True))
+        losses.append([m["loss"] for m in RunFolder(path).metrics() if "loss" in m])
+    assert len(losses[0]) == 8
+    np.testing.assert_allclose(losses[1][4:], losses[0][4:], rtol=1e-10)
+
+
+def test_local_sgd_is_evaluated_with_the_mean_of_its_replicas():
+    config = replace(TINY, dp=2, local_steps=3, steps=4)
+    (one, other) = minipar.run(steps, 2, args=(config,))
+    assert one[2] == other[2]
+    assert all((one[1][name] == other[1][name]).all() for name in one[1])
+
+
+@pytest.mark.parametrize("compress", ["float16", "int8", "top-k", "powersgd"])
+def test_compressed_gradients_train_too(compress):
+    config = replace(TINY, dp=2, compress=compress, lr=1e-2, steps=12)
+    (one, other) = minipar.run(steps, 2, args=(config,))
+    assert all((one[1][name] == other[1][name]).all() for name in one[1])
+    assert one[0][-1, 0] < one[0][0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"zero": 4}, "--zero is a stage of ZeRO: 1, 2 or 3"),
+        ({"compress": "zip"}, "--compress is one of none, float16, int8, top-k, powersgd"),
+        ({"zero": 1, "local_steps": 2}, "--zero and --local-steps cannot be combined"),
+        ({"overlap": True, "compress": "int8"}, "--compress and --overlap cannot be combined"),
+        ({"overlap": True, "bucket_mb": 0.0}, "--bucket-mb must be above 0"),
+        ({"zero": 2, "check_every": 5}, "--check-every compares replicas"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(change, says):
+    with pytest.raises(UsageError, match=says):
+        check(replace(TINY, **change))
+
+
+def test_what_one_rank_would_not_compute_is_not_compared():
+    def why(**changes):
+        config = replace(TINY, **changes)
+        return why_not_like_one_rank(config, build_model(config, Images))
+
+    assert why(accumulate=2) is None and why(zero=3) is None
+    assert "another algorithm" in why(local_steps=2)
+    assert "rounds" in why(compress="int8")
+    assert "batch norm" in why(model="resnet", accumulate=2)
+    assert why(model="resnet") is None
+
+
+class Images:
+    """What a model asks of image data."""
+
+    shape, classes = (8, 8, 1), 10
+
+
+def test_every_way_is_a_class_of_its_own():
+    made = minipar.run(
+        lambda group: [
+            type(make_strategy(replace(TINY, **options), build_model(TINY), group)).__name__
+            for options in WAYS.values()
+        ],
+        1,
+    )[0]
+    assert made == [
+        *("DataParallel", "BucketedDataParallel", "OverlappedDataParallel"),
+        *("Zero1", "Zero2", "Zero3"),
+    ]
