@@ -17,7 +17,7 @@ from minipar.ambient import grad_enabled
 from minipar.array import Array, array_module, describe, is_array, to_numpy
 from minipar.errors import GraphError, ShapeMismatch, UsageError
 from minipar.graph import Node, Vjp, backward
-from minipar.origin import caller
+from minipar.origin import caller, op_name, place
 
 
 class Tensor:
@@ -156,14 +156,23 @@ def record(value: Array, parents: Sequence[Tensor], vjp: Vjp) -> Tensor:
     z = Tensor(value)
     mode = grad_enabled.get()
     if mode:
-        for p in parents:
-            if p.requires_grad:
-                z.requires_grad = True
-                back = [(q._node or q) if q.requires_grad else None for q in parents]
-                z._node = Node(z.data, back, vjp, caller())
-                if mode is not True:
-                    mode.watch(z._node)
-                break
+        try:
+            for p in parents:
+                if p.requires_grad:
+                    z.requires_grad = True
+                    back = [(q._node or q) if q.requires_grad else None for q in parents]
+                    z._node = Node(z.data, back, vjp, caller())
+                    if mode is not True:
+                        mode.watch(z._node)
+                    break
+        except AttributeError:
+            wrong = next((p for p in parents if not isinstance(p, Tensor)), None)
+            if wrong is None:
+                raise
+            raise UsageError(
+                f"{op_name(vjp)}: {shown(wrong)} is where a tensor should be (at "
+                f"{place(caller())}). Is Tensor(...) missing around it?"
+            ) from None
     return z
 
 
@@ -179,6 +188,8 @@ def no_grad() -> Iterator[None]:
 
 def shown(x: Tensor) -> str:
     """dtype, shape and origin, as error messages print them."""
+    if not isinstance(x, Tensor):
+        return f"{describe(x) if is_array(x) else ''} (of {type(x).__name__}, no Tensor)".strip()
     made = "" if x._node is None else f" (made by {x._node})"
     return describe(x.data) + made
 

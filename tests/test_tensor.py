@@ -6,7 +6,7 @@ import pytest
 
 from minipar import ambient
 from minipar.errors import GraphError, ShapeMismatch, UsageError
-from minipar.ops import add, mul
+from minipar.ops import add, exp, linear, mul
 from minipar.tensor import Tensor, no_grad, record, unbroadcast
 
 
@@ -234,3 +234,17 @@ def test_reductions_and_powers_are_methods_and_operators_too():
     assert (abs(x).data == np.abs(x.data)).all()
     (2.0**x).sum().backward()
     np.testing.assert_allclose(x.grad, 2.0**x.data * np.log(2), rtol=1e-14)
+
+
+def test_an_array_in_the_place_of_a_tensor_is_named():
+    w = Tensor(np.ones((3, 2)), requires_grad=True)
+    with pytest.raises(
+        UsageError, match=r"linear: float64\[4, 3\] \(of ndarray.*test_tensor.py:\d+"
+    ):
+        linear(np.ones((4, 3)), w)
+    with pytest.raises(UsageError, match=r"exp: .*Is Tensor\(...\) missing"):
+        exp(np.ones(3))
+    with pytest.raises(
+        ShapeMismatch, match=r"linear: x is float64\[4, 5\] \(of ndarray, no Tensor"
+    ):
+        linear(np.ones((4, 5)), w)
