@@ -138,7 +138,10 @@ def _vit(c: Config, init: Init, data: Any) -> Module:
 
 
 def _wide_deep(c: Config, init: Init, data: Any) -> Module:
-    return WideDeep(init, data.tables, data.numbers, c.d, (2 * c.d,) * c.layers)
+    hidden, tables, numbers = (2 * c.d,) * c.layers, data.tables, data.numbers
+    # Momentum, Adam and weight decay move every row in every step: then the gradient is dense.
+    sparse = c.optimizer == "adagrad" or (c.optimizer, c.momentum, c.weight_decay) == ("sgd", 0, 0)
+    return WideDeep(init, tables, numbers, c.d, hidden, c.dropout, sparse)
 
 
 _RESNET_DEFAULTS = MappingProxyType(

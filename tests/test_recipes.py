@@ -161,3 +161,16 @@ def test_a_model_of_a_file_brings_its_own_data_and_loss(own):
 def test_what_is_no_model_is_one_sentence(own, model, says):
     with pytest.raises(UsageError, match=says):
         find(model)
+
+
+def test_wide_deep_takes_every_optimizer_and_dropout():
+    train = minipar.data.Clicks(np.ones((2, 3), "f4"), np.ones((2, 1), int), np.ones(2), (5,))
+    for optimizer, momentum, sparse in [
+        ("adagrad", 0.9, True),
+        ("sgd", 0.0, True),
+        ("sgd", 0.9, False),
+        ("adamw", 0.9, False),
+    ]:
+        options = {"optimizer": optimizer, "momentum": momentum, "weight_decay": 0.0}
+        model = build_model(Config(model="wide-deep", d=4, dropout=0.25, **options), train)
+        assert (model.wide.sparse, model.deep.sparse, model.dropout.p) == (sparse, sparse, 0.25)
