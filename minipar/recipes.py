@@ -188,18 +188,33 @@ def _own(file: str, name: str) -> Recipe:
     made: Any = getattr(_module(Path(file)), name, None)
     if not (isinstance(made, type) and issubclass(made, Module)):
         what = "is not there" if made is None else "is no subclass of minipar.nn.Module"
-        raise UsageError(f"{file}:{name}: {name} {what}; name a class of the file that is one.")
+        raise UsageError(
+            f"{file}:{name}: {name or 'the class'} {what}; name a class of the file that is one."
+        )
     said = getattr(made, "task", "text")
     if said not in TASKS:
         raise UsageError(f"{file}: {name}.task is {said!r}; it can be {', '.join(TASKS)}.")
     task = TASKS[said]
     if load := getattr(made, "load", None):
         hits = task.hits if hasattr(made, "task") else _is_class
-        task = Task(lambda c: load(c.data), task.loss, hits=hits)
+        task = Task(lambda c: _pair(load(c.data), f"{file}: {name}"), task.loss, hits=hits)
     build: Callable[..., Module] = made
     if loss := getattr(made, "loss", None):
         task = task._replace(loss=loss, hits=None)
     return Recipe(lambda c, init, data: build(init), task)
+
+
+def _pair(loaded: Any, where: str) -> tuple[Any, Any]:
+    """What load(path) has returned, if it is two data sets.  Raises: UsageError."""
+    pair = isinstance(loaded, tuple | list) and len(loaded) == 2
+    if not (pair and all(hasattr(d, "batch") and hasattr(d, "__len__") for d in loaded)):
+        many = isinstance(loaded, tuple | list)
+        kinds = ", ".join(type(d).__name__ for d in (loaded if many else (loaded,)))
+        raise UsageError(
+            f"{where}.load must return (train, validation), two data sets with len(data) and "
+            f"data.batch(indices); it returned {kinds or 'nothing'}."
+        )
+    return loaded[0], loaded[1]
 
 
 def _module(path: Path) -> ModuleType:

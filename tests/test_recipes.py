@@ -1,5 +1,6 @@
 """What can be trained: every model by name, with its data, and the user's own."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -174,3 +175,29 @@ def test_wide_deep_takes_every_optimizer_and_dropout():
         options = {"optimizer": optimizer, "momentum": momentum, "weight_decay": 0.0}
         model = build_model(Config(model="wide-deep", d=4, dropout=0.25, **options), train)
         assert (model.wide.sparse, model.deep.sparse, model.dropout.p) == (sparse, sparse, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("returns", "kinds"),
+    [
+        ("DATA", "Data"),
+        ("None", "NoneType"),
+        ("(DATA, [1])", "Data, list"),
+        ("(DATA,) * 3", "Data"),
+    ],
+)
+def test_what_load_must_return_is_said(tmp_path, returns, kinds):
+    (tmp_path / "loads.py").write_text(
+        "from minipar.nn import Module\n"
+        "class Data:\n"
+        "    def __len__(self): return 3\n"
+        "    def batch(self, indices): ...\n"
+        "DATA = Data()\n"
+        "class Net(Module):\n"
+        "    @staticmethod\n"
+        f"    def load(path): return {returns}\n"
+    )
+    task = find(f"{tmp_path}/loads.py:Net").task
+    with pytest.raises(UsageError, match=rf"Net.load must return .* it returned {kinds}"):
+        task.load(Config(model="x"))
+    sys.modules.pop("minipar_own.loads")
