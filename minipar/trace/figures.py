@@ -42,7 +42,9 @@ def draw_loss(
     if train:
         steps, losses = np.array(train).T
         axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, _smooth(losses), color=BLUE, linewidth=1.8, label="training (mean of 50)")
+        width = _width(len(losses))
+        label = f"training (mean of {width})" if width > 1 else "training"
+        axes.plot(steps, _smooth(losses, width), color=BLUE, linewidth=1.8, label=label)
     if val:
         steps, losses = np.array(val).T
         axes.plot(steps, losses, "o-", color=ORANGE, linewidth=1.8, label="validation")
@@ -63,7 +65,12 @@ def draw_loss(
     figure.savefig(path)
 
 
-def _smooth(values: np.ndarray, width: int = 50) -> np.ndarray:
+def _width(steps: int) -> int:
+    """How many steps a mean is over: 50, but a tenth of a short run, whose fall it would hide."""
+    return max(1, min(50, steps // 10))
+
+
+def _smooth(values: np.ndarray, width: int) -> np.ndarray:
     """The mean of the `width` values around each (at the ends, of those that there are)."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     place = np.arange(len(values))
