@@ -86,8 +86,9 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, i
     if kind_of(names) or names & PICKLES:
         return load_cifar(folder)
     some = ", ".join(sorted(names)[:5]) or "nothing"
+    what = "holds" if path == folder else "lies in a folder that holds"
     raise UsageError(
-        f"{folder} holds no images that are understood; it has {some}. Expected are the files of "
+        f"{path} {what} no images that are understood; it has {some}. Expected are the files of "
         "MNIST (train-images-idx3-ubyte, ...) or of CIFAR's binary version (data_batch_1.bin, ...)."
     )
 

@@ -62,3 +62,9 @@ def test_what_is_not_there_gets_a_sentence(tmp_path):
     (tmp_path / "data_batch_1").write_bytes(b"\x80")
     with pytest.raises(UsageError, match="take the binary version"):
         load_images(tmp_path)
+
+
+def test_a_file_that_is_no_images_is_the_one_that_is_named(tmp_path):
+    (tmp_path / "text.txt").write_text("no image")
+    with pytest.raises(UsageError, match=r"text.txt lies in a folder that holds no images"):
+        load_images(tmp_path / "text.txt")
