@@ -63,7 +63,7 @@ def check_same_bits(named: Named, step: int, group: Group) -> None:
     n = int(differs.any(axis=0).argmax())
     others = ranks_named(np.flatnonzero(differs[:, n]))
     raise ReplicasDiffer(
-        f"rank {group.rank}/{group.size}: after step {step} the replicas are no longer the same: "
+        f"rank {group.rank}/{group.size}: after step {step} the replicas are not the same: "
         f"{named[n][0]} has other bits on {others} than on rank 0. Was a parameter changed on some "
         "ranks only, or a step made without sync_gradients()?"
     )
