@@ -151,6 +151,8 @@ FLOORS = {
     "bench.torch_peer": 11,
     "bench.worker": 12,
     "bench.train": 11,
+    "bench.rank_worker": 13,
+    "bench.ranks": 14,
     "tutorial_files": 10,
     "verify": 13,
     "train": 14,

@@ -18,7 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -112,20 +112,24 @@ class Contender:
         Raises: Unsupported, Missing.
         """
         order = {"op": op, "algorithm": algorithm, "bytes": nbytes, "times": times}
+        found = self.order(order, op)
+        if "note" in found:
+            raise Unsupported(found["note"])
+        return found["seconds"]
+
+    def order(self, order: Mapping[str, Any], what: str) -> Any:
+        """Rank 0's answer to an order that all ranks get.  Raises: Missing, saying what."""
         try:
             for sock in self._sockets.values():
                 sock.sendall(json.dumps(order).encode() + b"\n")
             answer = self._lines[0].readline()
         except TimeoutError:
-            raise Missing(f"it has not answered {op} for {ANSWER_S:.0f} s") from None
+            raise Missing(f"it has not answered {what} for {ANSWER_S:.0f} s") from None
         except OSError:
             answer = ""
         if not answer:
             raise self._ended()
-        found = json.loads(answer)
-        if "note" in found:
-            raise Unsupported(found["note"])
-        return found["seconds"]
+        return json.loads(answer)
 
     def _ended(self) -> Missing:
         for process in self._processes:  # the one that ended first may still be saying why
@@ -166,7 +170,7 @@ def start(
         worker = python_command(WORKER, name, "SOCKET", str(ranks), memory)
         started_by = _mpirun(sys.executable, ranks) if name == "mpi" else []
         return Contender(name, ranks, [[*started_by, *worker]], folder)
-    python = _python_with(PEERS[name], [sys.executable, *pythons])
+    python = python_with(PEERS[name], [sys.executable, *pythons])
     file = str(Path(__file__).with_name("comm_worker.py"))
     worker = [python, "-c", RUN_FILE, file, name, "SOCKET"]
     if name == "gloo":
@@ -189,7 +193,7 @@ def _mpirun(python: str, ranks: int) -> list[str]:
     return [found, *options]
 
 
-def _python_with(module: str, pythons: Sequence[str]) -> str:
+def python_with(module: str, pythons: Sequence[str]) -> str:
     """The first interpreter that has the module."""
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
     for python in pythons:

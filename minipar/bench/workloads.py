@@ -120,6 +120,13 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             images(128, 784),
             lambda p: SGD(p, lr=0.01, momentum=0.9),
         ),
+        "shallow": Workload(  # ShallowSpeed's; 64 rows for each of two ranks are its batch of 128
+            "mlp",
+            ReluMLP,
+            {"sizes": (784, 128, 127, 126, 125, 124, 123, 10)},
+            images(64, 784),
+            lambda p: SGD(p, lr=0.01),
+        ),
         "cnn": Workload(  # ResNet-8
             "cnn",
             ResNet,

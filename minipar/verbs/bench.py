@@ -24,7 +24,8 @@ def _add_bench_train(whats: Any) -> None:
         whats,
         "train",
         "time a training step, beside torch's",
-        "minipar bench train --model gpt-256 --threads 1",
+        "minipar bench train --model gpt-256 --threads 1\n"
+        "  minipar bench train --model mlp --ranks 2 --strategy dp,bucketed,overlapped",
         _bench_train,
     )
     parser.add_argument(
@@ -35,6 +36,12 @@ def _add_bench_train(whats: Any) -> None:
     )
     parser.add_argument(
         "--threads", metavar="LIST", default="1", help="BLAS threads, as 1,2 (default: 1)"
+    )
+    parser.add_argument(
+        "--ranks", type=int, default=1, metavar="N", help="from 2 on: data parallel (default: 1)"
+    )
+    parser.add_argument(
+        "--strategy", metavar="LIST", default="bucketed", help="with ranks: dp,bucketed,overlapped"
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--against", default="torch", help="torch, or nothing ('')")
@@ -48,6 +55,8 @@ def _bench_train(arguments: argparse.Namespace) -> int:
         for row in overhead.overhead():
             print(json.dumps(row) if arguments.json else overhead.line(row), flush=True)
         return 0
+    if arguments.ranks > 1:
+        return _bench_ranks(arguments)
     engines = ("minipar", *listed(arguments.against))
     models = train.models(listed(arguments.model))
     if not arguments.json:
@@ -55,6 +64,18 @@ def _bench_train(arguments: argparse.Namespace) -> int:
     for model, threads in product(models, map(_threads, listed(arguments.threads))):
         for row in train.bench_train(model, engines, threads, arguments.rounds):
             print(json.dumps(row) if arguments.json else train.line(row), flush=True)
+    return 0
+
+
+def _bench_ranks(arguments: argparse.Namespace) -> int:
+    from minipar.bench import ranks, train
+
+    strategies, against = listed(arguments.strategy), listed(arguments.against)
+    if not arguments.json:
+        print(ranks.HEAD, flush=True)
+    for model in train.models(listed(arguments.model)):
+        for row in ranks.bench_ranks(model, strategies, against, arguments.ranks, arguments.rounds):
+            print(json.dumps(row) if arguments.json else ranks.line(row), flush=True)
     return 0
 
 

@@ -82,11 +82,11 @@ def test_a_contender_that_does_not_start_is_a_note_with_its_last_words(tmp_path)
 
 
 def test_the_first_python_that_has_the_module_is_taken(tmp_path):
-    assert comm_peers._python_with("numpy", [sys.executable]) == sys.executable
+    assert comm_peers.python_with("numpy", [sys.executable]) == sys.executable
     with pytest.raises(Missing, match=r"no_such_thing is not installed \(--peer-python PATH"):
-        comm_peers._python_with("no_such_thing", [sys.executable])
+        comm_peers.python_with("no_such_thing", [sys.executable])
     with pytest.raises(Missing, match="python cannot be run: No such file"):
-        comm_peers._python_with("no_such_thing", [sys.executable, str(tmp_path / "python")])
+        comm_peers.python_with("no_such_thing", [sys.executable, str(tmp_path / "python")])
 
 
 def test_ranks_are_crowded_onto_cores_only_if_there_are_fewer(monkeypatch, tmp_path):

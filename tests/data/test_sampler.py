@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from minipar.data.sampler import Sampler
+from minipar.data.sampler import RESTS, Sampler
 from minipar.errors import UsageError
 
 
@@ -45,3 +45,42 @@ def test_a_batch_that_cannot_be_divided_names_ones_that_can(batch, ranks, near):
 def test_a_batch_must_fit_the_data(batch):
     with pytest.raises(UsageError, match="10 examples"):
         Sampler(10, batch)
+
+
+def epoch_of(sampler, ranks, epoch=1):
+    first = epoch * sampler.steps_per_epoch
+    steps = range(first, first + sampler.steps_per_epoch)
+    return [[sampler.indices(step, rank, ranks) for rank in range(ranks)] for step in steps]
+
+
+def test_the_rest_of_an_epoch_is_dropped_padded_or_short():
+    parts = {rest: epoch_of(Sampler(22, 6, rest=rest), 2) for rest in RESTS}
+    flat = {rest: np.concatenate([np.concatenate(step) for step in parts[rest]]) for rest in RESTS}
+    assert [len(flat[rest]) for rest in RESTS] == [18, 24, 22]
+    assert (flat["drop"] == flat["short"][:18]).all()
+    assert sorted(flat["short"]) == list(range(22))  # each once
+    assert (flat["pad"] == np.concatenate([flat["short"], flat["short"][:2]])).all()
+    assert [len(part) for part in parts["short"][-1]] == [2, 2]
+
+
+def test_a_short_rest_is_dealt_to_ranks_unevenly_and_may_leave_some_without():
+    last = epoch_of(Sampler(9, 8, rest="short"), 4)[-1]
+    assert sorted(len(part) for part in last) == [0, 0, 0, 1]
+    sampler = Sampler(13, 8, rest="short")
+    rows = [sampler.rows(rank, 2, step=3) for rank in range(2)]
+    assert [i for part in rows for i in part] == list(range(5))
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_a_run_goes_on_in_the_middle_of_an_epoch(rest):
+    whole = [Sampler(22, 6, seed=3, rest=rest).indices(step, 1, 2) for step in range(9)]
+    one = Sampler(22, 6, seed=3, rest=rest)
+    assert all((one.indices(step, 1, 2) == whole[step]).all() for step in range(9))
+    resumed = Sampler(22, 6, seed=3, rest=rest)  # which knows nothing of steps 0 to 4
+    assert all((resumed.indices(step, 1, 2) == whole[step]).all() for step in range(5, 9))
+    assert (Sampler(22, 6, seed=3, rest=rest).indices(7, 1, 2) == whole[7]).all()
+
+
+def test_another_word_for_the_rest_is_answered_with_the_known():
+    with pytest.raises(UsageError, match="drop, pad, short"):
+        Sampler(22, 6, rest="keep")

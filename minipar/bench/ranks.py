@@ -1,0 +1,114 @@
+"""How long a data-parallel training step takes on N ranks, beside torch's DDP on gloo.
+
+Every contender is a job of N processes with one thread each: minipar with a strategy, or torch. All
+jobs stay alive and are asked in turn, so that a machine that gets slower for a while gets slower
+for all of them. Each rank has a whole batch of the workload, another one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minipar.bench.comm_peers import Contender, Missing, python_with
+from minipar.bench.rank_worker import STRATEGIES
+from minipar.bench.train import models
+from minipar.comm.environment import python_command
+from minipar.errors import UsageError
+
+WORKER = "minipar.bench.rank_worker"
+
+
+def bench_ranks(
+    model: str = "mlp",
+    strategies: Sequence[str] = ("bucketed",),
+    against: Sequence[str] = ("torch",),
+    ranks: int = 2,
+    rounds: int = 5,
+    steps: int = 10,
+) -> list[dict[str, Any]]:
+    """Time `rounds` times `steps` training steps of each strategy and of torch, in turn.
+
+    Returns a row per contender: engine, model, strategy, ranks, threads, step_ms (the median of all
+    steps, on rank 0), comm_share (of the time of these steps, what calls of the group took, None
+    for torch), peak_mb (of rank 0's process), ratio (step_ms by torch's), note (why there are no
+    numbers).
+    """
+    models([model])
+    if unknown := set(strategies) - set(STRATEGIES):
+        known = ", ".join(STRATEGIES)
+        raise UsageError(f"There is no strategy {sorted(unknown)} to bench; use {known}.")
+    rows = [_row("minipar", model, strategy, ranks) for strategy in strategies]
+    rows += [_row(engine, model, "ddp", ranks) for engine in against]
+    with tempfile.TemporaryDirectory() as folder:
+        contenders: list[tuple[dict[str, Any], Contender]] = []
+        try:
+            for row in rows:
+                try:
+                    contenders.append((row, _start(row, Path(folder))))
+                except Missing as missing:
+                    row["note"] = str(missing)
+            _time_in_turn(contenders, rounds, steps)
+        finally:
+            for _, contender in contenders:
+                contender.close()
+    torch_ms = next((row["step_ms"] for row in rows if row["engine"] == "torch"), None)
+    for row in rows:
+        if torch_ms and row["step_ms"]:
+            row["ratio"] = row["step_ms"] / torch_ms
+    return rows
+
+
+def _row(engine: str, model: str, strategy: str, ranks: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"engine": engine, "model": model, "strategy": strategy, "ranks": ranks}
+    nothing = ("step_ms", "comm_share", "peak_mb", "ratio", "note")
+    return {**row, "threads": 1, **dict.fromkeys(nothing)}
+
+
+def _start(row: Mapping[str, Any], folder: Path) -> Contender:
+    engine, model, strategy, ranks = (row[n] for n in ("engine", "model", "strategy", "ranks"))
+    name = f"{engine}-{strategy}"
+    if engine == "torch":
+        python_with("torch", [sys.executable])
+        last = [str(ranks), str(folder / "gloo.store")]
+        jobs = [
+            python_command(WORKER, engine, model, "SOCKET", str(r), *last) for r in range(ranks)
+        ]
+    else:
+        jobs = [python_command(WORKER, engine, model, "SOCKET", strategy, str(ranks))]
+    return Contender(name, ranks, jobs, folder)
+
+
+def _time_in_turn(
+    contenders: Sequence[tuple[dict[str, Any], Contender]], rounds: int, steps: int
+) -> None:
+    for _, contender in contenders:
+        contender.order({"steps": 3}, "warming up")
+    found: list[list[dict[str, Any]]] = [[] for _ in contenders]
+    for _ in range(rounds):
+        for answers, (_, contender) in zip(found, contenders):
+            answers.append(contender.order({"steps": steps}, "a training step"))
+    for answers, (row, _) in zip(found, contenders):
+        times = [ms for answer in answers for ms in answer["step_ms"]]
+        row["step_ms"], row["peak_mb"] = statistics.median(times), answers[-1]["peak_mb"]
+        if answers[0]["comm_ms"] is not None:
+            row["comm_share"] = sum(answer["comm_ms"] for answer in answers) / sum(times)
+
+
+HEAD = f"{'engine':9s}{'model':10s}{'strategy':12s}{'ranks':>5s}" + (
+    f"{'ms/step':>10s}{'× torch':>9s}{'comm':>7s}{'MB':>7s}"
+)
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row for people, under HEAD."""
+    start = f"{row['engine']:9s}{row['model']:10s}{row['strategy']:12s}{row['ranks']:5d}"
+    if row["note"]:
+        return f"{start}  {row['note']}"
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    share = "" if row["comm_share"] is None else f"{row['comm_share']:.1%}"
+    return f"{start}{row['step_ms']:10.2f}{ratio:>9s}{share:>7s}{row['peak_mb']:7.0f}"
