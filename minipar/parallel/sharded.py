@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from minipar.parallel.slices import (
     trainable,
 )
 from minipar.parallel.strategy import MakeOptimizer
+from minipar.tensor import Tensor
 
 BUCKET_BYTES = 4 * 2**20
 
@@ -60,7 +62,7 @@ class Zero1:
         self.used: set[str] = set()
         for flat in self.flats:
             for name, x in flat.parameters.items():
-                x.when_final(lambda _, name=name: self.used.add(name))
+                x.when_final(partial(self._note, name))
         r = group.rank
         slices = [
             Slice(flat, r, data[r], grad[r])
@@ -76,6 +78,9 @@ class Zero1:
             grad[...] = 0
             for name, x in flat.parameters.items():
                 x.grad = flat.view(grad, name)  # backward adds to it, in place
+
+    def _note(self, name: str, _: Tensor) -> None:
+        self.used.add(name)
 
     def no_sync(self) -> AbstractContextManager[None]:
         return nullcontext()  # nothing is sent before sync_gradients anyway

@@ -129,8 +129,10 @@ class Zero3:
         made = [(m, Unit(part, group)) for m, part in zip(modules, parts) if part]
         self.layers = [unit for _, unit in made]
         self.rest = Unit(rest, group) if rest else None
-        self.units = [*self.layers, *([self.rest] if rest else [])]
-        last_first = [unit.slice for unit in [*reversed(self.layers), *self.units[len(made) :]]]
+        self.units = self.layers[::-1]  # as backward completes them
+        if self.rest is not None:
+            self.units.append(self.rest)
+        last_first = [unit.slice for unit in self.units]
         self.reducer = Reducer(last_first, group)
         self.owned = Owned(last_first, group, make_optimizer)
         self.optimizer = self.owned.optimizer
