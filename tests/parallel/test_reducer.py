@@ -94,7 +94,7 @@ def test_rows_are_weights():
         (x,) = leaves(1)
         made = reducer(group, [x], nbytes=16)
         rows = 1.0 + 2 * group.rank
-        made.weigh(rows)
+        made.announce(rows)
         (x * float(group.rank)).sum().backward()
         made.finish(rows)
         return whole(group, made), made.share
