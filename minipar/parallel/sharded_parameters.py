@@ -67,6 +67,11 @@ class Unit:
             x.when_final(partial(self._final, name))
         self.drop()
 
+    @property
+    def presence(self) -> str:
+        """'#' the parameters are here, '+' on their way, '.' only a slice of them is here."""
+        return "#" if self._whole is not None else "+" if self._coming is not None else "."
+
     def fetch(self) -> None:
         """Begin to gather."""
         if self._whole is None and self._coming is None:
