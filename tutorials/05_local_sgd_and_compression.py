@@ -227,15 +227,15 @@ show(figure, "loss_against_bytes")
 # %% [markdown]
 # What do we see?
 #
-# - **float16 and int8** lose nothing that matters, but save no more than a half and three quarters.
-#   They are the first thing to try.
+# - **float16 and int8** lose nothing that matters, but save only a half and three quarters. They
+#   are the first thing to try.
 # - **Top-k** and **PowerSGD** need a twentieth of the bytes for nearly the same loss. A gradient
-#   says little in many numbers. Both remember what they have not said. PowerSGD's bytes hardly grow
-#   with the number of ranks; those of top-k do, because each rank picks positions of its own.
-# - **Local SGD** buys bytes with drift. Every 2 steps is nearly free, every 32 is not. But it is the
-#   only one that also saves the *waiting*: 4 meetings in 128 steps have 4 latencies and not 128.
-# - **One-shot** averaging has almost no cost, and an average of four half-trained models is what it
-#   looks like. It comes from problems with one valley (Zinkevich et al. 2010), and there it is good.
+#   says little in many numbers. Both remember what they have not said. The bytes of PowerSGD hardly
+#   grow with the number of ranks; those of top-k do, because each rank picks its own positions.
+# - **Local SGD** buys bytes with drift. Every 2 steps is nearly free, every 32 is not. But it is
+#   the only one that also saves the *waiting*: with 4 meetings in 128 steps it waits 4 times.
+# - **One-shot** averaging costs almost nothing, and the average of four half-trained models is what
+#   it looks like. It comes from problems with one valley (Zinkevich et al. 2010); there it is good.
 #
 # Do the bytes agree with the formulas? For each way there is one in `minipar.cost`. What the ranks
 # say beyond them, how many rows each had, is some 100 bytes a step.
@@ -344,8 +344,8 @@ except NotImplementedError:
 # - There are two ways to send less: less often (local SGD), and less each time (compression). The
 #   first also saves latency, the second keeps the replicas equal.
 # - Leaving out is harmless if what was left out is remembered.
-# - None of it equals one rank with all the data. Each is a well-defined algorithm all the same: what
-#   one process would compute that holds all replicas, and `minipar verify` holds it to that.
+# - None of it equals one rank with all the data. Each is a well-defined algorithm all the same:
+#   what one process would compute that holds all replicas. `minipar verify` holds it to that.
 #
 # In the repository of minipar, `docs/local_updates.md` has the formulas, and each idea is a file of
 # one screen: `minipar/parallel/local_sgd.py` and `minipar/parallel/compress/`.
