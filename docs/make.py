@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import resource
@@ -273,6 +274,28 @@ def model_sizes() -> str:
     return "\n".join(rows)
 
 
+def less_bytes() -> str:
+    """What the ways to say less send in a step, as a part of the bytes of GPT's gradients."""
+    shapes = [x.shape for x in GPT(Init()).parameters()]
+    c = sum(math.prod(shape) for shape in shapes)
+    n, k = 4 * c, math.ceil(0.01 * c)
+    ways: dict[str, Callable[[int], float]] = {
+        "data parallel": lambda p: cost.ring_all_reduce(p, n).sent,
+        "central, rank 0": lambda p: (p - 1) * n,
+        "local SGD, k = 8": lambda p: cost.local_sgd_bytes(p, n, 8),
+        "local SGD, k = 8, AdamW": lambda p: cost.local_sgd_bytes(p, 3 * n, 8),
+        "float16": lambda p: cost.float16_bytes(p, c),
+        "int8, block of 256": lambda p: cost.int8_bytes(p, c, 256),
+        "top-k, 1 %": lambda p: cost.top_k_bytes(p, k, 4),
+        "PowerSGD, r = 2": lambda p: cost.power_sgd_bytes(p, shapes, 2, 4),
+    }
+    ranks = (2, 4, 16, 64)
+    rows = [f"| {c:,} numbers | {' | '.join(f'{p} ranks' for p in ranks)} |", "|---|" + "---:|" * 4]
+    for name, sent in ways.items():
+        rows.append(f"| {name} | {' | '.join(f'{sent(p) / n:.3g}' for p in ranks)} |")
+    return "\n".join(rows)
+
+
 def _wide_deep(init: Init, sparse: bool) -> WideDeep:
     return WideDeep(init, TABLES, NUMBERS, sparse=sparse)
 
@@ -316,6 +339,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         op_overhead,
         manifest,
         floors,
+        less_bytes,
         model_sizes,
     )
 }

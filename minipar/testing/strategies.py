@@ -27,6 +27,7 @@ from minipar.testing.training import (
 )
 
 TOLERANCE = 1e-10
+PATIENCE_S = 60.0  # for a rank of the process backend that waits
 Serial = Callable[[Case, int], list[dict[str, Array]]]  # case, ranks -> outcome of each rank
 
 
@@ -77,7 +78,7 @@ def difference(
     make: MakeStrategy, serial: Serial, synchronised: bool, p: int, backend: str
 ) -> Difference:
     """How far a strategy is from its definition, in all cases.  Raises: what the ranks raise."""
-    everything = run(train_all, p, args=(make, synchronised), backend=backend)
+    everything = run(train_all, p, args=(make, synchronised), backend=backend, timeout_s=PATIENCE_S)
     worst = Difference(0.0, "")
     for case, found in zip(CASES, zip(*everything)):
         error, where = largest_difference(found, serial(case, p))

@@ -151,7 +151,7 @@ def complete_gradients(strategy: Any, model: Module, group: Group) -> dict[str, 
     """The mean gradient by name, put together where each rank holds a slice of it."""
     if not hasattr(strategy, "owned"):
         return gradients_of(model)
-    found = {}
+    found: dict[str, Array] = {}
     for s in strategy.owned.slices:
         everything = group.all_gather(s.grad)
         found |= {name: s.flat.view(everything, name).copy() for name in s.flat.parameters}
