@@ -87,6 +87,24 @@ def test_the_mean_is_weighted_by_the_rows_since_the_last_meeting():
     assert one == other == [(-5, 5, True)]
 
 
+def test_rows_are_counted_anew_after_each_meeting():
+    """3 rows against 1, then 1 against 3: 3/4 · 4, then 1/4 · 4 more, from rank 0 alone."""
+
+    def work(group):
+        net = One()
+        parallel = LocalSGD(net, group, lambda named: SGD(named, lr=1.0), every=1)
+        seen = []
+        for rows in ((3, 1), (1, 3)):
+            parallel.zero_grad()
+            net.follow(0.0 if group.rank else -4.0)
+            parallel.sync_gradients(rows[group.rank])
+            parallel.step()
+            seen.append(float(net.x.data[0]))
+        return seen
+
+    assert minipar.run(work, 2) == [[3, 4], [3, 4]]
+
+
 def test_one_shot_sends_nothing_until_it_is_finished():
     def work(group):
         net = One()
