@@ -67,7 +67,18 @@ class Config:
 
 
 # What `--resume` cannot change, because a checkpoint fits only one of them.
-FIXED = ("model", "block", "layers", "d", "heads", "patch", "size", "optimizer", "dtype")
+FIXED = (
+    "model",
+    "block",
+    "layers",
+    "d",
+    "heads",
+    "patch",
+    "size",
+    "optimizer",
+    "momentum",
+    "dtype",
+)
 COUNTS = (
     *("dp", "steps", "batch", "block", "layers", "d", "heads", "patch", "eval_batches"),
     *("accumulate", "local_steps"),

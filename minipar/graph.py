@@ -237,6 +237,12 @@ def _carry(
 def _deliver(node: Node, dz: Array, wanted: tuple[bool, ...], sums: _Sums) -> None:
     """Call the node's vjp and hand its results to the parents."""
     results = node.vjp(dz, wanted)
+    if not isinstance(results, tuple | list) or len(results) != len(node.parents):
+        got = f"{len(results)} of them" if isinstance(results, tuple | list) else type(results)
+        raise GraphError(
+            f"backward of {node}: its vjp must return a tuple with one array (or None) for each of "
+            f"{len(node.parents)} parents; it returned {got}. With one parent: return (dx,)."
+        )
     for p, g, want in zip(node.parents, results, wanted, strict=True):
         if p is None or not want:
             continue

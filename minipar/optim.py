@@ -35,6 +35,12 @@ class Optimizer:
                 f"{type(self).__name__} wants model.named_parameters(), pairs of name and tensor: "
                 "its state is kept by name."
             )
+        if len(names := [name for name, _ in pairs]) != len(set(names)):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(
+                f"{type(self).__name__}: two parameters are called {twice}; the state of an "
+                "optimizer is kept by name, so each needs one of its own."
+            )
         self.parameters = {name: x for name, x in pairs if x.requires_grad}
         for name, x in self.parameters.items():
             if not x.data.flags.c_contiguous:

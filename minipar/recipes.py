@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from minipar.random import Init
 from minipar.tensor import Tensor
 
 SAMPLE_BYTES = 240
+MODEL_OPTIONS = frozenset({"block", "layers", "d", "heads", "patch", "size", "dropout"})
 LARGE = 96  # pixels along an image from which on the stem of a ResNet makes it smaller
 
 
@@ -54,7 +55,13 @@ class Recipe(NamedTuple):
 
     build: Callable[[Config, Init, Any], Module]
     task: Task
-    defaults: Mapping[str, Any] = MappingProxyType({})  # options that differ from Config's
+    options: frozenset[str] = frozenset()  # of MODEL_OPTIONS, those that it has
+    defaults: Mapping[str, Any] = MappingProxyType({})  # of options that differ from Config's
+
+
+def not_looked_at(model: str, given: Collection[str]) -> list[str]:
+    """The options that were given but that this model has no use for.  Raises: UsageError."""
+    return sorted((MODEL_OPTIONS - find(model).options).intersection(given))
 
 
 def find(model: str) -> Recipe:
@@ -170,13 +177,15 @@ _CLICK_DEFAULTS = MappingProxyType(
     }
 )
 
+_WIDE_DEEP_OPTIONS = frozenset({"layers", "d", "dropout"})
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "gpt": Recipe(_gpt, TEXT),
-        "mlp": Recipe(_mlp, TEXT),
-        "resnet": Recipe(_resnet, IMAGES, _RESNET_DEFAULTS),
-        "vit": Recipe(_vit, IMAGES, _VIT_DEFAULTS),
-        "wide-deep": Recipe(_wide_deep, CLICKS, _CLICK_DEFAULTS),
+        "gpt": Recipe(_gpt, TEXT, MODEL_OPTIONS - {"patch", "size"}),
+        "mlp": Recipe(_mlp, TEXT, MODEL_OPTIONS - {"heads", "patch", "size"}),
+        "resnet": Recipe(_resnet, IMAGES, frozenset({"size"}), _RESNET_DEFAULTS),
+        "vit": Recipe(_vit, IMAGES, MODEL_OPTIONS - {"block", "size"}, _VIT_DEFAULTS),
+        "wide-deep": Recipe(_wide_deep, CLICKS, _WIDE_DEEP_OPTIONS, _CLICK_DEFAULTS),
     }
 )
 
@@ -201,7 +210,23 @@ def _own(file: str, name: str) -> Recipe:
     build: Callable[..., Module] = made
     if loss := getattr(made, "loss", None):
         task = task._replace(loss=loss, hits=None)
-    return Recipe(lambda c, init, data: build(init), task)
+    options = frozenset({"block"}) if task.items is TEXT.items else frozenset()
+    return Recipe(lambda c, init, data: _checked(build(init)), task, options)
+
+
+def _checked(model: Module) -> Module:
+    """Raises: UsageError if two weights were drawn under one name, and so are the same numbers."""
+    seen: dict[bytes, str] = {}
+    for name, x in model.named_parameters():
+        bits = x.data.tobytes()
+        if x.data.size > 1 and (x.data != x.data.reshape(-1)[0]).any():
+            if bits in seen:
+                raise UsageError(
+                    f"{seen[bits]} and {name} begin with the same numbers: they were drawn under "
+                    'one name. Give each part its own: Linear(init / "first", ...).'
+                )
+            seen[bits] = name
+    return model
 
 
 def _pair(loaded: Any, where: str) -> tuple[Any, Any]:

@@ -80,9 +80,7 @@ def check(config: Config) -> None:
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is a way of its own.")
     if c.overlap and not c.bucket_mb:
-        raise UsageError(
-            "--overlap needs buckets to send: --bucket-mb must be above 0."
-        )
+        raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
     if c.check_every and (c.zero or c.local_steps > 1):
         raise UsageError("--check-every compares replicas; here they are not meant to be equal.")
 

@@ -25,7 +25,7 @@ from minipar.config import FIXED, Config, option
 from minipar.config import check as check_config
 from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
-from minipar.recipes import build_model, find
+from minipar.recipes import build_model, find, not_looked_at
 from minipar.run_folder import RunFolder
 from minipar.strategies import check as check_strategy
 from minipar.strategies import why_not_like_one_rank
@@ -61,7 +61,8 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
         raise UsageError("--resume goes on in its own folder; leave out --out.")
     base = _config_of(resume) if resume is not None else _defaults(given.get("model", "gpt"))
     config = replace(base, **given)
-    find(config.model)
+    for name in not_looked_at(config.model, given):
+        print(f"minipar: {config.model} does not look at --{option(name)}", file=sys.stderr)
     check_config(config)
     check_strategy(config)
     if given.get("backend") != "mpi":  # whose ranks are there already

@@ -274,3 +274,11 @@ def test_twice_as_deep_a_chain_takes_twice_the_calls():
 
     short, long = calls(5_000), calls(10_000)
     assert short > 5_000 and long <= 2 * short
+
+
+@pytest.mark.parametrize("returned", [np.ones(2), (np.ones(2),), None])
+def test_a_vjp_that_returns_no_tuple_of_one_for_each_parent_is_named(returned):
+    x, y = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    z = record(x.data + y.data, (x, y), lambda dz, wanted: returned)
+    with pytest.raises(GraphError, match="must return a tuple with one array"):
+        z.backward(np.ones(2))

@@ -226,3 +226,9 @@ def test_parameters_without_names_are_refused():
     """Two rows of a tensor would unpack as a pair, and nothing would be trained."""
     with pytest.raises(UsageError, match=r"wants model\.named_parameters\(\)"):
         SGD([Tensor([[1.0], [2.0]], requires_grad=True)], lr=0.1)
+
+
+def test_two_parameters_of_one_name_are_refused():
+    x, y = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    with pytest.raises(UsageError, match="two parameters are called a"):
+        SGD([("a", x), ("b", x), ("a", y)], lr=0.1)

@@ -201,3 +201,22 @@ def test_what_load_must_return_is_said(tmp_path, returns, kinds):
     with pytest.raises(UsageError, match=rf"Net.load must return .* it returned {kinds}"):
         task.load(Config(model="x"))
     sys.modules.pop("minipar_own.loads")
+
+
+TWICE = """
+from minipar.nn import Linear, Module
+
+class Same(Module):
+    task = "images"
+
+    def __init__(self, init):
+        self.first, self.second = Linear(init, 4, 4), Linear(init, 4, 4)
+"""
+
+
+def test_weights_that_were_drawn_under_one_name_are_noticed(tmp_path, monkeypatch):
+    (tmp_path / "twice.py").write_text(TWICE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"first.weight and second.weight begin with the same"):
+        build_model(Config(model="twice.py:Same"))

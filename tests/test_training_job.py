@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minipar import training_job
-from minipar.parallel.data import DataParallel
+from minipar.parallel.bucketed import BucketedDataParallel
 from tests.jobs import started
 
 TINY = [
@@ -57,6 +57,7 @@ def test_the_report_for_people(tmp_path):
     assert "the same as one rank: after 20 steps no weight differs by more than" in done.stdout
     assert "validation loss" in done.stdout and "runs/mlp-1" in done.stdout
     assert "step    30/30" in done.stderr and "[rank" not in done.stderr
+    assert done.stderr.startswith("minipar: mlp does not look at --heads\n")
 
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
@@ -94,6 +95,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
         (["vit", "--heads", "3"], "--d 64 cannot be divided among 3 heads"),
         (["nine.py:Net"], "there is no file nine.py"),
         (["own.py:Net"], "own.py:Net: Net is not there"),
+        (["gpt", "--zero", "2", "--compress", "int8"], "--zero and --compress cannot be combined"),
         (["own.py:Tensor"], "Tensor is no subclass of minipar.nn.Module"),
         (["gpt", "--data", "."], "would lie inside --data ."),
         (["gpt", "--backend", "cloud"], "there is no backend 'cloud'"),
@@ -140,16 +142,16 @@ def test_after_a_resume_the_first_steps_are_compared_with_their_own_options(tmp_
     assert 0 < summary["max_difference_to_one_rank"] < 1e-4  # of the two ranks that it began on
 
 
-def summed(parallel):
+def summed(parallel, rows):
     for x in parallel.model.parameters():
         parallel.group.all_reduce(x.grad, out=x.grad)
 
 
-def forgotten(parallel):
+def forgotten(parallel, rows):
     """No synchronisation at all."""
 
 
-def late(parallel):
+def late(parallel, rows):
     """One weight is left out."""
     for x in parallel.model.parameters()[1:]:
         parallel.group.all_reduce(x.grad, op="mean", out=x.grad)
@@ -158,7 +160,7 @@ def late(parallel):
 @pytest.mark.parametrize("mistake", [None, summed, forgotten, late])
 def test_the_comparison_with_one_rank_sees_mistakes(tmp_path, monkeypatch, capsys, mistake):
     if mistake is not None:
-        monkeypatch.setattr(DataParallel, "sync_gradients", mistake)
+        monkeypatch.setattr(BucketedDataParallel, "sync_gradients", mistake)
     given = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 20}
     given |= {"dp": 2, "backend": "local", "eval_batches": 1}
     job = training_job.prepare(given, out=str(tmp_path / "run"), resume=None)

@@ -218,4 +218,6 @@ def _check_broadcast(op: str, a: Tensor, b: Tensor) -> None:
 def _constant(x: Any, like: Tensor) -> Tensor:
     if isinstance(x, (int, float)):  # a tuple: int | float would be built each time
         return Tensor(number_beside(x, like.data))
+    if isinstance(x, list | tuple):  # numbers without a type of their own
+        return Tensor(array_module(like.data).asarray(x, dtype=like.dtype))
     return Tensor(x)
