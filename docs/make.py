@@ -296,6 +296,37 @@ def less_bytes() -> str:
     return "\n".join(rows)
 
 
+def zero_formulas() -> str:
+    """What each stage sends, keeps, and lets through."""
+    rows = ["| | sent by a rank in a step | kept by a rank | passes through |", "|---|---|---|---|"]
+    data_parallel = cost.data_parallel_bytes.__doc__
+    rows.append(f"| data parallel | {data_parallel} | {cost.zero0_kept.__doc__} | |")
+    for stage in (1, 2, 3):
+        parts = (getattr(cost, f"zero{stage}_{what}", None) for what in ("sent", "kept", "passing"))
+        rows.append(f"| stage {stage} | {' | '.join(f.__doc__ if f else '' for f in parts)} |")
+    return "\n".join(rows)
+
+
+def zero_sizes() -> str:
+    """The most that a rank holds of GPT-2, by the formulas."""
+    d, b = 768, 4  # features; bytes of a number
+    t = 50257 * d * b
+    u, r = (12 * d * d + 13 * d) * b, t + (1024 + 2) * d * b
+    n, k = 12 * u + r, 2
+    stages = {
+        "data parallel": lambda p: cost.zero0_kept(p, n, k),
+        "stage 1": lambda p: cost.zero1_kept(p, n, k),
+        "stage 2": lambda p: cost.zero2_kept(p, n, k) + cost.zero2_passing(t, t),
+        "stage 3": lambda p: cost.zero3_kept(p, n, k) + cost.zero3_passing(u, t, r),
+    }
+    ranks = (1, 2, 4, 8, 16, 64)
+    rows = [f"| | {' | '.join(f'{p} ranks' for p in ranks)} |", "|---|" + "---:|" * len(ranks)]
+    rows[0] = rows[0].replace("1 ranks", "1 rank", 1)
+    for name, held in stages.items():
+        rows.append(f"| {name} | {' | '.join(f'{held(p) / MB:,.0f} MB' for p in ranks)} |")
+    return "\n".join(rows)
+
+
 def _wide_deep(init: Init, sparse: bool) -> WideDeep:
     return WideDeep(init, TABLES, NUMBERS, sparse=sparse)
 
@@ -341,6 +372,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
         floors,
         less_bytes,
         model_sizes,
+        zero_formulas,
+        zero_sizes,
     )
 }
 

@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
 from minipar.comm.group import Group
 from minipar.config import Config
@@ -17,7 +16,7 @@ from minipar.errors import UsageError
 from minipar.nn import BatchNorm, Module
 from minipar.optim import SGD, Adagrad, AdamW, Optimizer
 from minipar.parallel.bucketed import BucketedDataParallel
-from minipar.parallel.compress import Compressed, Compressor, Float16, Int8, PowerSGD, TopK
+from minipar.parallel.compress import COMPRESSORS, Compressed
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.overlapped import OverlappedDataParallel
@@ -25,11 +24,6 @@ from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.tensor import Tensor
-
-COMPRESSORS: Mapping[str, Callable[[], Compressor]] = MappingProxyType(
-    {"float16": Float16, "int8": Int8, "top-k": TopK, "powersgd": PowerSGD}
-)
-
 
 def make_strategy(config: Config, model: Module, group: Group) -> Strategy:
     """The strategy, which now owns the model's gradients.  Collective."""

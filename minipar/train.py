@@ -50,7 +50,8 @@ class Trainer:
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
         self.model = build_model(config, self.train)
-        synchronise(self.model, group)
+        if config.local_steps == 1:  # replicas on their own have batches of their own
+            synchronise(self.model, group)
         self.strategy = make_strategy(config, self.model, group)
 
     def train_step(self) -> dict[str, Any]:

@@ -54,3 +54,27 @@ def test_each_docstring_is_the_formula(p):
 
 def test_seconds():
     assert cost.Cost(2, 100, 50).seconds(alpha=1, beta=0.1, gamma=0.01) == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 64])
+def test_the_docstrings_of_sharding_are_the_formulas(p):
+    """And data parallel is stage 0: on one rank nothing is saved and nothing sent."""
+    letters = {"p": p, "n": 1000, "k": 3, "r": 70, "u": 80, "t": 30, "b": 90}
+    names = [name for name in vars(cost) if name.startswith("zero")]
+    assert len(names) == 9
+    for name in names:
+        formula = getattr(cost, name)
+        inner = formula.__code__.co_varnames[: formula.__code__.co_argcount]
+        text = re.sub(r"(\d)(?=[a-z(])", r"\1*", formula.__doc__.replace("·", "*"))
+        text = text.replace(")n", ")*n")
+        expected = eval(text, dict(letters))  # our own docstring
+        assert formula(*(letters[letter] for letter in inner)) == pytest.approx(expected), name
+    if p == 1:
+        assert {formula(1, 1000) for formula in (cost.zero1_sent, cost.zero3_sent)} == {0}
+        assert cost.zero3_kept(1, 1000, 3) == cost.zero0_kept(1, 1000, 3)
+
+
+def test_the_example_of_the_paper():
+    """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters of 16 bits, K = 12, 64 ranks."""
+    kept = (cost.zero0_kept, cost.zero1_kept, cost.zero2_kept, cost.zero3_kept)
+    assert [round(f(64, 2 * 7.5, 12 / 2), 1) for f in kept] == [120, 31.4, 16.6, 1.9]

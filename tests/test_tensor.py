@@ -252,4 +252,4 @@ def test_an_array_in_the_place_of_a_tensor_is_named():
 
 def test_numbers_in_lists_take_the_type_of_the_tensor_beside_them():
     x = leaf(3)
-    assert (x + [1, 2, 3]).dtype == (2.5 * x - (1.0, 2.0, 3.0)).dtype == np.float32
+    assert (x * [1, 2, 3]).dtype == (2.5 * x - (1.0, 2.0, 3.0)).dtype == np.float32

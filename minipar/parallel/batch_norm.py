@@ -11,7 +11,9 @@ moments agree to the last bit.
 
 Cost per layer and step: two all_reduces, forward [n, Σ x, Σ x²], backward [Σ dz, Σ dz · h], of
 2·c + 1 and 2·c numbers of float64. They are small, so what counts is their latency.
-Ranks must make the same calls in the same order, as with any collective.
+Ranks must make the same calls in the same order, as with any collective. Backward adds up what the
+losses of the ranks send: if they are means over unequal numbers of rows, multiply each by p · rows
+/ (rows of all ranks) before backward, and give `sync_gradients` equal rows.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def test_a_gpt_on_four_ranks_sends_and_holds_what_the_formula_says():
         return sizes, peak.nbytes, sum(event.nbytes for event in log if event.nbytes > 3000)
 
     for (*units, rest), peak, sent in minipar.run(work, 4):
-        r, u, t = sum(rest), sum(units[0]), max(units[0])
+        r, u, t = sum(rest), sum(units[0]), max(units[0] + rest)
         n = 12 * u + r
         assert peak == pytest.approx(
             cost.zero3_kept(4, n, 2) + cost.zero3_passing(u, t, r), rel=0.05
