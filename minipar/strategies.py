@@ -25,6 +25,7 @@ from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.tensor import Tensor
 
+
 def make_strategy(config: Config, model: Module, group: Group) -> Strategy:
     """The strategy, which now owns the model's gradients.  Collective."""
     c, make = config, make_optimizer(config)
