@@ -29,9 +29,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from minipar.array import Array
+from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
 from minipar.parallel.reducer import Reducer, agree, share_of
@@ -138,9 +136,10 @@ class Zero2:
         last_first = reversed(trainable(model))  # as backward comes by them
         flats = flats_of(last_first, group.size, bucket_bytes)
         self.data = [_moved_into_one(flat, group) for flat in flats]
+        owns = [data[group.rank] for data in self.data]
         slices = [
-            Slice(flat, group.rank, data[group.rank], np.zeros_like(data[group.rank]))
-            for flat, data in zip(flats, self.data)
+            Slice(flat, group.rank, own, array_module(own).zeros_like(own))
+            for flat, own in zip(flats, owns)
         ]
         self.owned = Owned(slices, group, make_optimizer)
         self.optimizer = self.owned.optimizer

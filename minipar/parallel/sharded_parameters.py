@@ -31,8 +31,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
@@ -59,7 +57,7 @@ class Unit:
         whole = flat.zeros()
         flat.fill(whole)
         own = whole[group.rank].copy()
-        self.slice = Slice(flat, group.rank, own, np.zeros_like(own))
+        self.slice = Slice(flat, group.rank, own, array_module(own).zeros_like(own))
         self.left: set[str] = set()  # whose gradients are not final
         self._whole: Array | None = None
         self._coming: tuple[Array, Any] | None = None  # and the handle of the call

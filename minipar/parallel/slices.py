@@ -28,6 +28,7 @@ from minipar.comm.group import Group
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.nn import Module
 from minipar.optim import squared_norm
+from minipar.parallel.agreement import check_same_form
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
 
@@ -177,7 +178,11 @@ def trainable(model: Module) -> list[tuple[str, Tensor]]:
 
 
 def give_all_the_weights_of_rank_0(model: Module, group: Group) -> None:
-    """Also what is not trained: frozen weights, running moments."""
+    """Also what is not trained: frozen weights, running moments.
+
+    Raises: ReplicasDiffer if the models of the ranks have other parameters, or in another order.
+    """
+    check_same_form(model, group)
     for x in model.parameters():
         x.data[...] = group.broadcast(x.data)
 

@@ -8,7 +8,7 @@ import pytest
 
 import minipar
 from minipar import cost
-from minipar.errors import ShapeMismatch, UsageError
+from minipar.errors import ReplicasDiffer, ShapeMismatch, UsageError
 from minipar.events import recording
 from minipar.models import WideDeep
 from minipar.nn import Linear, Module
@@ -72,6 +72,19 @@ def test_a_run_goes_on_in_another_stage_on_other_ranks(before, p, after, q):
     assert half.keys() == on_one_rank(adamw).keys()
     for state in minipar.run(on_many, q, args=(after, adamw, False, 1, range(5, 10), half)):
         assert difference(state, on_one_rank(adamw)) < 1e-10
+
+
+def test_ranks_must_have_the_same_parameters_in_the_same_order():
+    def work(group, construct):
+        model = Stack(2, 3)
+        model.last = Linear(Init(), 2, 2)
+        if group.rank:
+            model.layers = vars(model).pop("layers")
+        construct(model, group, plain)
+
+    for construct in STRATEGIES:
+        with pytest.raises(ReplicasDiffer, match=r"layers\.0\.weight"):
+            minipar.run(work, 2, args=(construct,))
 
 
 def test_what_is_loaded_must_fit():
@@ -323,8 +336,8 @@ def traced(group, construct):
     return tracemalloc.get_traced_memory()[1], 12 * d * d * 8
 
 
-def test_a_process_of_stage_3_has_no_more_than_the_formula_says():
+def test_a_process_of_stage_3_allocates_what_the_formula_says():
     for most, n in minipar.run(traced, 4, args=(Zero3,), backend="process"):
         formula = cost.zero3_kept(4, n, 2) + cost.zero3_passing(n / 12, n / 12)
-        assert most == pytest.approx(formula, rel=0.05)
+        assert most == pytest.approx(formula, rel=0.07)  # a reduce_scatter has slices of its own
         assert most <= 0.36 * 4 * n
