@@ -173,6 +173,7 @@ FLOORS = {
     "trace.graph_figure": 9,
     "trace.backward_figure": 10,
     "trace.show": 9,
+    "trace.overlap": 9,
     "trace.chunks": 9,
     "trace.chunk_figure": 10,
     "bench.comm_worker": 10,
