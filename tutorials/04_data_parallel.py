@@ -231,8 +231,8 @@ for name, form in FORMS.items():
 # ## The timeline
 #
 # We let each form make one backward, and write down in which order its gradients become final and
-# its all-reduces begin. Then we lay that out in **virtual time**: the gradient of a weight takes 500
-# µs to compute, that of a bias 10 µs, and an all-reduce what the ring costs on 8 ranks. (On two
+# its all-reduces begin. Then we lay that out in **virtual time**: the gradient of a weight takes
+# 500 µs to compute, that of a bias 10 µs, and an all-reduce what the ring costs on 8 ranks. (On two
 # cores with two ranks nobody would be free to send; a network card is.) The layers are wider here,
 # 128 KB each, and so is the bucket of the overlapped form: two layers, 300 KB at most.
 
@@ -251,9 +251,7 @@ def seconds_of(moment) -> float:
 
 
 moments = {name: watch(form, wide, loss) for name, form in FORMS.items()}
-timelines = {
-    name: in_time(noted, seconds_of, P, ALPHA, BETA) for name, noted in moments.items()
-}
+timelines = {name: in_time(noted, seconds_of, P, ALPHA, BETA) for name, noted in moments.items()}
 show(draw_overlap(timelines), "data_parallel")
 
 # %% [markdown]

@@ -1,4 +1,5 @@
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_times_follow_from_what_was_declared(form):
     backward = [s for s in spans if s.kind == BACKWARD]
     sent = [s for s in spans if s.kind == ALL_REDUCE]
     assert [s.end for s in backward] == [3.0 * n for n in range(1, 7)]
-    assert all(a.end <= b.begin for a, b in zip(sent, sent[1:]))
+    assert all(a.end <= b.begin for a, b in pairwise(sent))
     takes = sum(s.end - s.begin for s in sent)
     n = 8 * 3 * (16 + 4)
     whole = cost.ring_all_reduce(p, n)
