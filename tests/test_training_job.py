@@ -60,6 +60,7 @@ def test_the_report_for_people(tmp_path):
     assert done.stderr.startswith("minipar: mlp does not look at --heads\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
     whole = train(tmp_path, "gpt", "--dp", "2", *TINY, "--steps", "300", "--json")
     options = ["gpt", "--dp", "2", *TINY, "--steps", "300", "--out", "stopped here"]

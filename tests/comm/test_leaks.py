@@ -142,6 +142,7 @@ def one_of_each():
         minipar.run(ranks.fail, 2, args=("_exit",), backend="process")
 
 
+@pytest.mark.slow
 def test_a_process_that_runs_jobs_holds_nothing_of_them_afterwards():
     one_of_each()
     before = what_this_process_holds()

@@ -105,6 +105,7 @@ def test_no_more_processes(monkeypatch):
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written(tmp_path):
     """matplotlib remarked on it, twice, in the middle of what training prints."""
     home = tmp_path / "home"

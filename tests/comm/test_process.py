@@ -70,6 +70,7 @@ def test_a_deadlock_is_seen_and_told_soon(how, says, capfd):
     assert capfd.readouterr().err == ""  # all ranks would say the same
 
 
+@pytest.mark.slow
 def test_a_rank_that_computes_is_no_deadlock():
     assert run(ranks.late, 2, 2.5) == [None, None]
 
@@ -84,6 +85,7 @@ def test_a_collective_that_some_left_out_is_found_when_all_have_returned(how, ba
         minipar.run(ranks.left_out, 3, args=(how,), backend=backend)
 
 
+@pytest.mark.slow
 def test_what_was_sent_arrives_however_late_its_receiver_is():
     assert run(ranks.slow_receiver, 2, 3.0) == [None, list(range(12))]
 
@@ -94,6 +96,7 @@ def test_asking_for_ever_whether_something_is_done_is_no_hang():
             minipar.run(ranks.asks_for_ever, 2, backend=backend)
 
 
+@pytest.mark.slow
 def test_a_long_message_and_a_stopped_rank_do_not_hold_up_the_end():
     begun = time.monotonic()
     with pytest.raises(ValueError, match=r"x{1000}"):

@@ -157,6 +157,7 @@ def test_first_barrier_is_reached_soon(tmp_path):
     assert reached - begun < 5 * 0.6
 
 
+@pytest.mark.slow
 def test_output_is_passed_on_while_the_job_runs(tmp_path):
     """The script goes on only once the test has seen its lines, one after another."""
     source = """
@@ -198,6 +199,7 @@ if world.rank == 0:
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 20_001
 
 
+@pytest.mark.slow
 def test_what_a_rank_has_started_ends_with_ctrl_c(tmp_path):
     source = """
 import subprocess, minipar

@@ -107,6 +107,7 @@ def test_a_stopped_rank_is_named_and_the_job_ends(capfd):
     assert all("rank 1 is stopped" in line and "all_reduce #2 " in line for line in err)
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_stopped_for_a_moment_goes_on(tmp_path):
     with launched("prints_when_told", 2, tmp_path) as job:
         rank = pids(tmp_path, 2)[1]
@@ -121,6 +122,7 @@ def test_a_rank_that_is_stopped_for_a_moment_goes_on(tmp_path):
     assert (job.returncode, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_ctrl_z_and_fg(tmp_path):
     """The launcher stops, its ranks go on until their output fills a pipe; fg takes it up again."""
     with launched("prints_when_told", 2, tmp_path) as job:

@@ -23,6 +23,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
+@pytest.mark.slow
 def test_generated_blocks_are_what_the_code_prints() -> None:
     """Also the answers of minipar to the scripts in docs/examples."""
     done = subprocess.run(

@@ -17,7 +17,15 @@ def test_there_are_tutorials() -> None:
     assert [path.name for path in TUTORIALS[:2]] == ["01_autograd.py", "02_all_reduce.py"]
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+LONG = ("03_collectives", "05_local_sgd_and_compression")  # take more than five seconds
+
+
+def in_time(path: Path) -> object:
+    marks = [pytest.mark.slow] if path.stem in LONG else []
+    return pytest.param(path, marks=marks, id=path.stem)
+
+
+@pytest.mark.parametrize("path", map(in_time, TUTORIALS))
 def test_it_runs_as_a_script(path: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     environment.pop("DISPLAY", None)
@@ -51,6 +59,7 @@ def test_it_is_in_percent_format(path: Path) -> None:
             assert not line or line.startswith("#"), f"line {number}: code in a cell of text"
 
 
+@pytest.mark.slow
 def test_a_tutorial_runs_on_several_ranks(tmp_path: Path) -> None:
     command = ["-m", "minipar", "run", "-n", "2", str(TUTORIALS[1])]
     done = subprocess.run(

@@ -46,7 +46,7 @@ def connect_all(listeners, ranks, timeout_s=20.0, secrets=(b"secret",) * 4):
     return found
 
 
-@pytest.mark.parametrize("crowd", [0, 80])
+@pytest.mark.parametrize("crowd", [0, pytest.param(80, marks=pytest.mark.slow)])
 def test_each_rank_is_connected_to_those_of_other_hosts(listeners, crowd):
     with strangers(listeners[0].getsockname(), crowd):
         found = connect_all(listeners, range(4))

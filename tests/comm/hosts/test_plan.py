@@ -179,6 +179,7 @@ def test_a_job_on_one_host_has_no_socket_of_the_internet(tmp_path):
         job.kill()
 
 
+@pytest.mark.slow
 def test_a_launcher_with_another_token_is_not_let_in(tmp_path):
     with Hosts(tmp_path, "", options=["--timeout", "3"]) as hosts:
         hosts.start(0)
@@ -191,6 +192,7 @@ def test_a_launcher_with_another_token_is_not_let_in(tmp_path):
     assert "turned away without the right token: 3" in first.last
 
 
+@pytest.mark.slow
 def test_who_has_not_come_is_named(tmp_path):
     with Hosts(tmp_path, "", nodes=3, options=["--timeout", "1.5"]) as hosts:
         hosts.start(0)
