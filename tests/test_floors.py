@@ -17,7 +17,8 @@ FLOORS = {
     "array": 0,
     "ambient": 0,
     "blocks": 0,
-    "cost": 0,
+    "cost.collectives": 0,
+    "cost.training": 1,
     "events": 1,
     "origin": 0,
     "graph": 1,
@@ -187,7 +188,7 @@ AUTOGRAD = {
 }
 MEETING_FLOOR = 8
 FACADES = {
-    *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs"),
+    *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs", "cost"),
     *("comm", "comm.hosts", "comm.mpi", "parallel.compress"),
 }
 

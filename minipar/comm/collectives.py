@@ -4,7 +4,7 @@ All are index arithmetic over nothing but `sendrecv` (and `send`, `recv`, `add`)
 `naive`, `tree` and `halving_doubling`, beside this file, get to the same results in other ways.
 
 Letters: p ranks in the group, r own rank, n bytes of the array; α seconds per message, β per byte
-sent, γ per byte added. Each docstring states its cost; `cost.py` has the formulas, and a test
+sent, γ per byte added. Each docstring states its cost; `cost/` has the formulas, and a test
 counts the messages against them.
 
     the ring, p = 4       chunk c starts on its journey at rank c+1 and is complete on rank c:

@@ -19,8 +19,6 @@ terms with m are ours.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -247,106 +245,6 @@ def naive_all_to_all(p: int, n: float) -> Cost:
 def naive_barrier(p: int) -> Cost:
     """2(p-1)·α"""
     return Cost(2 * (p - 1), 0, 0)
-
-
-# -- ways of training -------------------------------------------------------------------------
-
-
-def data_parallel_bytes(p: int, n: float) -> float:
-    """2(p-1)/p·n"""
-    return ring_all_reduce(p, n).sent
-
-
-# -- sharded data parallel: bytes out of a rank in a step, and bytes that a rank holds ------------
-#
-# n bytes of parameters, and as many of gradients; k·n of optimizer state (Adam: 2). What passes
-# through is there only for a while: b a bucket, u a unit of parameters, t the largest gradient of
-# one parameter, r the rest of the parameters, which belong to no unit.
-
-
-def zero1_sent(p: int, n: float) -> float:
-    """2(p-1)/p·n"""
-    return 2 * (p - 1) / p * n
-
-
-def zero2_sent(p: int, n: float) -> float:
-    """2(p-1)/p·n"""
-    return zero1_sent(p, n)
-
-
-def zero3_sent(p: int, n: float, r: float = 0) -> float:
-    """3(p-1)/p·n - (p-1)/p·r"""
-    return (p - 1) / p * (3 * n - r)
-
-
-def zero0_kept(p: int, n: float, k: float) -> float:
-    """(2+k)·n"""
-    return (2 + k) * n
-
-
-def zero1_kept(p: int, n: float, k: float) -> float:
-    """2n + k/p·n"""
-    return 2 * n + k / p * n
-
-
-def zero2_kept(p: int, n: float, k: float) -> float:
-    """n + (1+k)/p·n"""
-    return n + (1 + k) / p * n
-
-
-def zero3_kept(p: int, n: float, k: float) -> float:
-    """(2+k)/p·n"""
-    return (2 + k) / p * n
-
-
-def zero2_passing(b: float, t: float) -> float:
-    """b + t"""
-    return b + t
-
-
-def zero3_passing(u: float, t: float, r: float = 0) -> float:
-    """3u + t + 2r"""
-    return 3 * u + t + 2 * r
-
-
-# -- a step of data parallel with fewer bytes --------------------------------------------------
-# Bytes out of a rank in a step, the mean over the ranks; n: bytes of all gradients, c: how many
-# numbers they are. Not counted: in which ranks tell each other how many rows they had.
-
-
-def local_sgd_bytes(p: int, n: float, every: float) -> float:
-    """2(p-1)/p·n/every; n: of the weights and the optimizer's state"""
-    return 2 * (p - 1) / p * n / every
-
-
-def central_bytes(p: int, n: float) -> float:
-    """2(p-1)/p·n, as in a ring; but of that (p-1)·n leave rank 0, and (p-1)·n come to it"""
-    return 2 * (p - 1) / p * n
-
-
-def float16_bytes(p: int, c: int) -> float:
-    """2(p-1)·2·ceil(c/p)"""
-    return 2 * (p - 1) * 2 * -(-c // p)
-
-
-def int8_bytes(p: int, c: int, block: int) -> float:
-    """2(p-1)·(block+4)·ceil(c/(p·block))"""
-    return 2 * (p - 1) * (block + 4) * -(-c // (p * block))
-
-
-def top_k_bytes(p: int, k: int, itemsize: int) -> float:
-    """(p-1)·k·(4+itemsize)"""
-    return (p - 1) * k * (4 + itemsize)
-
-
-def power_sgd_bytes(p: int, shapes: Iterable[tuple[int, ...]], rank: int, itemsize: int) -> float:
-    """2(p-1)/p·itemsize·(Σ rank·(rows+columns) of what this makes smaller + the other numbers)"""
-    numbers = 0
-    for shape in shapes:
-        rows, columns = math.prod(shape[:-1]), shape[-1] if shape else 1
-        thin = rank * (rows + columns)
-        numbers += min(thin, rows * columns) if len(shape) > 1 else rows * columns
-    return 2 * (p - 1) / p * itemsize * numbers
 
 
 # -- letters ----------------------------------------------------------------------------------
