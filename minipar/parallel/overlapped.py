@@ -11,7 +11,8 @@ network card, or a core that has nothing else to do.
 
 All ranks must reduce the same buckets in the same order, but may find their gradients in another
 one, or never find some. So a bucket that is full waits until those before it have gone, and what is
-not full at the end of backward goes in sync_gradients.
+not full at the end of backward goes in sync_gradients. So does the last bucket: it is full when
+backward is over, and the rank's own thread, which has nothing else to do then, is the faster one.
 
 A rank's share of the rows must be known before the first bucket goes: `announce(rows)` before
 backward says it. Without it, all ranks are taken to have equally many; if sync_gradients then hears
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from minipar.comm.asynchronous import Handle
 from minipar.errors import UsageError
 from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.tensor import Tensor
@@ -84,20 +86,21 @@ class OverlappedDataParallel(BucketedDataParallel):
         super()._when_final(x)
         if not self._only_add:
             self._missing[k].discard(id(x))
-            while len(self._handles) < len(self.buckets) and not self._missing[len(self._handles)]:
-                self._send_next()
+            last = len(self.buckets) - 1  # which nothing is left to hide: sync_gradients sends it
+            while len(self._handles) < last and not self._missing[len(self._handles)]:
+                self._send_next(async_op=True)
 
-    def _send_next(self) -> None:
+    def _send_next(self, async_op: bool) -> None:
         k, rank = len(self._handles), self.group.rank
         for x in self._parameters_in(k):
             self._put_in_place(x)
         bucket = self.buckets[k]
         bucket *= 1 / self.group.size if self._shares is None else float(self._shares[rank])
-        self._handles.append(self.group.all_reduce(bucket, out=bucket, async_op=True))
+        self._handles.append(self.group.all_reduce(bucket, out=bucket, async_op=async_op))
 
     def _reduce(self, rows: float) -> None:
         while len(self._handles) < len(self.buckets):
-            self._send_next()
+            self._send_next(async_op=False)
         self._wait()
         shares, dense = self._exchange(rows)
         self._check(shares)
@@ -117,5 +120,6 @@ class OverlappedDataParallel(BucketedDataParallel):
 
     def _wait(self) -> None:
         for handle in self._handles:
-            handle.wait()
+            if isinstance(handle, Handle):
+                handle.wait()
         self._begin_step()

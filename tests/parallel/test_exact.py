@@ -107,9 +107,9 @@ class LastBucketStays(BucketedDataParallel):
 
 
 class LastBucketStaysOverlapped(OverlappedDataParallel):
-    def _send_next(self):
+    def _send_next(self, async_op):
         if len(self._handles) < len(self.buckets) - 1:
-            super()._send_next()
+            super()._send_next(async_op)
         else:
             self._handles.append(self._handles[0])
 
