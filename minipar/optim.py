@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minipar.array import Array, array_module, describe, on_host
-from minipar.blocks import blocks, room
+from minipar.blocks import BLOCK_BYTES, blocks, room
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.sparse import RowGradient, values
 from minipar.tensor import Tensor
@@ -27,6 +27,7 @@ class Optimizer:
     """What all optimizers share. A subclass says which state arrays it keeps, and `_update`."""
 
     slots: tuple[str, ...] = ()
+    block_bytes = BLOCK_BYTES
 
     def __init__(self, named_parameters: Named, lr: float) -> None:
         pairs = list(named_parameters)
@@ -61,7 +62,7 @@ class Optimizer:
                 self._step_rows(name, x.data, x.grad)
                 continue
             arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
-            for part in blocks(x.data.size, x.data.itemsize, room(x.data)):
+            for part in blocks(x.data.size, x.data.itemsize, room(x.data, self.block_bytes)):
                 self._update(x.ndim, *(a[part] for a in arrays))
 
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
@@ -120,6 +121,10 @@ class Optimizer:
 
 class SGD(Optimizer):
     """m = momentum · m + g + weight_decay · x;   x -= lr · m   (m is g if momentum is 0)."""
+
+    block_bytes = (
+        8 * BLOCK_BYTES
+    )  # few passes over few arrays: a call costs more than the cache saves
 
     def __init__(
         self, named_parameters: Named, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
