@@ -25,7 +25,7 @@ def in_time(path: Path) -> object:
     return pytest.param(path, marks=marks, id=path.stem)
 
 
-@pytest.mark.parametrize("path", map(in_time, TUTORIALS))
+@pytest.mark.parametrize("path", [in_time(path) for path in TUTORIALS])
 def test_it_runs_as_a_script(path: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     environment.pop("DISPLAY", None)
