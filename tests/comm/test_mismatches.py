@@ -20,17 +20,22 @@ SOME = (  # one of each way in which processes find out; the whole table is slow
 )
 
 
-def on(backend, pairs=tuple(mismatches.PAIRS), marks=()):
+def on(backend, pairs=tuple(mismatches.PAIRS), ranks=(2, 3), marks=()):
     return [
         pytest.param(backend, pair, where, p, marks=marks, id=f"{backend}-{pair}-{where}-{p}")
         for pair in pairs
         for where in ("middle", "end")
-        for p in (2, 3)
+        for p in ranks
     ]
 
 
 REST = [pair for pair in mismatches.PAIRS if pair not in SOME]
-CASES = on("local") + on("process", SOME) + on("process", REST, marks=pytest.mark.slow)
+CASES = [
+    *on("local"),
+    *on("process", SOME, ranks=(2,)),
+    *on("process", SOME, ranks=(3,), marks=pytest.mark.slow),
+    *on("process", REST, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("backend", "pair", "where", "p"), CASES)

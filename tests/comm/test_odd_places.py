@@ -51,6 +51,7 @@ def test_64_mb_of_shared_memory(tmp_path):
     assert shell(tmp_path, line).stdout == "[all 4] sum [4. 4. 4.]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path, closed):
     """The job's own descriptors once took the numbers of stdout and stderr, and were lost."""
@@ -66,6 +67,7 @@ def test_a_full_disk(tmp_path, options):
     assert done.stderr.splitlines()[-1].endswith(FULL)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_what_runs(tmp_path):
     line = RUN.format(2) + " >/dev/full"
     script = "import time; print('here', flush=True); time.sleep(600)"
@@ -78,6 +80,7 @@ def test_a_reader_that_has_gone(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [8, 12, 20])
 def test_few_open_files(tmp_path, limit):
     done = shell(tmp_path, f"ulimit -n {limit}; {RUN.format(8)}")
@@ -118,6 +121,7 @@ def test_a_home_that_cannot_be_written(tmp_path):
     assert (tmp_path / "run/loss.png").exists()
 
 
+@pytest.mark.slow
 def test_a_current_folder_that_is_gone(tmp_path):
     """Call sites are told relative to it, and every call failed."""
     (tmp_path / "gone").mkdir()
@@ -126,6 +130,7 @@ def test_a_current_folder_that_is_gone(tmp_path):
     assert done.stdout == "[all 2] sum [2. 2. 2.]\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_current_folder_that_cannot_be_written(tmp_path):
     place = tmp_path / "place"
     place.mkdir()

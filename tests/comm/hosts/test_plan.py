@@ -78,6 +78,7 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nodes", "ranks"), [slow(2, 1), slow(2, 2), (3, (1, 2, 1))])
 def test_every_promise_of_the_transport_holds(tmp_path, nodes, ranks):
     ended = run_hosts(tmp_path, CONFORMS, nodes=nodes, ranks=ranks)
@@ -89,6 +90,7 @@ def test_every_promise_of_the_transport_holds(tmp_path, nodes, ranks):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "who", "says"),
     [
@@ -113,6 +115,7 @@ def test_a_failure_ends_all_hosts_with_the_same_sentence(tmp_path, how, who, say
         assert host.seconds < 5 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 2])
 def test_the_death_of_a_launcher_is_noticed_at_once(tmp_path, who):
     ended = run_hosts(tmp_path, FAILS, ranks=2, arguments=["launcher", str(who)])
@@ -135,6 +138,7 @@ def test_a_launcher_that_is_stopped_is_noticed(tmp_path):
     assert "node 1 at 127.0.0.1 (rank 1) is lost: nothing was heard of it for 5 s" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_ctrl_c_on_one_host_ends_all(tmp_path, who):
     ended = run_hosts(tmp_path, FAILS, arguments=["interrupt", str(who)])
@@ -143,6 +147,7 @@ def test_ctrl_c_on_one_host_ends_all(tmp_path, who):
     assert ended[1 - who].last == f"minipar: interrupted on node {who}"
 
 
+@pytest.mark.slow
 def test_strangers_do_not_disturb_the_job(tmp_path):
     """Many at once, before the others come, silent or not; they are still there at the end."""
     with Hosts(tmp_path, "import minipar; minipar.init().barrier()", nodes=3) as hosts:
@@ -212,6 +217,7 @@ def test_without_node_0_nobody_waits_for_ever(tmp_path):
     assert "tried for 1 s. Is it started, with the same --rendezvous?" in only.last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nodes", "says"),
     [
@@ -405,6 +411,7 @@ def start_in(hosts, namespaces):
         hosts.start(node, prefix=["ip", "netns", "exec", name], host="10.77.0.1")
 
 
+@pytest.mark.slow
 def test_hosts_with_networks_of_their_own(tmp_path, two_namespaces):
     with Hosts(tmp_path, CONFORMS, ranks=2) as hosts:
         start_in(hosts, two_namespaces)
