@@ -1,5 +1,6 @@
 """What can be trained: every model by name, with its data, and the user's own."""
 
+import functools
 import sys
 from dataclasses import replace
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 import minipar
+from minipar import recipes
 from minipar.config import Config
+from minipar.data import load_images
 from minipar.errors import UsageError
 from minipar.recipes import RECIPES, build_model, find
 from minipar.tensor import Tensor
@@ -25,6 +28,13 @@ SMALL = {
 def small(name, **changes):
     base = replace(Config(model=name, batch=12), **RECIPES[name].defaults)
     return replace(base, **{**SMALL[name], "batch": 12, "eval_batches": 2, **changes})
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    """All that is drawn is drawn by every rank."""
+    few = functools.partial(load_images, train=200, validation=60)
+    monkeypatch.setattr(recipes, "load_images", few)
 
 
 @pytest.mark.parametrize("name", RECIPES)

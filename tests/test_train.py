@@ -33,7 +33,10 @@ def difference(one, other):
 
 
 @pytest.mark.parametrize("model", ["gpt", "mlp"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float64", 1e-10), pytest.param("float32", 1e-4, marks=pytest.mark.slow)],
+)
 def test_any_number_of_ranks_goes_through_the_same_numbers(model, dtype, tolerance):
     config = replace(TINY, model=model, dtype=dtype)
     one = minipar.run(steps, 1, args=(config,))[0]

@@ -123,6 +123,7 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     assert not Path(tmp_path, "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_resume_changes_nothing_that_a_checkpoint_has_fixed(tmp_path):
     assert train(tmp_path, "gpt", *TINY).returncode == 0
     run = tmp_path / "runs/gpt-1"
@@ -133,6 +134,7 @@ def test_a_resume_changes_nothing_that_a_checkpoint_has_fixed(tmp_path):
         assert (run / "config.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_after_a_resume_the_first_steps_are_compared_with_their_own_options(tmp_path):
     assert train(tmp_path, "gpt", "--dp", "2", "--warmup", "50", *TINY).returncode == 0
     resumed = ["--resume", "runs/gpt-1", "--steps", "40", "--lr", "1e-2", "--dp", "1", "--json"]
