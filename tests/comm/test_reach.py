@@ -40,11 +40,16 @@ def test_odd_arrays(p):
 
 @pytest.mark.parametrize("what", ["broadcast", "send"])
 def test_a_rank_that_is_killed_while_it_is_read(what, capfd):
-    try:
-        assert "not here" in run(reached.killed_while_it_is_read, what)
-        pytest.skip("the ranks may not reach each other here")
-    except PeerLost as error:
-        assert "rank 1 was killed by signal 9" in str(error)
+    for _ in range(9):  # a sender that helps may have copied all before rank 0 begins
+        try:
+            found = run(reached.killed_while_it_is_read, what)
+        except PeerLost as error:
+            assert "rank 1 was killed by signal 9" in str(error)
+            break
+        if "not here" in found:
+            pytest.skip("the ranks may not reach each other here")
+    else:
+        pytest.fail("rank 0 never began to copy")
     said = capfd.readouterr().out
     assert "CommError" not in said  # rank 0 has waited for the launcher's reason: PeerLost
     assert "gone" not in said
