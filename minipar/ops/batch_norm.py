@@ -7,8 +7,13 @@
 
 The rows of one batch may lie on several ranks. Everything that needs all of them is a sum of a few
 numbers for each channel, so there are two places where the ranks have to talk: forward adds up
-[rows, Σ x, Σ x²], backward [rows, Σ dz, Σ dz · h]. Both go through `total`, which gives back what
-it gets if nobody else has rows, and is an all_reduce otherwise.
+[rows, Σ x, Σ x²], backward [Σ dz, Σ dz · h]. Both go through `total`, which gives back what it gets
+if nobody else has rows, and is an all_reduce otherwise.
+
+The loss of each rank is a mean over its own n rows of the N of all ranks, and data parallel weights
+its gradients by the share n/N afterwards. Inside batch norm gradients of other ranks arrive, which
+will be weighted by the share of this one. So each rank multiplies what it sends by its own share,
+and divides what comes back by it; with equal rows both cancel.
 
 A variance by Σ x² - (Σ x)² / n loses all its digits where the mean is large beside the spread. So
 each block takes its squares about its own mean, and blocks and ranks are put together in float64
@@ -61,6 +66,7 @@ def batch_norm(
     """`batch_norm_definition` in blocks, over the rows of all ranks.   x: [..., c]   z: [..., c].
 
     gain, bias: [c].   total: adds up a float64 array of 2·c + 1 numbers over the ranks.
+    Each rank's loss is taken to be a mean over its rows, to be weighted by its share of them.
     Gives z, and the moments for running statistics. Keeps x and 2·c numbers until backward; gain
     and bias get the gradients of this rank's rows alone, as other parameters do.
     Cost:   one pass over x for the moments, one for z; two over x and dz backward.
@@ -80,8 +86,9 @@ def batch_norm(
         dbias, dgain = _gradient_sums(wide, dz, mean, inverse_std)
         dx = None
         if wanted[0]:  # on all ranks or on none
-            sums = total(xp.concatenate([dbias, dgain])) / moments.count
-            dx = _input_gradient(wide, dz, mean, inverse_std, scale, sums).reshape(shape)
+            share = max(1, wide.size // len(gain)) / moments.count  # without rows the sums are 0
+            means = total(xp.concatenate([dbias, dgain]) * share) / (moments.count * share)
+            dx = _input_gradient(wide, dz, mean, inverse_std, scale, means).reshape(shape)
         return (
             dx,
             dgain.astype(gain.dtype) if wanted[1] else None,

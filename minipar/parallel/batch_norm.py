@@ -11,9 +11,10 @@ moments agree to the last bit.
 
 Cost per layer and step: two all_reduces, forward [n, Σ x, Σ x²], backward [Σ dz, Σ dz · h], of
 2·c + 1 and 2·c numbers of float64. They are small, so what counts is their latency.
-Ranks must make the same calls in the same order, as with any collective. Backward adds up what the
-losses of the ranks send: if they are means over unequal numbers of rows, multiply each by p · rows
-/ (rows of all ranks) before backward, and give `sync_gradients` equal rows.
+Ranks must make the same calls in the same order, as with any collective. The loss of a rank is a
+mean over its rows, and `sync_gradients(rows)` weights by them, as everywhere: backward expects it
+(ops/batch_norm.py). Where a loss counts something else, such as tokens of which rows have unequal
+numbers, the ranks need equally many rows.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _average(nets: list[Net], optimizers: list[Optimizer], shares: Sequence[floa
 
 
 def compressed(case: Case, p: int, add_up: AddUp) -> list[dict[str, Array]]:
-    """Replicas that all get add_up of the gradients of all, each multiplied by its share."""
+    """Replicas that all get add_up of the gradients of all, each by its share."""
     nets = [Net(case.batch_norm) for _ in range(p)]
     optimizers = [case.make_optimizer(net.named_parameters()) for net in nets]
     rows = [case.rows_of(r, p) for r in range(p)]
@@ -80,10 +80,7 @@ def compressed(case: Case, p: int, add_up: AddUp) -> list[dict[str, Array]]:
             net.zero_grad()
         _backward(nets, case, step, rows)
         trained = [[x for x in net.parameters() if x.requires_grad] for net in nets]
-        stacks = [
-            np.stack([len(part) / case.rows * x.grad for part, x in zip(rows, same)])
-            for same in zip(*trained)
-        ]
+        stacks = [np.stack([x.grad for x in same]) for same in zip(*trained)]
         for same, total in zip(zip(*trained), add_up(stacks)):
             for x in same:
                 x.grad = total.copy()
@@ -99,15 +96,19 @@ def compressed(case: Case, p: int, add_up: AddUp) -> list[dict[str, Array]]:
 
 
 def _backward(nets: list[Net], case: Case, step: int, rows: list[range]) -> None:
-    """Each replica's gradient; their batch norms see the rows of all."""
+    """Each replica's part of the gradient of the mean over all rows, which batch norms see."""
+    shares = [len(part) / case.rows for part in rows]
     if not case.batch_norm:
-        for net, part in zip(nets, rows):
+        for net, part, share in zip(nets, rows, shares):
             accumulate(net, case, step, part)
+            for x in net.parameters():
+                x.grad = None if x.grad is None else x.grad * share
         return
     batches = [batch(step, part) for part in rows]
     h = _one_batch_norm([net.norm for net in nets], [n.up(b[0]) for n, b in zip(nets, batches)])
     losses = [
-        cross_entropy(net.head(own, draw), y) for net, own, (_, y, draw) in zip(nets, h, batches)
+        cross_entropy(net.head(own, draw), y) * share
+        for net, own, (_, y, draw), share in zip(nets, h, batches, shares)
     ]
     _sum(losses).backward()
 

@@ -67,8 +67,8 @@ class Case(NamedTuple):
     name: str
     make_optimizer: MakeOptimizer
     rows: int  # in the global batch
-    batch_norm: bool = True  # needs ranks with equally many rows
-    micros: int = 1  # backwards of a step
+    batch_norm: bool = True
+    micros: int = 1  # backwards of a step; batch norm would see other batches
     max_norm: float = math.inf
 
     def rows_of(self, rank: int, ranks: int) -> range:
@@ -86,7 +86,7 @@ def adamw(named: Iterable[tuple[str, Tensor]]) -> Optimizer:
 
 CASES = (
     Case("momentum", momentum, 12),
-    Case("adamw, clipped", adamw, 12, max_norm=0.2),
+    Case("uneven rows, adamw, clipped", adamw, 13, max_norm=0.2),
     Case("uneven rows, accumulated", momentum, 13, batch_norm=False, micros=2),
 )
 

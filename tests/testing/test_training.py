@@ -24,8 +24,7 @@ def test_the_cases_have_every_number_of_rows():
         for p in (1, 2, 3, 4):
             parts = [case.rows_of(r, p) for r in range(p)]
             assert [i for part in parts for i in part] == list(range(case.rows))
-            if case.batch_norm:
-                assert len({len(part) for part in parts}) == 1
+    assert any(case.batch_norm and case.rows % 2 for case in CASES)  # which no two ranks share
 
 
 def test_a_row_is_the_same_in_every_cut():
