@@ -54,6 +54,11 @@ class Config:
     compress: str = "none"
     check_every: int = 0
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks train it."""
+        return self.dp
+
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
@@ -97,19 +102,7 @@ def check(config: Config) -> None:
         raise UsageError(f"--optimizer is one of {', '.join(OPTIMIZERS)}, not {c.optimizer!r}.")
     if c.dtype not in ("float32", "float64"):
         raise UsageError(f"--dtype is float32 or float64, not {c.dtype!r}.")
-    for name in (
-        "dp",
-        "steps",
-        "batch",
-        "block",
-        "layers",
-        "d",
-        "heads",
-        "patch",
-        "eval_batches",
-        "accumulate",
-        "local_steps",
-    ):
+    for name in COUNTS:
         if getattr(c, name) < 1:
             raise UsageError(f"--{option(name)} must be at least 1.")
     for name in ("dropout", "momentum"):
@@ -118,16 +111,7 @@ def check(config: Config) -> None:
     for name in ("lr", "clip", "timeout_s"):
         if not 0 < getattr(c, name) < math.inf:
             raise UsageError(f"--{option(name)} must be a number above 0, not {getattr(c, name)}.")
-    for name in (
-        "warmup",
-        "weight_decay",
-        "save_every",
-        "eval_every",
-        "min_lr",
-        "seed",
-        "bucket_mb",
-        "check_every",
-    ):
+    for name in NOT_NEGATIVE:
         if not getattr(c, name) >= 0:
             raise UsageError(f"--{option(name)} must be at least 0, not {getattr(c, name)}.")
     if c.min_lr > c.lr:

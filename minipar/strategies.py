@@ -9,21 +9,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.errors import UsageError
 from minipar.nn import BatchNorm, Module
 from minipar.optim import SGD, Adagrad, AdamW, Optimizer
+from minipar.parallel.batch_norm import synchronise
 from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.compress import COMPRESSORS, Compressed
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
+from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.passes import Passes, WholeModel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
+from minipar.recipes import build_model, find
 from minipar.tensor import Tensor
+
+
+class Member(NamedTuple):
+    """What one rank of a run has: its share of the data, and what it does with it."""
+
+    place: int  # of each batch it has part `place` of `places`
+    places: int
+    together: Group  # the ranks that make every step side by side; their mean loss is the loss
+    strategy: Strategy
+    passes: Passes
+
+    @property
+    def part_of_validation(self) -> tuple[int, int]:
+        """Which part of how many."""
+        return self.place, self.places
+
+
+def join(config: Config, world: Group, train: Any) -> Member:
+    """This rank's part in a run of the ranks of world.  train: the training data.  Collective."""
+    c = config
+    mesh = Mesh(world, dp=c.dp)
+    model = build_model(c, train)
+    if c.local_steps == 1:  # replicas on their own have batches of their own
+        synchronise(model, mesh.dp)
+    strategy = make_strategy(c, model, mesh.dp)
+    passes = WholeModel(model, strategy, find(c.model).task.loss)
+    return Member(mesh.dp.rank, mesh.dp.size, world, strategy, passes)
 
 
 def make_strategy(config: Config, model: Module, group: Group) -> Strategy:

@@ -15,8 +15,8 @@ import math
 import sys
 import time
 from collections import deque
-from contextlib import nullcontext
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -24,16 +24,17 @@ import numpy as np
 from minipar.array import Array, is_array
 from minipar.checks import checks
 from minipar.comm.group import Group
+from minipar.comm.wiring import even_cuts
 from minipar.config import Config
 from minipar.data import Sampler
 from minipar.errors import CheckpointError, Diverged
 from minipar.optim import warmup_cosine
 from minipar.parallel import checkpoint
-from minipar.parallel.batch_norm import synchronise
+from minipar.parallel.passes import Part
 from minipar.random import Draw
-from minipar.recipes import Task, build_model, find
+from minipar.recipes import Task, find
 from minipar.run_folder import RunFolder
-from minipar.strategies import make_strategy
+from minipar.strategies import join
 from minipar.tensor import Tensor, no_grad
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
@@ -49,25 +50,18 @@ class Trainer:
         self.train, self.val = self.task.load(config)
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
-        self.model = build_model(config, self.train)
-        if config.local_steps == 1:  # replicas on their own have batches of their own
-            synchronise(self.model, group)
-        self.strategy = make_strategy(config, self.model, group)
+        self.member = member = join(config, group, self.train)
+        self.strategy, self.passes = member.strategy, member.passes
 
     def train_step(self) -> dict[str, Any]:
         """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
-        c, strategy = self.config, self.strategy
-        rows = self.sampler.rows(self.group.rank, self.group.size)
+        c, strategy, member = self.config, self.strategy, self.member
+        rows = self.sampler.rows(member.place, member.places)
         strategy.zero_grad()
         strategy.announce(len(rows))
-        each = len(rows) // c.accumulate
-        parts = [rows[n * each : (n + 1) * each] for n in range(c.accumulate)]
-        losses = []
-        for part in parts:
-            with nullcontext() if part is parts[-1] else strategy.no_sync():
-                losses.append(self._backward(part, len(part) / len(rows)))
+        loss = self.passes.train(self._parts(rows))
         strategy.sync_gradients(len(rows))
-        mean = float(self.group.all_reduce(np.array(sum(losses)), op="mean"))
+        mean = float(member.together.all_reduce(np.array(loss), op="mean"))
         norm = strategy.clip(c.clip)
         if not (math.isfinite(mean) and math.isfinite(norm)):  # no step, so that none can be saved
             raise Diverged(
@@ -79,30 +73,35 @@ class Trainer:
         self.step += 1
         return {"step": self.step, "loss": mean, "lr": lr, "grad_norm": norm}
 
-    def _backward(self, rows: range, share: float) -> float:
-        """Forward and backward of these rows of the global batch; their share of the loss."""
-        x, y = self.train.batch(self.sampler.indices(self.step)[rows.start : rows.stop])
-        output = self.model(self._input(x), Draw(self.config.seed, self.step, rows))
-        loss = self.task.loss(output, self._number(y))
-        (loss if share == 1 else loss * share).backward()
-        return loss.item() * share
+    def _parts(self, rows: range) -> list[Part]:
+        """These rows of the global batch, in micro-batches."""
+        c, indices = self.config, self.sampler.indices(self.step)
+        cuts = even_cuts(len(rows), c.accumulate)
+        parts = []
+        for start, stop in pairwise(rows.start + cut for cut in cuts):
+            x, y = self.train.batch(indices[start:stop])
+            draw = Draw(c.seed, self.step, range(start, stop))
+            share = (stop - start) / len(rows)
+            parts.append(Part(self._input(x), self._number(y), draw, share))
+        return parts
 
     def evaluate(self) -> dict[str, float]:
         """Means over the first eval_batches batches of the validation data, always the same.
 
         val_loss, and for classes val_accuracy: the share of rows that the model is right about.
         """
-        rank, ranks = self.group.rank, self.group.size
+        together = self.member.together
+        rank, ranks = self.member.part_of_validation
         batches = min(self.config.eval_batches, self.val_sampler.steps_per_epoch)
         total = np.zeros(2)
-        with self.strategy.whole(), no_grad():
+        with self.strategy.whole() as model, no_grad():
             for n in range(batches):
                 x, y = self.val.batch(self.val_sampler.indices(n, rank, ranks))
-                output = self.model(self._input(x))
+                output = model(self._input(x))
                 total[0] += self.task.loss(output, self._number(y)).item()
                 if self.task.hits is not None:
                     total[1] += self.task.hits(output.data, y).mean()
-        loss, right = self.group.all_reduce(total, op="mean") / batches
+        loss, right = together.all_reduce(total, op="mean") / batches
         found = {"val_loss": float(loss)}
         return found if self.task.hits is None else {**found, "val_accuracy": float(right)}
 
@@ -119,8 +118,8 @@ class Trainer:
 
     def weights(self) -> dict[str, Any]:
         """Copies of all weights, named as in a checkpoint, on every rank.  Collective."""
-        with self.strategy.whole():
-            return {f"model/{name}": array for name, array in self.model.state_dict().items()}
+        with self.strategy.whole() as model:
+            return {f"model/{name}": array for name, array in model.state_dict().items()}
 
     def save(self, run: RunFolder) -> None:
         """Write weights and optimizer state as a checkpoint; rank 0 does, for all are equal."""
@@ -135,8 +134,8 @@ class Trainer:
         if folder is None:
             raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
         arrays, meta = checkpoint.load(folder)
-        with self.strategy.whole():
-            self.model.load_state_dict(_part(arrays, "model/"))
+        with self.strategy.whole() as model:
+            model.load_state_dict(_part(arrays, "model/"))
         self.strategy.load_state_dict(_part(arrays, "optimizer/"))
         self.step = meta["step"]
 
@@ -184,7 +183,7 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
         losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]
         result["train_loss"] = float(np.mean(losses))
     with trainer.strategy.whole() as model:
-        if task.sample is not None and group.rank == 0:
+        if task.sample is not None:
             result["sample"] = task.sample(model, trainer.val, config)
     return result
 

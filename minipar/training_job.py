@@ -66,7 +66,7 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
     check_config(config)
     check_strategy(config)
     if given.get("backend") != "mpi":  # whose ranks are there already
-        check(config.dp, config.backend)
+        check(config.ranks, config.backend)
     if resume is None:
         _check_place(config, out)
     _check_data(config)
@@ -138,11 +138,11 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     sample = result.pop("sample", None)
     if sample is not None:
         (run.path / "sample.txt").write_bytes(b"".join(sample))
-    title = f"{config.model}, {_ranks(config.dp)}, {run.path}"
+    title = f"{config.model}, {_ranks(config.ranks)}, {run.path}"
     draw_loss(run.metrics(), run.figure, title, unit=f"nats per {result['item']}")
     summary = {
         "model": config.model,
-        "ranks": config.dp,
+        "ranks": config.ranks,
         "backend": config.backend,
         **result,
         "seconds": time.monotonic() - begun,
@@ -153,7 +153,9 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     if as_json:
         print(json.dumps(summary))
     else:
-        same = str(first) if first else f"{_ranks(config.dp):16s} not compared with one rank: {why}"
+        same = (
+            str(first) if first else f"{_ranks(config.ranks):16s} not compared with one rank: {why}"
+        )
         print(_report(summary, same, find(config.model).task.counted, sample))
 
 
@@ -166,7 +168,7 @@ class Differences(NamedTuple):
 
     def __str__(self) -> str:
         c, limit = self.config, SAME[self.config.dtype]
-        ranks = "1 rank, twice" if c.dp == 1 else _ranks(c.dp)
+        ranks = "1 rank, twice" if c.ranks == 1 else _ranks(c.ranks)
         steps = min(FIRST_STEPS, c.steps)
         if max(self.weight, self.grad_norm) <= limit:
             return (
@@ -196,22 +198,22 @@ def differences_to_one_rank(run: RunFolder) -> Differences:
 
 
 def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None) -> list[Any]:
-    """fn(group, config, *args) on config.dp ranks.  Raises: RanksFailed, KeyboardInterrupt."""
+    """fn(group, config, *args) on config.ranks ranks.  Raises: RanksFailed, KeyboardInterrupt."""
     if config.backend == "local":
-        with LabelledOutput(config.dp, log_dir, plain=(0,)):
-            results, failed = run_threads(fn, config.dp, (config, *args))
+        with LabelledOutput(config.ranks, log_dir, plain=(0,)):
+            results, failed = run_threads(fn, config.ranks, (config, *args))
         failure = None if failed is None else Failure.of(*failed)
     else:
         done = run_processes(
             function_work(fn, (config, *args)),
-            config.dp,
+            config.ranks,
             timeout_s=config.timeout_s,
             plain=(0,),
             log_dir=log_dir,
         )
         results, failure = done.results, done.failure
     if failure is not None:
-        failure.show(config.dp)
+        failure.show(config.ranks)
         raise RanksFailed(failure.exit_code)
     return results
 

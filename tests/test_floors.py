@@ -141,6 +141,8 @@ FLOORS = {
     "parallel.checkpoint": 8,
     "parallel.batch_norm": 8,
     "parallel.stream": 8,
+    "parallel.mesh": 8,
+    "parallel.passes": 9,
     "models": 9,
     "config": 10,
     "recipes": 11,

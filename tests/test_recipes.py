@@ -74,7 +74,7 @@ def test_accuracy_is_the_share_of_rows_that_are_right():
     right = []
     for n in range(2):
         x, y = trainer.val.batch(trainer.val_sampler.indices(n))
-        right += list(trainer.model(Tensor(x)).data.argmax(axis=1) == y)
+        right += list(trainer.strategy.model(Tensor(x)).data.argmax(axis=1) == y)
     assert len(right) == 24 and found["val_accuracy"] == pytest.approx(np.mean(right))
 
 
@@ -136,7 +136,7 @@ def own(tmp_path, monkeypatch):
 def test_a_model_of_a_file_learns_a_task_by_name(own, capsys):
     config = Config(model="own.py:Net", batch=12)
     trainer = minipar.run(lambda group: Trainer(group, config), 1)[0]
-    assert trainer.model.out.weight.shape == (784, 10)
+    assert trainer.strategy.model.out.weight.shape == (784, 10)
     assert trainer.train_step()["loss"] == pytest.approx(np.log(10), abs=0.5)
     assert set(trainer.evaluate()) == {"val_loss", "val_accuracy"}
     assert find("own.py:Net").task.item == "image"

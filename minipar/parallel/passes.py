@@ -1,0 +1,55 @@
+"""Forward and backward of a step, on a model that is whole on this rank.
+
+    part 0    forward   backward  \
+    part 1    forward   backward    gradients add up; sync_gradients comes after the last one
+    part 2    forward   backward  /
+
+The rows of a rank may be cut into micro-batches that go one after another: this needs memory for
+the activations of one of them only. A model that is cut over several ranks has passes of its own
+(pipeline.py); the training loop does not know which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple, Protocol
+
+from minipar.array import Array
+from minipar.parallel.strategy import Strategy
+from minipar.random import Draw
+from minipar.tensor import Tensor
+
+Loss = Callable[[Tensor, Array], Tensor]  # of a model's output and y: a mean over the rows
+
+
+class Part(NamedTuple):
+    """A micro-batch."""
+
+    x: Any
+    y: Array
+    draw: Draw  # says where its rows stand in the global batch
+    share: float  # its weight in the loss of the step
+
+
+class Passes(Protocol):
+    """How gradients come about."""
+
+    def train(self, parts: Sequence[Part]) -> float:
+        """Forward and backward of all parts: adds to the gradients; Σ share · loss."""
+
+
+class WholeModel:
+    """All of the model is here: one part after another."""
+
+    def __init__(self, model: Callable[..., Tensor], strategy: Strategy, loss: Loss) -> None:
+        self.model, self.strategy, self.loss = model, strategy, loss
+
+    def train(self, parts: Sequence[Part]) -> float:
+        total = 0.0
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.strategy.no_sync():
+                loss = self.loss(self.model(part.x, part.draw), part.y)
+                (loss if part.share == 1 else loss * part.share).backward()
+            total += loss.item() * part.share
+        return total
