@@ -52,12 +52,13 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
     group = Group(transport)
     ambient.world.set(group)
     try:
-        _train(group, {**given, "backend": "mpi", "dp": place.size}, out, resume, as_json)
+        given = {**given, "backend": "mpi", "dp": place.size}
+        code = _train(group, given, out, resume, as_json)
     except BaseException as error:
         if not left_cleanly(error):
             mpi_job.fail(transport, error)
     mpi_job.finish(transport, group.close)
-    return 0
+    return code
 
 
 def _check(place: Place | None, given: Mapping[str, Any]) -> None:
@@ -75,12 +76,11 @@ def _check(place: Place | None, given: Mapping[str, Any]) -> None:
 
 def _train(
     group: Group, given: Mapping[str, Any], out: str | None, resume: str | None, as_json: bool
-) -> None:
+) -> int:
     begun = time.monotonic()
     job = _the_same_everywhere(group, _prepared(given, out, resume) if group.rank == 0 else None)
     result = train_rank(group, job.config, str(job.run.path), job.resume)
-    if group.rank == 0:
-        conclude(job, result, begun, as_json=as_json)
+    return conclude(job, result, begun, as_json=as_json) if group.rank == 0 else 0
 
 
 def _prepared(given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:
