@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blocks import ALPHA, BETA, GAMMA, measured_hash, measured_rows
+from blocks.communication import measured_hash, measured_rows
+from blocks.text import ALPHA, BETA, GAMMA
 from matplotlib.figure import Figure
 from PIL import Image  # comes with matplotlib
 

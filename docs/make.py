@@ -1,4 +1,4 @@
-"""Make the figures of docs/ (drawings.py), and the blocks of its pages (blocks.py), by the code.
+"""Make the figures of docs/ (drawings.py), and the blocks of its pages (blocks/), by the code.
 
     python docs/make.py             writes all figures and all blocks
     python docs/make.py --check     writes nothing; fails if a block is not what it would write
@@ -20,7 +20,9 @@ from __future__ import annotations
 import re
 import sys
 
-from blocks import BLOCKS, DOCS, FIGURES, measured_hash
+from blocks import BLOCKS
+from blocks.communication import measured_hash
+from blocks.text import DOCS, FIGURES
 from drawings import MADE
 
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -1,0 +1,11 @@
+"""The blocks of the pages: each a function that gives text; docs/make.py puts it in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blocks import communication, engine, project, sharing
+
+BLOCKS: dict[str, Callable[..., str]] = {
+    f.__name__: f for file in (communication, engine, project, sharing) for f in file.BLOCKS
+}
