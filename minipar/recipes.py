@@ -31,7 +31,7 @@ from minipar.models.resnet import SIZES
 from minipar.nn import Module
 from minipar.ops import binary_cross_entropy_with_logits, cross_entropy
 from minipar.random import Init
-from minipar.tensor import Tensor
+from minipar.tensor import Tensor, shown
 
 SAMPLE_BYTES = 240
 MODEL_OPTIONS = frozenset({"block", "layers", "d", "heads", "patch", "size", "dropout"})
@@ -209,9 +209,24 @@ def _own(file: str, name: str) -> Recipe:
         task = Task(lambda c: _pair(load(c.data), f"{file}: {name}"), task.loss, hits=hits)
     build: Callable[..., Module] = made
     if loss := getattr(made, "loss", None):
-        task = task._replace(loss=loss, hits=None)
+        task = task._replace(loss=_checked_loss(loss, f"{file}: {name}.loss"), hits=None)
     options = frozenset({"block"}) if task.items is TEXT.items else frozenset()
     return Recipe(lambda c, init, data: _checked(build(init)), task, options)
+
+
+def _checked_loss(loss: Callable[..., Any], where: str) -> Callable[[Tensor, Array], Tensor]:
+    """The loss, which must give one number as a tensor."""
+
+    def checked(output: Tensor, y: Array) -> Tensor:
+        z = loss(output, y)
+        if not (isinstance(z, Tensor) and z.data.size == 1):
+            raise UsageError(
+                f"{where} must return a tensor with one number, the mean over the rows; it returned "
+                f"{shown(z)}. Use minipar.ops on the output, not NumPy on its .data."
+            )
+        return z
+
+    return checked
 
 
 def _checked(model: Module) -> Module:

@@ -122,6 +122,11 @@ class Halves:
 
 class Wrong(Module):
     task = "music"
+
+class NumPyLoss(Line):
+    @staticmethod
+    def loss(output, y):
+        return ((output.data - y) ** 2).mean()
 """
 
 
@@ -156,6 +161,12 @@ def test_a_model_of_a_file_brings_its_own_data_and_loss(own):
 
     (weights,) = minipar.run(trained, 1)
     np.testing.assert_allclose(weights["model/out.weight"], [[0.5]], atol=1e-4)
+
+
+def test_a_loss_that_is_no_tensor_is_named(own):
+    config = Config(model="own.py:NumPyLoss", data="0.5", batch=20)
+    with pytest.raises(UsageError, match=r"NumPyLoss.loss must return a tensor with one number"):
+        minipar.run(lambda group: Trainer(group, config).train_step(), 1)
 
 
 @pytest.mark.parametrize(
