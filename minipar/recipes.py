@@ -221,8 +221,8 @@ def _checked_loss(loss: Callable[..., Any], where: str) -> Callable[[Tensor, Arr
         z = loss(output, y)
         if not (isinstance(z, Tensor) and z.data.size == 1):
             raise UsageError(
-                f"{where} must return a tensor with one number, the mean over the rows; it returned "
-                f"{shown(z)}. Use minipar.ops on the output, not NumPy on its .data."
+                f"{where} must return a tensor with one number, the mean over the rows; it "
+                f"returned {shown(z)}. Use minipar.ops on the output, not NumPy on its .data."
             )
         return z
 
