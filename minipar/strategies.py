@@ -23,7 +23,7 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
-from minipar.parallel.passes import Passes, WholeModel
+from minipar.parallel.passes import Passes, OneByOne
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
@@ -54,7 +54,7 @@ def join(config: Config, world: Group, train: Any) -> Member:
     if c.local_steps == 1:  # replicas on their own have batches of their own
         synchronise(model, mesh.dp)
     strategy = make_strategy(c, model, mesh.dp)
-    passes = WholeModel(model, strategy, find(c.model).task.loss)
+    passes = OneByOne(model, strategy, find(c.model).task.loss)
     return Member(mesh.dp.rank, mesh.dp.size, world, strategy, passes)
 
 

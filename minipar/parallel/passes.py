@@ -39,7 +39,7 @@ class Passes(Protocol):
         """Forward and backward of all parts: adds to the gradients; Σ share · loss."""
 
 
-class WholeModel:
+class OneByOne:
     """All of the model is here: one part after another."""
 
     def __init__(self, model: Callable[..., Tensor], strategy: Strategy, loss: Loss) -> None:

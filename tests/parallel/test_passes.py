@@ -8,7 +8,7 @@ import pytest
 
 from minipar.nn import Linear
 from minipar.ops import cross_entropy
-from minipar.parallel.passes import Part, WholeModel
+from minipar.parallel.passes import Part, OneByOne
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -30,7 +30,7 @@ def test_uneven_parts_add_up_and_only_the_last_one_may_send():
         seen.append((list(draw.rows), bool(inside)))
         return layer(x)
 
-    passes = WholeModel(model, SimpleNamespace(no_sync=no_sync), cross_entropy)
+    passes = OneByOne(model, SimpleNamespace(no_sync=no_sync), cross_entropy)
     rows = [range(3), range(3, 4), range(4, 7)]
     parts = [
         Part(Tensor(x[r.start : r.stop]), y[r.start : r.stop], Draw(0, 0, r), len(r) / 7)
