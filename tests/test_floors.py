@@ -117,6 +117,7 @@ FLOORS = {
     "comm.worker": 7,
     "bench.fit": 9,
     "trace.comm_figure": 10,
+    "parallel.schedule": 1,
     "parallel.strategy": 8,
     "parallel.agreement": 8,
     "parallel.buckets": 8,
