@@ -15,6 +15,10 @@ class UsageError(MiniparError):
     """The caller asked for something that cannot be; one sentence says what to do instead."""
 
 
+class ScheduleError(UsageError):
+    """A pipeline schedule cannot be run, or its text cannot be read; the grid shows where."""
+
+
 class ShapeMismatch(MiniparError, ValueError):
     """Two arrays, or an array and a parameter, do not fit together."""
 

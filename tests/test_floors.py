@@ -118,6 +118,8 @@ FLOORS = {
     "bench.fit": 9,
     "trace.comm_figure": 10,
     "parallel.schedule": 1,
+    "parallel.schedule_grid": 2,
+    "parallel.schedule_check": 3,
     "parallel.strategy": 8,
     "parallel.agreement": 8,
     "parallel.buckets": 8,

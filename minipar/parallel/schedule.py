@@ -137,6 +137,22 @@ def named(name: str, stages: int, micros: int, chunks: int = 1) -> list[Program]
     return made[name](stages, micros)
 
 
+def comes_from(action: Action, stage: int, stages: int, chunks: int = 1) -> int | None:
+    """The stage whose message an action waits for; None if it needs none (the batch, the loss)."""
+    piece = action.chunk * stages + stage
+    if action.phase == "F":
+        return (stage - 1) % stages if piece > 0 else None
+    return (stage + 1) % stages if action.phase in "BI" and piece < stages * chunks - 1 else None
+
+
+def goes_to(action: Action, stage: int, stages: int, chunks: int = 1) -> int | None:
+    """The stage that an action's result is sent to; None if it stays."""
+    piece = action.chunk * stages + stage
+    if action.phase == "F":
+        return (stage + 1) % stages if piece < stages * chunks - 1 else None
+    return (stage - 1) % stages if action.phase in "BI" and piece > 0 else None
+
+
 def _in_turn(forward: Program, backward: Program, early: int) -> Program:
     """So many forwards early; then forward and backward in turn; then the backwards left over."""
     early = min(early, len(forward))
