@@ -36,6 +36,7 @@ FLOORS = {
     "ops.linear_gelu": 4,
     "ops.sdpa": 4,
     "nn.module": 3,
+    "nn.pieces": 4,
     "nn.layers": 5,
     "nn.images": 5,
     "nn.attention": 6,

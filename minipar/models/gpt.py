@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from minipar.array import Array
 from minipar.errors import ShapeMismatch
-from minipar.nn import Dropout, Embedding, LayerNorm, Module
+from minipar.nn import Dropout, Embedding, LayerNorm, Module, Piece, chain
 from minipar.nn.transformer import stack_of_blocks
 from minipar.ops import linear
 from minipar.random import Draw, Init
@@ -40,11 +40,19 @@ class GPT(Module):
         self.norm = LayerNorm(init / "norm", d)
 
     def __call__(self, idx: Array, draw: Draw | None = None) -> Tensor:
+        return chain(self.pieces(), idx, draw)
+
+    def pieces(self) -> list[Module]:
+        """Embedding, blocks, head: what a pipeline cuts between."""
+        embedding = Piece(self.embed, self.token, self.position, self.dropout)
+        return [embedding, *self.blocks, Piece(self.logits, self.norm, self.token)]
+
+    def embed(self, idx: Array, draw: Draw | None = None) -> Tensor:
         t = idx.shape[-1]
         if t > self.block:
             raise ShapeMismatch(f"GPT: {t} positions, but the model was built for {self.block}.")
         x = self.token(idx) + self.position.weight[:t]
-        x = self.dropout(x, draw)
-        for block in self.blocks:
-            x = block(x, draw)
+        return self.dropout(x, draw)
+
+    def logits(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         return linear(self.norm(x), self.token.weight.T)

@@ -11,10 +11,11 @@ Letters: b batch items, t positions, d features of a byte.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from minipar.array import Array, array_module
-from minipar.nn import Dropout, Embedding, Linear, Module
+from minipar.nn import Dropout, Embedding, Linear, Module, Piece, chain
 from minipar.ops import tanh
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
@@ -47,11 +48,23 @@ class MLP(Module):
         self.out = Linear(init / "out", sizes[-1], vocab)
 
     def __call__(self, idx: Array, draw: Draw | None = None) -> Tensor:
+        return chain(self.pieces(), idx, draw)
+
+    def pieces(self) -> list[Module]:
+        """Embedding, layers, output: what a pipeline cuts between."""
+        layers = [Piece(partial(_layer, layer), layer) for layer in self.layers]
+        return [Piece(self.embed, self.token), *layers, Piece(self.logits, self.dropout, self.out)]
+
+    def embed(self, idx: Array, draw: Draw | None = None) -> Tensor:
         b, t = idx.shape
-        x = self.token(windows(idx, self.block)).reshape(b, t, -1)
-        for layer in self.layers:
-            x = tanh(layer(x))
+        return self.token(windows(idx, self.block)).reshape(b, t, -1)
+
+    def logits(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         return self.out(self.dropout(x, draw))
+
+
+def _layer(linear: Linear, x: Tensor, draw: Draw | None) -> Tensor:
+    return tanh(linear(x))
 
 
 def windows(idx: Array, context: int) -> Array:

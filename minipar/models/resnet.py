@@ -26,7 +26,7 @@ from typing import Any
 
 from minipar.array import Array
 from minipar.errors import UsageError
-from minipar.nn import BatchNorm, Conv2d, Linear, Module
+from minipar.nn import BatchNorm, Conv2d, Linear, Module, Piece, chain
 from minipar.ops import max_pool2d, relu
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
@@ -129,11 +129,17 @@ class ResNet(Module):
         self.out = Linear(init / "out", i, classes, std=i**-0.5)
 
     def __call__(self, x: Array | Tensor, draw: Draw | None = None) -> Tensor:
+        return chain(self.pieces(), x, draw)
+
+    def pieces(self) -> list[Module]:
+        """Stem, blocks, output: what a pipeline cuts between."""
+        return [Piece(self.begin, self.stem), *self.blocks, Piece(self.logits, self.out)]
+
+    def begin(self, x: Array | Tensor, draw: Draw | None = None) -> Tensor:
         z = relu(self.stem(x if isinstance(x, Tensor) else Tensor(x), draw))
-        if self.large:
-            z = max_pool2d(z, 3, stride=2, padding=1)
-        for block in self.blocks:
-            z = block(z, draw)
+        return max_pool2d(z, 3, stride=2, padding=1) if self.large else z
+
+    def logits(self, z: Tensor, draw: Draw | None = None) -> Tensor:
         return self.out(z.mean(axis=(1, 2)))
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from minipar.array import Array
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from minipar.nn import Dropout, Embedding, LayerNorm, Linear, Module, Piece, chain
 from minipar.nn.transformer import stack_of_blocks
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, shown
@@ -54,6 +54,14 @@ class ViT(Module):
         self.head = Linear(init / "head", d, classes, std=d**-0.5)
 
     def __call__(self, x: Tensor | Array, draw: Draw | None = None) -> Tensor:
+        return chain(self.pieces(), x, draw)
+
+    def pieces(self) -> list[Module]:
+        """Embedding, blocks, head: what a pipeline cuts between."""
+        embedding = Piece(self.embed, self.patch, self.position, self.dropout)
+        return [embedding, *self.blocks, Piece(self.logits, self.norm, self.head)]
+
+    def embed(self, x: Tensor | Array, draw: Draw | None = None) -> Tensor:
         x = x if isinstance(x, Tensor) else Tensor(x)
         if x.shape[1:] != self.image:
             raise ShapeMismatch(
@@ -61,9 +69,9 @@ class ViT(Module):
                 f"[b, {', '.join(map(str, self.image))}]. Channels come last here."
             )
         x = self.patch(patches(x, self.side)) + self.position.weight
-        x = self.dropout(x, draw)
-        for block in self.blocks:
-            x = block(x, draw)
+        return self.dropout(x, draw)
+
+    def logits(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         return self.head(self.norm(x).mean(axis=1))
 
 
