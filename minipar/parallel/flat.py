@@ -28,3 +28,9 @@ def unpack(vector: Array, arrays: Sequence[Array]) -> None:
     for a in arrays:
         a[...] = vector[start : start + a.size].reshape(a.shape)
         start += a.size
+
+
+def nothing(like: Array) -> Array:
+    """An array of this shape and dtype without memory: one nan, seen everywhere."""
+    xp = array_module(like)
+    return xp.broadcast_to(xp.full((), float("nan"), like.dtype), like.shape)

@@ -34,6 +34,7 @@ from typing import Any
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
+from minipar.parallel.flat import nothing
 from minipar.parallel.reducer import Reducer
 from minipar.parallel.slices import (
     Flat,
@@ -93,7 +94,7 @@ class Unit:
         self._whole = self._coming = None
         self.left.clear()
         for x in self.parameters.values():
-            x.data = _nothing(x.data)
+            x.data = nothing(x.data)
 
     def _arrived(self) -> Array:
         assert self._coming is not None
@@ -291,9 +292,3 @@ def before_backward(z: Any, do: Callable[[], None]) -> Any:
 
 def _goes_back(z: Any) -> bool:
     return any(x.requires_grad for x in (z if isinstance(z, tuple) else (z,)))
-
-
-def _nothing(like: Array) -> Array:
-    """An array of this shape and dtype without memory: one nan, seen everywhere."""
-    xp = array_module(like)
-    return xp.broadcast_to(xp.full((), float("nan"), like.dtype), like.shape)

@@ -1,0 +1,138 @@
+"""What travels between the stages of a pipeline: a label, then the arrays.
+
+    label    1024 bytes of JSON      ["F", 3, 0,  ["(", ["float32", [2, 64], 2], null]]
+    arrays   a message each, in the order in which they stand in the label
+
+A stage may give a tensor, or tuples, lists and dicts of tensors, arrays and None, as nested as it
+likes. The label says for which action of the receiver the parcel is: stages may do things in
+different orders, and the forwards and backwards of several chunks may share a line. What comes
+early is put aside. Nothing is pickled, and a label always has the same size, so each receive knows
+what it gets, as it must where transports have no headers of their own (NCCL).
+
+A send never waits: it is looked after until the step is over. So on a transport without buffers
+(rendezvous) only receives block, and an order of actions that is possible cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minipar.array import Array, to_numpy
+from minipar.comm.frame import dtype_of
+from minipar.comm.group import Group
+from minipar.comm.transport import Pending
+from minipar.errors import UsageError
+from minipar.tensor import Tensor
+
+LABEL_BYTES = 1024
+PLAIN, DATA, WANTS_GRADIENT = 0, 1, 2  # an array; a tensor; one that wants a gradient
+Key = tuple[str, int, int]  # phase, micro-batch, chunk: an action of the receiver
+
+
+class Mail:
+    """The parcels of one stage, to and from the others."""
+
+    def __init__(self, group: Group, xp: Any = np) -> None:
+        """xp: the array module of what travels."""
+        self.group, self.xp = group, xp
+        self._early: dict[Key, Any] = {}
+        self._sent: list[Pending] = []
+        self.waited = 0  # ns in which `take` waited, so far
+
+    def post(self, dst: int, key: Key, tree: Any) -> None:
+        """Begin to send.  Nobody changes the arrays any more."""
+        arrays: list[Array] = []
+        form = _taken_apart(tree, arrays)
+        if dst == self.group.rank:
+            self._early[key] = _put_together(form, lambda shape, dtype: arrays.pop(0))
+            return
+        for array in (_label([*key, form], self.xp), *arrays):
+            self._sent.append(self.group.isend(array, dst))
+
+    def take(self, src: int, key: Key) -> Any:
+        """The parcel for that action; tensors that want a gradient are leaves of a new graph."""
+
+        def receive(shape: tuple[int, ...], dtype: str) -> Array:
+            return self.group.recv(src, out=self.xp.empty(shape, dtype_of(dtype)))
+
+        begin = time.perf_counter_ns()
+        while key not in self._early:
+            label = to_numpy(receive((LABEL_BYTES,), "uint8"))
+            phase, micro, chunk, form = json.loads(label.tobytes())
+            self._early[phase, micro, chunk] = _put_together(form, receive)
+        self.waited += time.perf_counter_ns() - begin
+        return self._early.pop(key)
+
+    def look_after(self) -> None:
+        """Move on what is under way, and let go of what has left."""
+        self._sent = [sending for sending in self._sent if not sending.done()]
+
+    def finish(self) -> None:
+        """Wait until all has been received."""
+        for sending in self._sent:
+            sending.wait()
+        self._sent.clear()
+
+
+def leaves_of(tree: Any) -> Iterator[Any]:
+    """The tensors, arrays and Nones of a tree, in the order in which they travel."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple | list):
+        for branch in tree:
+            yield from leaves_of(branch)
+    else:
+        yield tree
+
+
+def mapped(fn: Callable[[Any], Any], tree: Any) -> Any:
+    """The tree with fn(leaf) in the place of each leaf."""
+    if isinstance(tree, dict):
+        return {name: mapped(fn, branch) for name, branch in tree.items()}
+    if isinstance(tree, tuple | list):
+        return type(tree)([mapped(fn, branch) for branch in tree])
+    return fn(tree)
+
+
+def _taken_apart(tree: Any, arrays: list[Array]) -> Any:
+    """The form of a tree, as a label has it; its arrays are appended to `arrays`."""
+    if isinstance(tree, dict):
+        return ["{", *([name, _taken_apart(branch, arrays)] for name, branch in tree.items())]
+    if isinstance(tree, tuple | list):
+        opening = "(" if isinstance(tree, tuple) else "["
+        return [opening, *(_taken_apart(branch, arrays) for branch in tree)]
+    if tree is None:
+        return None
+    kind = DATA + tree.requires_grad if isinstance(tree, Tensor) else PLAIN
+    array = tree.data if isinstance(tree, Tensor) else tree
+    arrays.append(array)
+    return [array.dtype.name, list(array.shape), kind]
+
+
+def _put_together(form: Any, array: Callable[[tuple[int, ...], str], Array]) -> Any:
+    """The tree of that form, its arrays from array(shape, dtype)."""
+    if form is None:
+        return None
+    if form[0] == "{":
+        return {name: _put_together(branch, array) for name, branch in form[1:]}
+    if form[0] in ("(", "["):
+        branches = [_put_together(branch, array) for branch in form[1:]]
+        return tuple(branches) if form[0] == "(" else branches
+    dtype, shape, kind = form
+    data = array(tuple(shape), dtype)
+    return data if kind == PLAIN else Tensor(data, kind == WANTS_GRADIENT)
+
+
+def _label(words: list[Any], xp: Any) -> Array:
+    text = json.dumps(words, separators=(",", ":")).encode()
+    if len(text) > LABEL_BYTES:
+        raise UsageError(
+            f"what a stage gives to the next one takes {len(text)} bytes to describe, and there is "
+            f"room for {LABEL_BYTES}: give fewer arrays, concatenated where they can be."
+        )
+    return xp.frombuffer(text.ljust(LABEL_BYTES), xp.uint8)

@@ -1,0 +1,272 @@
+r"""A model that is trained as a pipeline: each rank holds a stage of it.
+
+    pipeline = Pipeline(model, group, loss, "1f1b")
+    strategy = PipelineParallel(pipeline, make_optimizer)
+
+    strategy.zero_grad()
+    mean = pipeline.train(micro_batches(x, y, draw, m))        forward and backward of all of them
+    strategy.sync_gradients()
+    strategy.clip(max_norm)
+    strategy.step()
+
+What of the model lies on other ranks has its shape here and no memory. Inside `whole()` all is
+there. Checkpoints do not know of stages: names and numbers are those of the whole model.
+
+A weight that stages share (the token table of GPT, on the first and the last) belongs to the first
+of them. The others send it their gradients, it adds them up and makes the step, and they get the
+new weight back. So it has its state, its decay, and its part in the norm once.
+
+Letters: s stages, m micro-batches.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minipar.array import Array, array_module
+from minipar.comm.frame import dtype_of
+from minipar.comm.group import Group
+from minipar.comm.wiring import even_cuts
+from minipar.errors import UsageError
+from minipar.nn import Module
+from minipar.parallel.agreement import check_same_form
+from minipar.parallel.data import DataParallel
+from minipar.parallel.flat import nothing
+from minipar.parallel.parcel import mapped
+from minipar.parallel.pipeline import Loss, Part, StageRun
+from minipar.parallel.schedule import Program, forward_only, named
+from minipar.parallel.shares import dense_gradient
+from minipar.parallel.stages import Stage, balanced, bytes_of, pieces_of
+from minipar.parallel.strategy import MakeOptimizer, Strategy
+from minipar.random import Draw
+from minipar.tensor import Tensor, no_grad
+
+MakeInner = Callable[[Module, Group, MakeOptimizer], Strategy]
+
+
+class Pipeline:
+    """This rank's stage of the model, and how micro-batches go through it."""
+
+    def __init__(
+        self,
+        model: Module,
+        group: Group,
+        loss: Loss,
+        schedule: str | Callable[[int, int], list[Program]] = "1f1b",
+        cuts: Sequence[int] | None = None,
+        recompute: bool = False,
+    ) -> None:
+        """Gives all stages the weights of rank 0, and lets go of what lies elsewhere.  Collective.
+
+        schedule: a name (`schedule.NAMES`), or a function of (stages, micros).
+        cuts:     where the pieces of the model are cut (`stages.balanced`); None: by the bytes of
+                  the parameters.
+        Raises:   UsageError; ReplicasDiffer if the ranks have built other models.
+        """
+        check_same_form(model, group)
+        if cuts is None:
+            cuts = balanced(bytes_of(pieces_of(model)), group.size)
+        self.model, self.group, self.loss, self.recompute = model, group, loss, recompute
+        self.stage = Stage(model, group, cuts)
+        self._schedule = schedule
+        self._programs: dict[int, Program] = {}  # of this stage, by the number of micro-batches
+        for x in model.parameters():
+            group.broadcast(x.data, out=x.data)
+        self._let_go()
+        self.last: StageRun | None = None  # what the last step was like
+
+    def train(self, parts: Sequence[Part]) -> float:
+        """Forward and backward; the gradients are on the weights.  Collective.
+
+        Returns: the sum of the losses by their shares, on every rank.
+        """
+        m, s = len(parts), self.group.size
+        if m not in self._programs:
+            self._programs[m] = self._made(s, m)[self.group.rank]
+        self.last = run = StageRun(self.stage.chunks, self.group, parts, self.loss, self.recompute)
+        run.carry_out(self._programs[m])
+        return self._told(run.total)
+
+    def evaluate(self, x: Any, y: Any) -> tuple[float, Array | None]:
+        """The loss on every rank, and on the last one what the model gives.  Collective."""
+        chunks, s = self.stage.chunks, self.group.size
+        run = StageRun(chunks, self.group, [Part(x, y, None)], self.loss)
+        program = forward_only(s, 1)[self.group.rank]
+        with no_grad():
+            run.carry_out([a._replace(chunk=c) for c in range(len(chunks)) for a in program])
+        return self._told(run.total), mapped(_array, run.output)
+
+    @contextmanager
+    def whole(self) -> Iterator[Module]:
+        """The model with all its weights; what is changed inside, on all ranks alike, counts."""
+        here = self.stage.owned | self.stage.borrowed
+        for name, x in self.model.named_parameters():
+            if name not in here:
+                x.data = array_module(x.data).empty(x.shape, x.dtype)
+            self.group.broadcast(x.data, self.stage.users[name][0], out=x.data)
+        try:
+            yield self.model
+        finally:
+            self._let_go()
+
+    def _made(self, s: int, m: int) -> list[Program]:
+        if callable(self._schedule):
+            return self._schedule(s, m)
+        return named(self._schedule, s, m, len(self.stage.chunks))
+
+    def _told(self, total: float) -> float:
+        """What the last stage has found."""
+        return float(self.group.broadcast(np.array(total), self.group.size - 1))
+
+    def _let_go(self) -> None:
+        here = self.stage.owned | self.stage.borrowed
+        for name, x in self.model.named_parameters():
+            if name not in here:
+                x.data, x.grad = nothing(x.data), None
+
+
+class PipelineParallel:
+    """A `Strategy` for the stages of a pipeline, and, with `dp`, for several equal pipelines."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        make_optimizer: MakeOptimizer,
+        dp: Group | None = None,
+        inner: MakeInner = DataParallel,
+    ) -> None:
+        """dp: the ranks that hold this stage in other pipelines.  inner: how these share the work;
+        it must not send before sync_gradients.  Collective, over both groups.
+        """
+        self.pipeline, self.group = pipeline, pipeline.group
+        if dp is None:
+            dp = self.group.split(self.group.rank)
+        assert dp is not None
+        self.inner = inner(pipeline.stage, dp, make_optimizer)
+        self.optimizer = self.inner.optimizer
+        self._lend()
+
+    def zero_grad(self) -> None:
+        self.inner.zero_grad()
+        for x in self.pipeline.stage.borrowed.values():
+            x.grad = None
+
+    def announce(self, rows: float) -> None:
+        self.inner.announce(rows)
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        return self.inner.no_sync()
+
+    def sync_gradients(self, rows: float = 1.0) -> None:
+        """Add up the gradients of shared weights, then what the inner strategy does."""
+        for x, own, others in self._shared(trained=True):
+            if self.group.rank != own:
+                self.group.send(dense_gradient(x), own)
+                continue
+            x.grad = dense_gradient(x)
+            for other in others:
+                x.grad += self.group.recv(other)
+        self.inner.sync_gradients(rows)
+
+    def clip(self, max_norm: float) -> float:
+        """The norm of the whole model's gradient; each stage shrinks its own by the same factor."""
+        own = self.inner.clip(math.inf)
+        norm = math.sqrt(float(self.group.all_reduce(np.array(own * own))))
+        if norm > max_norm and own > 0:
+            self.inner.clip(own * (max_norm / norm))
+        return norm
+
+    def step(self) -> None:
+        """Each stage changes what it owns; who borrows a weight gets the new one."""
+        self.inner.step()
+        self._lend()
+
+    @contextmanager
+    def whole(self) -> Iterator[Module]:
+        with self.inner.whole(), self.pipeline.whole() as model:
+            yield model
+
+    def state_dict(self) -> dict[str, Array]:
+        return union(self.inner.state_dict(), self.group)
+
+    def load_state_dict(self, flat: Mapping[str, Any]) -> None:
+        """Raises: UsageError if a name is no parameter's; and as the inner strategy."""
+        users, owned = self.pipeline.stage.users, self.pipeline.stage.owned
+        of = {key: key.rpartition("/")[0] for key in flat if "/" in key}
+        unknown = sorted(key for key, name in of.items() if name not in users)
+        if unknown:
+            raise UsageError(f"optimizer state: {unknown[0]} is of no parameter of this model.")
+        self.inner.load_state_dict({k: a for k, a in flat.items() if of.get(k, k) in (k, *owned)})
+
+    def _shared(self, trained: bool = False) -> Iterator[tuple[Tensor, int, list[int]]]:
+        """Of each weight that this rank shares: itself, its owner, and the other stages."""
+        stage = self.pipeline.stage
+        for name, (own, *others) in stage.users.items():
+            if others and self.group.rank in (own, *others):
+                x = (stage.owned | stage.borrowed)[name]
+                if x.requires_grad or not trained:
+                    yield x, own, others
+
+    def _lend(self) -> None:
+        for x, own, others in self._shared():
+            if self.group.rank != own:
+                self.group.recv(own, out=x.data)
+                continue
+            for sending in [self.group.isend(x.data, other) for other in others]:
+                sending.wait()
+
+
+def micro_batches(
+    x: Any, y: Any, draw: Draw, m: int, weigh: Callable[[Any], float] = len
+) -> list[Part]:
+    """A batch cut into m micro-batches, as equal as can be; their shares add up to 1.
+
+    x, y:  arrays or tensors [rows, ...], or tuples, lists or dicts of them.
+    weigh: over how much the loss of some y is a mean: its rows, or the tokens that count.
+    Raises: UsageError if there are fewer rows than micro-batches.
+    """
+    rows = draw.rows
+    if not 1 <= m <= len(rows):
+        raise UsageError(f"{len(rows)} rows cannot be cut into {m} micro-batches.")
+    parts = []
+    for start, stop in zip(cuts := even_cuts(len(rows), m), cuts[1:]):
+        some_x, some_y = (mapped(partial(_rows, start, stop), tree) for tree in (x, y))
+        own = Draw(draw.seed, draw.step, rows[start:stop])
+        parts.append(Part(some_x, some_y, own, weigh(some_y)))
+    total = sum(part.share for part in parts)
+    return [part._replace(share=part.share / total) for part in parts]
+
+
+def union(state: Mapping[str, Array], group: Group) -> dict[str, Array]:
+    """The arrays that all ranks have together, by name, on every rank.  Collective.
+
+    Of what several ranks have under one name, the last one's counts.
+    """
+    found: dict[str, Array] = {}
+    text = json.dumps([[name, a.dtype.name, a.shape] for name, a in state.items()]).encode()
+    raw = np.frombuffer(text, np.uint8)
+    for root in range(group.size):
+        length = int(group.broadcast(np.array(len(raw)), root))
+        forms = json.loads(group.broadcast(np.resize(raw, length), root).tobytes())
+        for name, dtype, shape in forms:
+            mine = group.rank == root
+            array = state[name] if mine else np.empty(shape, dtype_of(dtype))
+            found[name] = group.broadcast(array, root)
+    return found
+
+
+def _array(leaf: Any) -> Any:
+    return leaf.data if isinstance(leaf, Tensor) else leaf
+
+
+def _rows(start: int, stop: int, leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return Tensor(leaf.data[start:stop])
+    return None if leaf is None else leaf[start:stop]
