@@ -9,8 +9,9 @@ different orders, and the forwards and backwards of several chunks may share a l
 early is put aside. Nothing is pickled, and a label always has the same size, so each receive knows
 what it gets, as it must where transports have no headers of their own (NCCL).
 
-A send never waits: it is looked after until the step is over. So on a transport without buffers
-(rendezvous) only receives block, and an order of actions that is possible cannot deadlock.
+A stage begins to send and goes on, also on a transport without buffers (rendezvous). It waits only
+for its parcel before, of the same kind to the same stage, to be taken; so no more than one of each
+is under way. That is the rule by which schedules are checked for deadlock.
 """
 
 from __future__ import annotations
@@ -41,18 +42,23 @@ class Mail:
         """xp: the array module of what travels."""
         self.group, self.xp = group, xp
         self._early: dict[Key, Any] = {}
-        self._sent: list[Pending] = []
+        self._sent: dict[tuple[int, str], list[Pending]] = {}  # the last parcel of a kind
         self.waited = 0  # ns in which `take` waited, so far
 
     def post(self, dst: int, key: Key, tree: Any) -> None:
-        """Begin to send.  Nobody changes the arrays any more."""
+        """Begin to send, and see to it that the parcel before has been taken.
+
+        Nobody changes the arrays any more.
+        """
         arrays: list[Array] = []
         form = _taken_apart(tree, arrays)
         if dst == self.group.rank:
             self._early[key] = _put_together(form, lambda shape, dtype: arrays.pop(0))
             return
-        for array in (_label([*key, form], self.xp), *arrays):
-            self._sent.append(self.group.isend(array, dst))
+        label, before = _label([*key, form], self.xp), self._sent.get((dst, key[0]), ())
+        self._sent[dst, key[0]] = [self.group.isend(array, dst) for array in (label, *arrays)]
+        for sending in before:
+            sending.wait()
 
     def take(self, src: int, key: Key) -> Any:
         """The parcel for that action; tensors that want a gradient are leaves of a new graph."""
@@ -68,14 +74,11 @@ class Mail:
         self.waited += time.perf_counter_ns() - begin
         return self._early.pop(key)
 
-    def look_after(self) -> None:
-        """Move on what is under way, and let go of what has left."""
-        self._sent = [sending for sending in self._sent if not sending.done()]
-
     def finish(self) -> None:
-        """Wait until all has been received."""
-        for sending in self._sent:
-            sending.wait()
+        """Wait until all has been taken."""
+        for sendings in self._sent.values():
+            for sending in sendings:
+                sending.wait()
         self._sent.clear()
 
 

@@ -82,7 +82,6 @@ class StageRun:
             begin, waited = time.perf_counter_ns(), self.mail.waited
             with naming(action, self.group, len(self.parts)):
                 phases[action.phase](action.micro, action.chunk)
-                self.mail.look_after()
             end, waited = time.perf_counter_ns(), self.mail.waited - waited
             self.spans.append(Span(action, begin, end, waited))
             self.peak = max(self.peak, len(self.kept) + len(self.put_off))
