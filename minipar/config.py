@@ -19,7 +19,8 @@ class Config:
     """The defaults are those of gpt; a recipe may have its own. `batch` is the global batch."""
 
     model: str = "gpt"  # a name, or FILE.py:CLASS
-    dp: int = 1  # data-parallel replicas, one rank each
+    dp: int = 1  # data-parallel replicas
+    pp: int = 1  # stages of a pipeline, in each replica
     backend: str = "process"
     data: str | None = None  # files of the user's; None: what every machine has or can make
     steps: int = 1500
@@ -53,11 +54,24 @@ class Config:
     local_steps: int = 1
     compress: str = "none"
     check_every: int = 0
+    # pipelines
+    microbatches: int = 0  # 0: four for each stage
+    schedule: str = "1f1b"
+    chunks: int = 0  # of the model, on each stage; 0: two if interleaved, else one
+    balance: str = "bytes"
+    recompute: bool = False
 
     @property
     def ranks(self) -> int:
         """How many ranks train it."""
-        return self.dp
+        return self.dp * self.pp
+
+    @property
+    def micros(self) -> int:
+        """In how many micro-batches a replica's part of a batch is cut."""
+        if self.pp == 1:
+            return self.accumulate
+        return self.microbatches or min(4 * self.pp, max(1, self.batch // self.dp))
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -86,11 +100,11 @@ FIXED = (
 )
 COUNTS = (
     *("dp", "steps", "batch", "block", "layers", "d", "heads", "patch", "eval_batches"),
-    *("accumulate", "local_steps"),
+    *("pp", "accumulate", "local_steps"),
 )
 NOT_NEGATIVE = (
     *("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"),
-    *("bucket_mb", "check_every"),
+    *("bucket_mb", "check_every", "microbatches", "chunks"),
 )
 OPTIMIZERS = ("adamw", "sgd", "adagrad")
 
@@ -118,10 +132,22 @@ def check(config: Config) -> None:
         raise UsageError(f"--min-lr {c.min_lr} is above --lr {c.lr}; make it smaller.")
     if c.model in ("gpt", "vit") and c.d % c.heads:
         raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
+    _check_batch(c)
+
+
+def _check_batch(c: Config) -> None:
+    """Whether the batch can be cut into equal parts; micro-batches of a pipeline may be uneven."""
+    if c.pp > 1 and c.batch // c.dp < c.micros:
+        raise UsageError(
+            f"--batch {c.batch} gives each of {c.dp} pipelines {c.batch // c.dp} rows, which "
+            f"cannot be cut into {c.micros} micro-batches: use a larger --batch, or fewer "
+            "--microbatches."
+        )
     parts = c.dp * c.accumulate
     if c.batch % parts:
         less, more = c.batch // parts * parts, (c.batch // parts + 1) * parts
-        of = f"{c.dp} ranks" + (f" in {c.accumulate} micro-batches" if c.accumulate > 1 else "")
+        of = f"{c.dp} ranks" if c.pp == 1 else f"{c.dp} pipelines"
+        of += f" in {c.accumulate} micro-batches" if c.accumulate > 1 else ""
         raise UsageError(
             f"a batch of {c.batch} cannot be divided among {of}: "
             f"use --batch {f'{less} or ' if less else ''}{more}."

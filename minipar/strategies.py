@@ -4,12 +4,18 @@
 --local-steps k       local SGD: replicas on their own, averaged every k steps
 --compress NAME       gradients travel as float16, int8, top-k or powersgd
 (none of them)        data parallel in buckets; --overlap sends them during backward
+
+--pp N                each replica is a pipeline of N ranks; the replicas of a stage share the work
+                      by any of these that sends nothing before backward is over
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from minipar.comm.group import Group
 from minipar.config import Config
@@ -23,10 +29,14 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
-from minipar.parallel.passes import Passes, OneByOne
+from minipar.parallel.passes import Part, Passes, OneByOne, as_input, as_numbers
+from minipar.parallel.pipelined import Pipeline, PipelineParallel
+from minipar.parallel.schedule import named
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
+from minipar.parallel.stages import balanced, bytes_of, pieces_of, seconds_of
 from minipar.parallel.strategy import MakeOptimizer, Strategy
+from minipar.random import Draw
 from minipar.recipes import build_model, find
 from minipar.tensor import Tensor
 
@@ -48,19 +58,39 @@ class Member(NamedTuple):
 
 def join(config: Config, world: Group, train: Any) -> Member:
     """This rank's part in a run of the ranks of world.  train: the training data.  Collective."""
-    c = config
-    mesh = Mesh(world, dp=c.dp)
+    c, loss = config, find(config.model).task.loss
+    mesh = Mesh(world, dp=c.dp, pp=c.pp)
     model = build_model(c, train)
     if c.local_steps == 1:  # replicas on their own have batches of their own
         synchronise(model, mesh.dp)
-    strategy = make_strategy(c, model, mesh.dp)
-    passes = OneByOne(model, strategy, find(c.model).task.loss)
+    strategy: Strategy
+    passes: Passes
+    if c.pp > 1:
+        passes = pipeline = _pipeline(c, model, mesh, train)
+        strategy = PipelineParallel(pipeline, make_optimizer(c), mesh.dp, partial(make_strategy, c))
+    else:
+        strategy = make_strategy(c, model, mesh.dp, make_optimizer(c))
+        passes = OneByOne(model, strategy, loss)
     return Member(mesh.dp.rank, mesh.dp.size, world, strategy, passes)
 
 
-def make_strategy(config: Config, model: Module, group: Group) -> Strategy:
-    """The strategy, which now owns the model's gradients.  Collective."""
-    c, make = config, make_optimizer(config)
+def _pipeline(config: Config, model: Module, mesh: Mesh, train: Any) -> Pipeline:
+    """This rank's stage of a pipeline.  Collective."""
+    c, loss = config, find(config.model).task.loss
+    chunks = c.chunks or (2 if c.schedule == "interleaved" else 1)
+    costs = bytes_of(pieces_of(model))
+    if c.balance == "time":
+        rows = range(max(1, c.batch // c.dp // c.micros))
+        x, y = train.batch(np.array(rows))
+        part = Part(as_input(x, c.dtype), as_numbers(y, c.dtype), Draw(c.seed, 0, rows), 1.0)
+        costs = mesh.world.broadcast(np.array(seconds_of(model, part, loss))).tolist()
+    cuts = balanced(costs, c.pp * chunks)
+    return Pipeline(model, mesh.pp, loss, c.schedule, cuts, c.recompute)
+
+
+def make_strategy(config: Config, model: Module, group: Group, make: MakeOptimizer) -> Strategy:
+    """How replicas share the work; the strategy now owns the model's gradients.  Collective."""
+    c = config
     if c.zero:
         return (Zero1, Zero2, Zero3)[c.zero - 1](model, group, make)
     if c.local_steps > 1:
@@ -108,8 +138,25 @@ def check(config: Config) -> None:
         raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is a way of its own.")
     if c.overlap and not c.bucket_mb:
         raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
+    if c.pp > 1:
+        _check_pipeline(c)
     if c.check_every and (c.zero or c.local_steps > 1):
         raise UsageError("--check-every compares replicas; here they are not meant to be equal.")
+
+
+def _check_pipeline(c: Config) -> None:
+    if c.balance not in ("bytes", "time"):
+        raise UsageError(f"--balance is by bytes or time, not {c.balance!r}.")
+    if c.accumulate > 1:
+        raise UsageError("--accumulate: a pipeline has --microbatches for that.")
+    if c.overlap or c.zero > 1:
+        what = "--overlap" if c.overlap else f"--zero {c.zero}"
+        raise UsageError(
+            f"{what} sends gradients while backward runs, and a pipeline has many backwards in a "
+            "step; it goes with --zero 1, --compress, --local-steps and buckets."
+        )
+    chunks = c.chunks or (2 if c.schedule == "interleaved" else 1)
+    named(c.schedule, c.pp, c.micros, chunks)  # whether there is such a schedule
 
 
 def why_not_like_one_rank(config: Config, model: Module) -> str | None:
@@ -118,6 +165,6 @@ def why_not_like_one_rank(config: Config, model: Module) -> str | None:
         return "replicas that train on their own are another algorithm"
     if config.compress != "none":
         return "compression rounds the gradients"
-    if config.accumulate > 1 and any(isinstance(m, BatchNorm) for m in model.modules()):
+    if config.micros > 1 and any(isinstance(m, BatchNorm) for m in model.modules()):
         return "batch norm sees micro-batches, and other ones"
     return None

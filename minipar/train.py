@@ -21,7 +21,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from minipar.array import Array, is_array
 from minipar.checks import checks
 from minipar.comm.group import Group
 from minipar.comm.wiring import even_cuts
@@ -30,12 +29,12 @@ from minipar.data import Sampler
 from minipar.errors import CheckpointError, Diverged
 from minipar.optim import warmup_cosine
 from minipar.parallel import checkpoint
-from minipar.parallel.passes import Part
+from minipar.parallel.passes import Part, as_input, as_numbers
 from minipar.random import Draw
 from minipar.recipes import Task, find
 from minipar.run_folder import RunFolder
 from minipar.strategies import join
-from minipar.tensor import Tensor, no_grad
+from minipar.tensor import no_grad
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
 SHOWN_LOSS = 100  # the training loss that is shown is the mean over so many last steps
@@ -76,13 +75,13 @@ class Trainer:
     def _parts(self, rows: range) -> list[Part]:
         """These rows of the global batch, in micro-batches."""
         c, indices = self.config, self.sampler.indices(self.step)
-        cuts = even_cuts(len(rows), c.accumulate)
+        cuts = even_cuts(len(rows), c.micros)
         parts = []
         for start, stop in pairwise(rows.start + cut for cut in cuts):
             x, y = self.train.batch(indices[start:stop])
             draw = Draw(c.seed, self.step, range(start, stop))
             share = (stop - start) / len(rows)
-            parts.append(Part(self._input(x), self._number(y), draw, share))
+            parts.append(Part(as_input(x, c.dtype), as_numbers(y, c.dtype), draw, share))
         return parts
 
     def evaluate(self) -> dict[str, float]:
@@ -90,29 +89,20 @@ class Trainer:
 
         val_loss, and for classes val_accuracy: the share of rows that the model is right about.
         """
-        together = self.member.together
+        c, together = self.config, self.member.together
         rank, ranks = self.member.part_of_validation
-        batches = min(self.config.eval_batches, self.val_sampler.steps_per_epoch)
+        batches = min(c.eval_batches, self.val_sampler.steps_per_epoch)
         total = np.zeros(2)
         with self.strategy.whole() as model, no_grad():
             for n in range(batches):
                 x, y = self.val.batch(self.val_sampler.indices(n, rank, ranks))
-                output = model(self._input(x))
-                total[0] += self.task.loss(output, self._number(y)).item()
+                output = model(as_input(x, c.dtype))
+                total[0] += self.task.loss(output, as_numbers(y, c.dtype)).item()
                 if self.task.hits is not None:
                     total[1] += self.task.hits(output.data, y).mean()
         loss, right = together.all_reduce(total, op="mean") / batches
         found = {"val_loss": float(loss)}
         return found if self.task.hits is None else {**found, "val_accuracy": float(right)}
-
-    def _input(self, x: Any) -> Any:
-        """x as the model takes it: numbers as tensors of the model's dtype, ids as they are."""
-        if isinstance(x, tuple):
-            return tuple(map(self._input, x))
-        return Tensor(self._number(x)) if is_array(x) and x.dtype.kind == "f" else x
-
-    def _number(self, x: Array) -> Array:
-        return x.astype(self.config.dtype, copy=False) if x.dtype.kind == "f" else x
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -203,8 +193,8 @@ def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any
 def alone(config: Config) -> Config:
     """The same training on one rank."""
     backend = "local" if config.backend == "mpi" else config.backend
-    config = replace(config, dp=1, backend=backend, zero=0, overlap=False)
-    return replace(config, accumulate=1, check_every=0)
+    config = replace(config, dp=1, pp=1, backend=backend, zero=0, overlap=False)
+    return replace(config, accumulate=1, check_every=0, recompute=False)
 
 
 class Report:

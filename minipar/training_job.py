@@ -53,20 +53,26 @@ class RanksFailed(Exception):
         self.exit_code = exit_code
 
 
-def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:
-    """Check everything that can be checked before ranks start.  given: options that were set.
+def prepare(
+    given: Mapping[str, Any], out: str | None, resume: str | None, ranks: int | None = None
+) -> Job:
+    """Check everything that can be checked before ranks start.
 
+    given: options that were set.  ranks: that are there already, of which each replica gets its
+    part; None: as many are started as the options ask for.
     Raises: UsageError, CheckpointError.
     """
     if resume is not None and out is not None:
         raise UsageError("--resume goes on in its own folder; leave out --out.")
     base = _config_of(resume) if resume is not None else _defaults(given.get("model", "gpt"))
     config = replace(base, **given)
+    if ranks is not None:
+        config = _filling(config, ranks, "dp" in given)
     for name in not_looked_at(config.model, given):
         print(f"minipar: {config.model} does not look at --{option(name)}", file=sys.stderr)
     check_config(config)
     check_strategy(config)
-    if given.get("backend") != "mpi":  # whose ranks are there already
+    if ranks is None:
         check(config.ranks, config.backend)
     if resume is None:
         _check_place(config, out)
@@ -84,6 +90,17 @@ def prepare(given: Mapping[str, Any], out: str | None, resume: str | None) -> Jo
         raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
     config.save(run.path / "config.json")
     return Job(config, run, resume=True)
+
+
+def _filling(config: Config, ranks: int, fixed: bool) -> Config:
+    """The config with as many replicas as there are ranks for.  fixed: --dp was given."""
+    each = config.ranks // config.dp
+    if not fixed:
+        config = replace(config, dp=max(1, ranks // each))
+    if config.ranks != ranks:
+        of = f"--dp {config.dp}" if each == 1 else f"--dp {config.dp} of {each} ranks each"
+        raise UsageError(f"{of} is {config.ranks} ranks, but mpirun has started {ranks}.")
+    return config
 
 
 def _defaults(model: str) -> Config:

@@ -52,8 +52,7 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
     group = Group(transport)
     ambient.world.set(group)
     try:
-        given = {**given, "backend": "mpi", "dp": place.size}
-        code = _train(group, given, out, resume, as_json)
+        code = _train(group, {**given, "backend": "mpi"}, out, resume, as_json)
     except BaseException as error:
         if not left_cleanly(error):
             mpi_job.fail(transport, error)
@@ -62,14 +61,11 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
 
 
 def _check(place: Place | None, given: Mapping[str, Any]) -> None:
-    dp = given.get("dp")
     if place is None:
+        ranks = given.get("dp", 1) * given.get("pp", 1)
         raise UsageError(
-            f"ranks of the mpi backend are started by MPI: mpirun -n {dp or 2} minipar train ..."
-        )
-    if dp not in (None, place.size):
-        raise UsageError(
-            f"--dp {dp}, but mpirun has started {place.size} ranks; leave out one of the two."
+            "ranks of the mpi backend are started by MPI: "
+            f"mpirun -n {ranks if ranks > 1 else 2} minipar train ..."
         )
     need_mpi4py()
 
@@ -78,14 +74,16 @@ def _train(
     group: Group, given: Mapping[str, Any], out: str | None, resume: str | None, as_json: bool
 ) -> int:
     begun = time.monotonic()
-    job = _the_same_everywhere(group, _prepared(given, out, resume) if group.rank == 0 else None)
+    job = _the_same_everywhere(
+        group, _prepared(group, given, out, resume) if group.rank == 0 else None
+    )
     result = train_rank(group, job.config, str(job.run.path), job.resume)
     return conclude(job, result, begun, as_json=as_json) if group.rank == 0 else 0
 
 
-def _prepared(given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:
+def _prepared(group: Group, given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:
     try:
-        return prepare(given, out=out, resume=resume)
+        return prepare(given, out=out, resume=resume, ranks=group.size)
     except UsageError as error:
         print(f"minipar: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -7,10 +7,11 @@ import pytest
 
 import minipar
 from minipar.config import Config
+from minipar.config import check as check_config
 from minipar.errors import UsageError
 from minipar.recipes import build_model
 from minipar.run_folder import RunFolder
-from minipar.strategies import check, make_strategy, why_not_like_one_rank
+from minipar.strategies import check, make_optimizer, make_strategy, why_not_like_one_rank
 from minipar.train import Trainer, alone, train_rank
 
 TINY = Config(
@@ -24,6 +25,13 @@ WAYS = {
     "zero1": {"zero": 1},
     "zero2": {"zero": 2},
     "zero3": {"zero": 3},
+}
+PIPELINES = {
+    "1f1b": {"pp": 2, "microbatches": 5},
+    "gpipe, recomputed": {"pp": 3, "schedule": "gpipe", "microbatches": 4, "recompute": True},
+    "zero-bubble, two pipelines": {"pp": 2, "dp": 2, "schedule": "zero-bubble", "microbatches": 3},
+    "interleaved, by time": {"pp": 2, "schedule": "interleaved", "balance": "time"},
+    "stages that are sharded": {"pp": 2, "dp": 2, "zero": 1, "microbatches": 2},
 }
 
 
@@ -43,9 +51,19 @@ def one_rank():
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("way", WAYS)
 def test_the_loop_gives_the_numbers_of_one_rank(one_rank, way, accumulate):
-    p = 1 + accumulate
-    config = replace(TINY, dp=p, accumulate=accumulate, **WAYS[way])
-    for found, arrays, val_loss in minipar.run(steps, p, args=(config,)):
+    config = replace(TINY, dp=1 + accumulate, accumulate=accumulate, **WAYS[way])
+    like_one_rank(config, one_rank)
+
+
+@pytest.mark.parametrize("way", PIPELINES)
+def test_pipelines_give_them_too(one_rank, way):
+    like_one_rank(replace(TINY, **PIPELINES[way]), one_rank)
+
+
+def like_one_rank(config, one_rank):
+    check_config(config)
+    check(config)
+    for found, arrays, val_loss in minipar.run(steps, config.ranks, args=(config,)):
         np.testing.assert_allclose(found, one_rank[0], rtol=1e-10)
         assert arrays.keys() == one_rank[1].keys()
         for name, array in arrays.items():
@@ -53,16 +71,24 @@ def test_the_loop_gives_the_numbers_of_one_rank(one_rank, way, accumulate):
         assert val_loss == pytest.approx(one_rank[2], rel=1e-10)
 
 
-@pytest.mark.parametrize(("before", "after"), [("zero3", "bucketed"), ("overlapped", "zero2")])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"dp": 2, "zero": 3}, {"dp": 3}),
+        ({"dp": 2, "overlap": True}, {"dp": 3, "zero": 2}),
+        ({"pp": 2, "dp": 2, "zero": 1}, {"pp": 3, "schedule": "gpipe"}),
+        ({"pp": 3}, {"dp": 2, "zero": 2}),
+    ],
+)
 def test_a_checkpoint_of_one_way_is_gone_on_with_in_another(tmp_path, before, after):
     losses = []
-    for name, second in (("whole", WAYS[before]), ("part", {"dp": 3, **WAYS[after]})):
+    for name, second in (("whole", before), ("part", after)):
         path = tmp_path / name
         path.mkdir()
-        first = replace(TINY, dp=2, save_every=4, **WAYS[before])
-        minipar.run(train_rank, 2, args=(replace(first, steps=4), str(path), False))
-        config = replace(TINY, save_every=4, **{"dp": 2, **second})
-        minipar.run(train_rank, config.dp, args=(config, str(path), True))
+        first = replace(TINY, save_every=4, **before)
+        minipar.run(train_rank, first.ranks, args=(replace(first, steps=4), str(path), False))
+        config = replace(TINY, save_every=4, **second)
+        minipar.run(train_rank, config.ranks, args=(config, str(path), True))
         losses.append([m["loss"] for m in RunFolder(path).metrics() if "loss" in m])
     assert len(losses[0]) == 8
     np.testing.assert_allclose(losses[1][4:], losses[0][4:], rtol=1e-10)
@@ -92,6 +118,11 @@ def test_compressed_gradients_train_too(compress):
         ({"overlap": True, "compress": "int8"}, "--compress and --overlap cannot be combined"),
         ({"overlap": True, "bucket_mb": 0.0}, "--bucket-mb must be above 0"),
         ({"zero": 2, "check_every": 5}, "--check-every compares replicas"),
+        ({"pp": 2, "zero": 2}, "--zero 2 sends gradients while backward runs"),
+        ({"pp": 2, "schedule": "2f2b"}, "there is no schedule 2f2b"),
+        ({"pp": 2, "schedule": "interleaved", "microbatches": 3}, "3"),
+        ({"pp": 2, "balance": "luck"}, "--balance is by bytes or time"),
+        ({"pp": 2, "accumulate": 2}, "a pipeline has --microbatches"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(change, says):
@@ -120,8 +151,8 @@ class Images:
 def test_every_way_is_a_class_of_its_own():
     made = minipar.run(
         lambda group: [
-            type(make_strategy(replace(TINY, **options), build_model(TINY), group)).__name__
-            for options in WAYS.values()
+            type(make_strategy(c, build_model(c), group, make_optimizer(c))).__name__
+            for c in (replace(TINY, **options) for options in WAYS.values())
         ],
         1,
     )[0]

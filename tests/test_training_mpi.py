@@ -6,6 +6,7 @@ import pytest
 
 from minipar import training_mpi
 from minipar.errors import UsageError
+from minipar.training_job import prepare
 from tests.comm.mpirun import done, mpirun
 from tests.test_training_job import TINY
 
@@ -27,14 +28,24 @@ def test_when_it_is_wanted(environ, given, answer, monkeypatch):
     assert training_mpi.wanted(given) == answer
 
 
+def test_without_mpirun_there_are_no_ranks(monkeypatch):
+    monkeypatch.setattr(training_mpi.os, "environ", {})
+    with pytest.raises(UsageError, match="mpirun -n 6 minipar train"):
+        training_mpi.execute({"dp": 3, "pp": 2, "backend": "mpi"}, None, None, as_json=True)
+
+
 @pytest.mark.parametrize(
-    ("environ", "says"),
-    [({}, "mpirun -n 3 minipar train"), (TWO, "--dp 3, but mpirun has started 2 ranks")],
+    ("given", "says"),
+    [
+        ({"dp": 3}, "--dp 3 is 3 ranks, but mpirun has started 4"),
+        ({"pp": 3}, "--dp 1 of 3 ranks each is 3 ranks, but mpirun has started 4"),
+    ],
 )
-def test_what_cannot_be(environ, says, monkeypatch):
-    monkeypatch.setattr(training_mpi.os, "environ", environ)
+def test_ranks_that_are_there_are_all_used(given, says, tmp_path):
     with pytest.raises(UsageError, match=says):
-        training_mpi.execute({"dp": 3, "backend": "mpi"}, None, None, as_json=True)
+        prepare(given, out=str(tmp_path / "run"), resume=None, ranks=4)
+    job = prepare({"pp": 2, "batch": 32}, out=str(tmp_path / "run"), resume=None, ranks=4)
+    assert (job.config.dp, job.config.pp) == (2, 2)
 
 
 def train(folder, *options):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
-from minipar.array import Array
+from minipar.array import Array, is_array
 from minipar.parallel.strategy import Strategy
 from minipar.random import Draw
 from minipar.tensor import Tensor
@@ -53,3 +53,15 @@ class OneByOne:
                 (loss if part.share == 1 else loss * part.share).backward()
             total += loss.item() * part.share
         return total
+
+
+def as_input(x: Any, dtype: str) -> Any:
+    """x of a data set as a model takes it: numbers as tensors of dtype, ids as they are."""
+    if isinstance(x, tuple):
+        return tuple(as_input(part, dtype) for part in x)
+    return Tensor(as_numbers(x, dtype)) if is_array(x) and x.dtype.kind == "f" else x
+
+
+def as_numbers(y: Array, dtype: str) -> Array:
+    """y of a data set in dtype; integers as they are."""
+    return y.astype(dtype, copy=False) if y.dtype.kind == "f" else y

@@ -10,6 +10,7 @@ from minipar.verbs.verb import verb
 
 TRAIN_HELP = (
     ("dp", "N", "data-parallel replicas: ranks that share each batch"),
+    ("pp", "N", "pipeline: stages, each on a rank, in each replica"),
     ("backend", "NAME", "process: a process for each rank; local: threads taking turns; mpi"),
     ("data", "PATH", "your own: texts, MNIST or CIFAR files, a CSV (default: see docs/data.md)"),
     ("steps", "N", "optimizer steps"),
@@ -41,6 +42,15 @@ TRAIN_HELP = (
     ("local_steps", "N", "local SGD: steps that replicas make on their own"),
     ("compress", "NAME", "gradients travel as float16, int8, top-k or powersgd"),
     ("check_every", "N", "steps between comparisons of all replicas; 0: never"),
+    ("microbatches", "N", "pipeline: parts of a replica's rows (default: four for each stage)"),
+    ("schedule", "NAME", "pipeline: naive, gpipe, 1f1b, interleaved or zero-bubble"),
+    (
+        "chunks",
+        "N",
+        "pipeline: pieces of the model on each stage (default: interleaved 2, else 1)",
+    ),
+    ("balance", "NAME", "pipeline: cut the model by bytes of parameters, or by measured time"),
+    ("recompute", "", "pipeline: keep only what enters a stage, and compute the rest again"),
     ("check", "", "look for arrays that are changed while backward still needs them"),
 )
 
@@ -55,12 +65,13 @@ def add(verbs: Any) -> None:
     kinds = option_types()
     for name, metavar, text in TRAIN_HELP:
         default = _default(name, Config(), RECIPES)
+        silent = default in ("None", "False") or "(default" in text
         how: dict[str, Any] = {"type": kinds[name], "metavar": metavar}
         parser.add_argument(
             f"--{option(name)}",
             dest=name,
             default=argparse.SUPPRESS,
-            help=text if default in ("None", "False") else f"{text} (default: {default})",
+            help=text if silent else f"{text} (default: {default})",
             **({"action": "store_true"} if kinds[name] is bool else how),
         )
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/MODEL-N)")
