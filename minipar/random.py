@@ -115,11 +115,32 @@ class Draw:
         Element j of global row i is number i·n + j of the stream (seed, step, name), n elements a
         row, 32 bits each.
         """
+        self._check(name, shape)
+        n = math.prod(shape[1:])
+        drawn = bits(self.seed, name, self.step, self.rows.start * n, shape[0] * n)
+        return (drawn >= _threshold(p)).reshape(shape)
+
+    def keep_part(
+        self, name: str, shape: tuple[int, ...], p: float, part: int, parts: int
+    ) -> np.ndarray:
+        """Part number `part` of so many equal ones, along the second axis, of what `keep` gives.
+
+        shape: of this part, [rows, positions, ...]. No other numbers are drawn.
+        """
+        self._check(name, shape)
+        n = math.prod(shape[1:])
+        firsts = ((row * parts + part) * n for row in self.rows)
+        drawn = [bits(self.seed, name, self.step, first, n) for first in firsts]
+        return (np.stack(drawn) >= _threshold(p)).reshape(shape)
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
         if shape[0] != len(self.rows):
             raise UsageError(
                 f"dropout {name}: the batch has {shape[0]} rows, Draw was made for {self.rows}. "
                 "Pass the range of this rank's (or micro-batch's) rows in the global batch."
             )
-        n = math.prod(shape[1:])
-        drawn = bits(self.seed, name, self.step, self.rows.start * n, shape[0] * n)
-        return (drawn >= np.uint32(min(p * 2.0**32, 2.0**32 - 1))).reshape(shape)
+
+
+def _threshold(p: float) -> np.uint32:
+    """A random uint32 is below it with probability p."""
+    return np.uint32(min(p * 2.0**32, 2.0**32 - 1))

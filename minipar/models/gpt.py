@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from minipar.array import Array
 from minipar.errors import ShapeMismatch
-from minipar.nn import Dropout, Embedding, LayerNorm, Module, Piece, chain
+from minipar.nn import ONE_RANK, Kit, Module, Piece, chain
 from minipar.nn.transformer import stack_of_blocks
-from minipar.ops import linear
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
 
 class GPT(Module):
-    """idx: integers [b, t], t <= block   ->   logits [b, t, vocab]."""
+    """idx: integers [b, t], t <= block   ->   logits [b, t, vocab].
+
+    kit: what it is built with. With a `TensorKit` the logits are a shard, for `output.loss`.
+    """
 
     def __init__(
         self,
@@ -31,13 +33,15 @@ class GPT(Module):
         d: int = 128,
         heads: int = 4,
         dropout: float = 0.0,
+        kit: Kit = ONE_RANK,
     ) -> None:
         self.block = block
-        self.token = Embedding(init / "token", vocab, d)
-        self.position = Embedding(init / "position", block, d)
-        self.dropout = Dropout(init / "dropout", dropout)
-        self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, causal=True)
-        self.norm = LayerNorm(init / "norm", d)
+        self.token = kit.table(init / "token", vocab, d)
+        self.position = kit.positions(init / "position", block, d)
+        self.dropout = kit.dropout(init / "dropout", dropout)
+        self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, True, kit)
+        self.norm = kit.norm(init / "norm", d)
+        self.output = kit.output(vocab)
 
     def __call__(self, idx: Array, draw: Draw | None = None) -> Tensor:
         return chain(self.pieces(), idx, draw)
@@ -51,8 +55,7 @@ class GPT(Module):
         t = idx.shape[-1]
         if t > self.block:
             raise ShapeMismatch(f"GPT: {t} positions, but the model was built for {self.block}.")
-        x = self.token(idx) + self.position.weight[:t]
-        return self.dropout(x, draw)
+        return self.dropout(self.position(self.token(idx)), draw)
 
     def logits(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        return linear(self.norm(x), self.token.weight.T)
+        return self.token.logits(self.norm(x))

@@ -10,12 +10,13 @@ Letters: b batch items, t positions, d features of a byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
 from minipar.array import Array, array_module
-from minipar.nn import Dropout, Embedding, Linear, Module, Piece, chain
+from minipar.errors import UsageError
+from minipar.nn import ONE_RANK, Dropout, Embedding, Kit, Linear, Module, Piece, chain
 from minipar.ops import tanh
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
@@ -36,16 +37,20 @@ class MLP(Module):
         d: int = 32,
         hidden: Sequence[int] = (256,),
         dropout: float = 0.0,
+        kit: Kit = ONE_RANK,
     ) -> None:
+        if kit.sequence:
+            raise UsageError("MLP: its layers see several positions at once; none can be alone.")
         self.block = context
         self.token = Embedding(init / "token", vocab, d, std=1.0)
         sizes = [context * d, *hidden]
         self.layers = [
-            Linear(init / "layers" / n, i, o, std=i**-0.5)
+            _in_turn(kit, n, len(hidden))(init / "layers" / n, i, o, std=i**-0.5)
             for n, (i, o) in enumerate(pairwise(sizes))
         ]
         self.dropout = Dropout(init / "dropout", dropout)
-        self.out = Linear(init / "out", sizes[-1], vocab)
+        self.out = kit.classes(init / "out", sizes[-1], vocab)
+        self.output = kit.output(vocab)
 
     def __call__(self, idx: Array, draw: Draw | None = None) -> Tensor:
         return chain(self.pieces(), idx, draw)
@@ -65,6 +70,13 @@ class MLP(Module):
 
 def _layer(linear: Linear, x: Tensor, draw: Draw | None) -> Tensor:
     return tanh(linear(x))
+
+
+def _in_turn(kit: Kit, n: int, layers: int) -> Callable[..., Linear]:
+    """Column, row, column, row; a last one without its row has its outputs gathered."""
+    if n % 2:
+        return kit.row
+    return kit.column if n + 1 < layers else kit.gathered
 
 
 def windows(idx: Array, context: int) -> Array:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from minipar.array import Array
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.nn import Dropout, Embedding, LayerNorm, Linear, Module, Piece, chain
+from minipar.nn import ONE_RANK, Kit, Linear, Module, Piece, chain
 from minipar.nn.transformer import stack_of_blocks
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, shown
@@ -40,17 +40,19 @@ class ViT(Module):
         d: int = 128,
         heads: int = 4,
         dropout: float = 0.0,
+        kit: Kit = ONE_RANK,
     ) -> None:
         h, w, c = image
         if h % patch or w % patch:
             raise UsageError(f"ViT: an image of {h}·{w} cannot be cut into patches of {patch}.")
         self.image, self.side = (h, w, c), patch
         i, t = patch * patch * c, (h // patch) * (w // patch)
-        self.patch = Linear(init / "patch", i, d, std=i**-0.5)
-        self.position = Embedding(init / "position", t, d, std=1.0)  # as large as what is there
-        self.dropout = Dropout(init / "dropout", dropout)
-        self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, causal=False)
-        self.norm = LayerNorm(init / "norm", d)
+        self.patch = kit.entry(init / "patch", i, d, std=i**-0.5)
+        self.position = kit.positions(init / "position", t, d, std=1.0)  # as large as what is there
+        self.dropout = kit.dropout(init / "dropout", dropout)
+        self.blocks = stack_of_blocks(init / "blocks", layers, d, heads, dropout, False, kit)
+        self.norm = kit.norm(init / "norm", d)
+        self.mean = kit.mean
         self.head = Linear(init / "head", d, classes, std=d**-0.5)
 
     def __call__(self, x: Tensor | Array, draw: Draw | None = None) -> Tensor:
@@ -68,11 +70,10 @@ class ViT(Module):
                 f"ViT: the images are {shown(x)}, the model was built for "
                 f"[b, {', '.join(map(str, self.image))}]. Channels come last here."
             )
-        x = self.patch(patches(x, self.side)) + self.position.weight
-        return self.dropout(x, draw)
+        return self.dropout(self.position(self.patch(patches(x, self.side))), draw)
 
     def logits(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        return self.head(self.norm(x).mean(axis=1))
+        return self.head(self.mean(self.norm(x)))
 
 
 def patches(x: Tensor, p: int) -> Tensor:

@@ -6,7 +6,7 @@ Letters: b batch items, t positions, d features, h heads of c = d / h channels.
 from __future__ import annotations
 
 from minipar.errors import UsageError
-from minipar.nn.layers import STD, Dropout, Linear
+from minipar.nn.layers import ONE_RANK, STD, Kit
 from minipar.nn.module import Module
 from minipar.ops import causal_attention, scaled_dot_product_attention
 from minipar.random import Draw, Init
@@ -28,20 +28,55 @@ class SelfAttention(Module):
         dropout: float = 0.0,
         out_std: float = STD,
         causal: bool = True,
+        kit: Kit = ONE_RANK,
     ) -> None:
-        if d % heads:
-            raise UsageError(f"{d} features cannot be cut into {heads} equal heads.")
-        self.heads, self.causal = heads, causal
-        self.qkv = Linear(init / "qkv", d, 3 * d)
-        self.out = Linear(init / "out", d, d, std=out_std)
-        self.dropout = Dropout(init / "dropout", dropout)
+        self.c, self.causal = _channels(d, heads), causal
+        self.qkv = kit.qkv(init / "qkv", d, heads)
+        self.out = kit.row(init / "out", d, d, std=out_std)
+        self.dropout = kit.dropout(init / "dropout", dropout)
 
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        b, t, d = x.shape
-        qkv = self.qkv(x).reshape(b, t, 3, self.heads, d // self.heads)
+        qkv = self.qkv(x)
+        b, t, _ = qkv.shape
+        qkv = qkv.reshape(b, t, 3, -1, self.c)  # of all heads, or of those of this rank
         if self.causal:
             mixed = causal_attention(qkv)
         else:
             q, k, v = (qkv[:, :, n] for n in range(3))
             mixed = scaled_dot_product_attention(q, k, v)
-        return self.dropout(self.out(mixed.reshape(b, t, d)), draw)
+        return self.dropout(self.out(mixed.reshape(b, t, -1)), draw)
+
+
+class GroupedSelfAttention(Module):
+    """The same with h heads of queries, but only g of keys and values (Ainslie et al. 2023).
+
+    Each group of h / g heads looks at the same keys.
+    """
+
+    def __init__(
+        self,
+        init: Init,
+        d: int,
+        heads: int,
+        groups: int,
+        causal: bool = True,
+        kit: Kit = ONE_RANK,
+    ) -> None:
+        if heads % groups:
+            raise UsageError(f"{heads} heads cannot be cut into {groups} equal groups.")
+        _channels(d, heads)
+        self.causal = causal
+        self.qkv = kit.grouped(init / "qkv", d, heads, groups)
+        self.out = kit.row(init / "out", d, d)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x)
+        b, t, _, _ = q.shape
+        mixed = scaled_dot_product_attention(q, k, v, self.causal)
+        return self.out(mixed.reshape(b, t, -1))
+
+
+def _channels(d: int, heads: int) -> int:
+    if d % heads:
+        raise UsageError(f"{d} features cannot be cut into {heads} equal heads.")
+    return d // heads

@@ -11,9 +11,8 @@ Letters: b batch items, t positions, d features.
 from __future__ import annotations
 
 from minipar.nn.attention import SelfAttention
-from minipar.nn.layers import STD, Dropout, LayerNorm, Linear
+from minipar.nn.layers import ONE_RANK, STD, Kit
 from minipar.nn.module import Module
-from minipar.ops import linear_gelu
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -21,26 +20,34 @@ from minipar.tensor import Tensor
 class FeedForward(Module):
     """The same two-layer network at every position.   x: [b, t, d] -> [b, t, d]."""
 
-    def __init__(self, init: Init, d: int, dropout: float, out_std: float) -> None:
-        self.up = Linear(init / "up", d, 4 * d)
-        self.down = Linear(init / "down", 4 * d, d, std=out_std)
-        self.dropout = Dropout(init / "dropout", dropout)
+    def __init__(
+        self, init: Init, d: int, dropout: float, out_std: float, kit: Kit = ONE_RANK
+    ) -> None:
+        self.up = kit.column(init / "up", d, 4 * d)
+        self.down = kit.row(init / "down", 4 * d, d, std=out_std)
+        self.dropout = kit.dropout(init / "dropout", dropout)
 
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        hidden = linear_gelu(x, self.up.weight, self.up.bias)
-        return self.dropout(self.down(hidden), draw)
+        return self.dropout(self.down(self.up.gelu(x)), draw)
 
 
 class Block(Module):
     """Attention, then the feed-forward network, each on a branch.   x: [b, t, d] -> [b, t, d]."""
 
     def __init__(
-        self, init: Init, d: int, heads: int, dropout: float, out_std: float, causal: bool
+        self,
+        init: Init,
+        d: int,
+        heads: int,
+        dropout: float,
+        out_std: float,
+        causal: bool,
+        kit: Kit = ONE_RANK,
     ) -> None:
-        self.norm1 = LayerNorm(init / "norm1", d)
-        self.attention = SelfAttention(init / "attention", d, heads, dropout, out_std, causal)
-        self.norm2 = LayerNorm(init / "norm2", d)
-        self.mlp = FeedForward(init / "mlp", d, dropout, out_std)
+        self.norm1 = kit.norm(init / "norm1", d)
+        self.attention = SelfAttention(init / "attention", d, heads, dropout, out_std, causal, kit)
+        self.norm2 = kit.norm(init / "norm2", d)
+        self.mlp = FeedForward(init / "mlp", d, dropout, out_std, kit)
 
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         x = x + self.attention(self.norm1(x), draw)
@@ -48,8 +55,14 @@ class Block(Module):
 
 
 def stack_of_blocks(
-    init: Init, layers: int, d: int, heads: int, dropout: float, causal: bool
+    init: Init,
+    layers: int,
+    d: int,
+    heads: int,
+    dropout: float,
+    causal: bool,
+    kit: Kit = ONE_RANK,
 ) -> list[Block]:
     """Blocks named by their number, whose 2·layers branches add up to a variance like one."""
     out_std = STD / (2 * layers) ** 0.5
-    return [Block(init / n, d, heads, dropout, out_std, causal) for n in range(layers)]
+    return [Block(init / n, d, heads, dropout, out_std, causal, kit) for n in range(layers)]
