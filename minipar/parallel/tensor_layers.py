@@ -1,0 +1,355 @@
+"""Layers that hold a slice of their weights, and the kit that builds a model of them.
+
+    kit = TensorKit(group)              or TensorKit(group, sequence=True)
+    model = GPT(Init(seed), ..., kit=kit)
+
+The full weight is drawn from (seed, name), and the slice of it is kept: so all numbers of ranks
+begin with one model. What goes in and out is what the idea (tensor_parallel.py) makes of it:
+
+                            in                          out
+    ColumnLinear            x, whole; or its positions  the own features
+    RowLinear               the own features            z, whole; or its positions
+    VocabParallelEmbedding  ids, whole                  z, whole; or its positions
+      .logits               x, whole; or its positions  logits of the own classes
+
+Letters: b batch items, t positions, d features, i, o features in and out; p ranks, r own rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from minipar.array import Array, array_module, beside, describe, extremes
+from minipar.comm.group import Group
+from minipar.errors import ShapeMismatch, UsageError
+from minipar.nn import Dropout, Embedding, Kit, LayerNorm, Linear, Positions
+from minipar.nn.layers import STD, GroupedQKV, Output, split_heads
+from minipar.ops import dropout, linear, linear_gelu
+from minipar.parallel.sharding import Replicated, Sharded
+from minipar.parallel.tensor_parallel import (
+    copy_to_shards,
+    gather_features,
+    gather_positions,
+    overlapped,
+    own_positions,
+    scatter_positions,
+    sum_over_shards,
+)
+from minipar.parallel.vocab_loss import vocab_parallel_cross_entropy
+from minipar.random import Draw, Init
+from minipar.segments import sum_to_table
+from minipar.tensor import Tensor, record
+
+SUMMED = Replicated(summed=True)
+BOTH = MappingProxyType({"weight": SUMMED, "bias": SUMMED})
+
+
+class Shards(NamedTuple):
+    """Who shares the layers, and how.
+
+    sequence: between the layer pairs each rank has its own positions.
+    overlap:  a column's input gradient is sent while its weight gradient is computed.
+    """
+
+    group: Group
+    sequence: bool = False
+    overlap: bool = False
+
+    def enter(self, x: Tensor) -> Tensor:
+        """f: from what is whole (or cut by positions) into the layers that are cut."""
+        return (gather_positions if self.sequence else copy_to_shards)(x, self.group)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """g: the way out, where partial sums are added up."""
+        return (scatter_positions if self.sequence else sum_over_shards)(x, self.group)
+
+    def through(self, op: Callable[..., Tensor], x: Tensor, *weights: Tensor) -> Tensor:
+        """op(f(x), *weights)"""
+        if self.overlap and not self.sequence:
+            return overlapped(op, x, weights, self.group)
+        return op(self.enter(x), *weights)
+
+    def slice(self, whole: Array, how: Sharded) -> Tensor:
+        """This rank's part of a parameter."""
+        return Tensor(how.cut(whole, self.group.rank, self.group.size), requires_grad=True)
+
+    def check(self, init: Init, what: str, n: int) -> None:
+        """Raises: UsageError if the ranks cannot have equal parts of n things."""
+        if n % self.group.size:
+            raise UsageError(
+                f"{init.path}: {n} {what} cannot be shared out evenly among {self.group.size} "
+                f"ranks. Choose a number that {self.group.size} divides, or other ranks."
+            )
+
+
+class ColumnLinear(Linear):
+    """z = x @ weight + bias, of the own outputs.   weight: [i, o/p]   z: [..., o/p].
+
+    parts:  the outputs are so many equal parts, each shared out by itself (3: q, k and v).
+    gather: z has all outputs, on every rank.
+    pad:    the last ranks may have outputs that do not exist, with weights of zero.
+    Keeps x and the own weights. Backward: an all-reduce of dx (reduce-scatter under sequence).
+    """
+
+    def __init__(
+        self,
+        init: Init,
+        i: int,
+        o: int,
+        shards: Shards,
+        std: float = STD,
+        parts: int = 1,
+        gather: bool = False,
+        pad: bool = False,
+    ) -> None:
+        if not pad:
+            shards.check(init, "outputs", o // parts)
+        self.shards, self.gather = shards, gather
+        self.layout = {"weight": Sharded(1, o, parts), "bias": Sharded(0, o, parts)}
+        self.weight = shards.slice(init.normal("weight", (i, o), std), self.layout["weight"])
+        self.bias: Tensor = shards.slice(init.zeros("bias", (o,)), self.layout["bias"])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        z = self.shards.through(linear, x, self.weight, self.bias)
+        return gather_features(z, self.shards.group) if self.gather else z
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return self.shards.through(linear_gelu, x, self.weight, self.bias)
+
+
+class RowLinear(Linear):
+    """z = Σ over ranks of x @ weight, + bias.   x: [..., i/p]   weight: [i/p, o]   z: [..., o].
+
+    Keeps x and the own weights. Forward: an all-reduce of z (reduce-scatter under sequence).
+    """
+
+    def __init__(self, init: Init, i: int, o: int, shards: Shards, std: float = STD) -> None:
+        shards.check(init, "inputs", i)
+        self.shards = shards
+        # Under sequence parallel the bias is added to the own positions only.
+        self.layout = {"weight": Sharded(0, i), "bias": Replicated(shards.sequence)}
+        self.weight = shards.slice(init.normal("weight", (i, o), std), Sharded(0, i))
+        self.bias: Tensor = Tensor(init.zeros("bias", (o,)), requires_grad=True)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.shards.leave(linear(x, self.weight)) + self.bias
+
+
+class VocabParallelEmbedding(Embedding):
+    """z = weight[ids], the rows shared out.   weight: [n/p, d], padded   ids: integers [b, t].
+
+    A rank looks up the ids that are its own, and has zeros for the others; the sum over the ranks
+    has all of them.  Keeps the own ids. Forward: an all-reduce of z (reduce-scatter).
+    """
+
+    def __init__(self, init: Init, n: int, d: int, shards: Shards) -> None:
+        self.shards, self.n = shards, n
+        self.layout = {"weight": Sharded(0, n)}
+        self.weight = shards.slice(init.normal("weight", (n, d), STD), Sharded(0, n))
+
+    def __call__(self, ids: Tensor | Array) -> Tensor:
+        index = ids.data if isinstance(ids, Tensor) else ids
+        if index.dtype.kind not in "iu":
+            raise ShapeMismatch(f"embedding: the ids are {describe(index)}; they must be integers.")
+        if index.size:
+            low, high = extremes(index)
+            if low < 0 or high >= self.n:
+                raise ShapeMismatch(
+                    f"embedding: the ids run from {low} to {high}, the table has {self.n} rows."
+                    " Is the vocabulary of the model that of the data?"
+                )
+        return self.shards.leave(own_rows(self.weight, index, self.shards.group.rank))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Of the own classes.   x: [b, t, d] -> [b, t, n/p]."""
+        return linear(self.shards.enter(x), self.weight.T)
+
+
+def own_rows(w: Tensor, ids: Array, r: int) -> Tensor:
+    """z = row id of the whole table if rank r has it, otherwise 0.
+
+    w: [k, d], rows r·k .. (r+1)·k   ids: [...]   z: [..., d].   Keeps which ids are its own.
+    """
+    k, d = w.shape
+    xp, ids = array_module(w.data), beside(ids, w.data)
+    index = ids.reshape(-1) - r * k
+    own = xp.flatnonzero((index >= 0) & (index < k))
+    index = index[own]
+    z = xp.zeros((ids.size, d), w.dtype)
+    z[own] = w.data[index]
+
+    def vjp(dz: Array, wanted: tuple[bool, ...]) -> tuple[Array]:
+        return (sum_to_table(index, dz.reshape(-1, d)[own], k),)
+
+    return record(z.reshape(*ids.shape, d), (w,), vjp)
+
+
+# -- heads ------------------------------------------------------------------------------------
+
+
+class ShardedQKV(GroupedQKV):
+    """`GroupedQKV` of the own heads. f comes once, before both products.
+
+    If there are fewer groups than ranks, several ranks need the keys and values of one. They are
+    few: every rank holds them all, and computes those that its heads look at.
+    """
+
+    def __init__(self, init: Init, d: int, heads: int, groups: int, shards: Shards) -> None:
+        p, self.groups, self.c = shards.group.size, groups, d // heads
+        shards.check(init, "heads", heads)
+        if groups % p and p % groups:
+            raise UsageError(
+                f"{init.path}: {groups} heads of keys and {p} ranks: one number must divide the "
+                "other, so that the heads of a rank look at whole heads of keys."
+            )
+        self.shards, self.shared = shards, p > groups
+        self.q = ColumnLinear(init / "q", d, d, shards)
+        o = 2 * groups * self.c
+        if self.shared:
+            self.kv = SharedLinear(init / "kv", d, o)
+        else:
+            self.kv = ColumnLinear(init / "kv", d, o, shards, parts=2)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.shards.enter(x)
+        weight, bias = self._keys_and_values()
+        q = linear(x, self.q.weight, self.q.bias)
+        return split_heads(q, linear(x, weight, bias), self.c)
+
+    def _keys_and_values(self) -> tuple[Tensor, Tensor]:
+        w, b = self.kv.weight, self.kv.bias
+        assert b is not None
+        if not self.shared:
+            return w, b
+        group = self.shards.group
+        at = group.rank * self.groups // group.size
+        w = w.reshape(-1, 2, self.groups, self.c)[:, :, at].reshape(-1, 2 * self.c)
+        return w, b.reshape(2, self.groups, self.c)[:, at].reshape(2 * self.c)
+
+
+class SharedLinear(Linear):
+    """A linear layer that every rank holds, and uses for a part of the work."""
+
+    layout: Mapping[str, Any] = BOTH
+
+
+# -- where each rank has its own positions -----------------------------------------------------
+
+
+class SequenceNorm(LayerNorm):
+    """Layer norm of the own positions.   x: [b, t/p, d]."""
+
+    layout: Mapping[str, Any] = BOTH
+
+
+class SequencePositions(Positions):
+    """Adds their vectors to the own positions.   x: [b, t/p, d]."""
+
+    layout: Mapping[str, Any] = MappingProxyType({"weight": SUMMED})
+
+    def __init__(self, init: Init, n: int, d: int, std: float, group: Group) -> None:
+        super().__init__(init, n, d, std)
+        self.group = group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        k, r = x.shape[1], self.group.rank
+        return x + self.weight[r * k : (r + 1) * k]
+
+
+class SequenceDropout(Dropout):
+    """Dropout at the own positions: those elements that one rank would drop.   x: [b, t/p, d]."""
+
+    def __init__(self, init: Init, p: float, group: Group) -> None:
+        super().__init__(init, p)
+        self.group = group
+
+    def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        if draw is None or self.p == 0:
+            return x
+        part, parts = self.group.rank, self.group.size
+        return dropout(x, draw.keep_part(self.name, x.shape, self.p, part, parts), self.p)
+
+
+class SequenceEntry(Linear):
+    """The first layer: from x, which all ranks have, to z at the own positions.   [b, t, i]."""
+
+    layout: Mapping[str, Any] = BOTH
+
+    def __init__(self, init: Init, i: int, o: int, std: float, group: Group) -> None:
+        super().__init__(init, i, o, std=std)
+        self.group = group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(own_positions(copy_to_shards(x, self.group), self.group))
+
+
+# -- all of them ------------------------------------------------------------------------------
+
+
+class ShardedOutput(Output):
+    """Logits [..., k] of the own classes of a vocabulary."""
+
+    def __init__(self, classes: int, shards: Shards) -> None:
+        self.classes, self.group, self.sequence = classes, shards.group, shards.sequence
+
+    def loss(self, logits: Tensor, targets: Array, **options: Any) -> Tensor:
+        return vocab_parallel_cross_entropy(logits, targets, self.group, self.classes, **options)
+
+    def whole(self, logits: Tensor) -> Tensor:
+        """All logits on all ranks: for evaluation, where they are looked at."""
+        return gather_features(logits, self.group)[..., : self.classes]
+
+
+class TensorKit(Kit):
+    """The layers of a model that the ranks of a group share."""
+
+    def __init__(self, group: Group, sequence: bool = False, overlap: bool = False) -> None:
+        """sequence, overlap: see `Shards`."""
+        self.shards, self.group, self.sequence = Shards(group, sequence, overlap), group, sequence
+
+    def column(self, init: Init, i: int, o: int, std: float = STD) -> Linear:
+        return ColumnLinear(init, i, o, self.shards, std)
+
+    def row(self, init: Init, i: int, o: int, std: float = STD) -> Linear:
+        return RowLinear(init, i, o, self.shards, std)
+
+    def gathered(self, init: Init, i: int, o: int, std: float = STD) -> Linear:
+        return ColumnLinear(init, i, o, self.shards, std, gather=True)
+
+    def classes(self, init: Init, i: int, o: int, std: float = STD) -> Linear:
+        return ColumnLinear(init, i, o, self.shards, std, pad=True)
+
+    def entry(self, init: Init, i: int, o: int, std: float = STD) -> Linear:
+        if self.sequence:
+            return SequenceEntry(init, i, o, std, self.group)
+        return Linear(init, i, o, std=std)
+
+    def qkv(self, init: Init, d: int, heads: int) -> Linear:
+        self.shards.check(init, "heads", heads)
+        return ColumnLinear(init, d, 3 * d, self.shards, parts=3)
+
+    def grouped(self, init: Init, d: int, heads: int, groups: int) -> GroupedQKV:
+        return ShardedQKV(init, d, heads, groups, self.shards)
+
+    def table(self, init: Init, n: int, d: int) -> Embedding:
+        return VocabParallelEmbedding(init, n, d, self.shards)
+
+    def positions(self, init: Init, n: int, d: int, std: float = STD) -> Positions:
+        if self.sequence:
+            return SequencePositions(init, n, d, std, self.group)
+        return Positions(init, n, d, std)
+
+    def norm(self, init: Init, d: int) -> LayerNorm:
+        return SequenceNorm(init, d) if self.sequence else LayerNorm(init, d)
+
+    def dropout(self, init: Init, p: float) -> Dropout:
+        return SequenceDropout(init, p, self.group) if self.sequence else Dropout(init, p)
+
+    def mean(self, x: Tensor) -> Tensor:
+        own = x.mean(axis=1)
+        return sum_over_shards(own, self.group) * (1 / self.group.size) if self.sequence else own
+
+    def output(self, classes: int) -> Output:
+        return ShardedOutput(classes, self.shards)
