@@ -29,7 +29,7 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
-from minipar.parallel.passes import Part, Passes, OneByOne, as_input, as_numbers
+from minipar.parallel.passes import OneByOne, Part, Passes, as_input, as_numbers
 from minipar.parallel.pipelined import Pipeline, PipelineParallel
 from minipar.parallel.schedule import named
 from minipar.parallel.sharded import Zero1, Zero2

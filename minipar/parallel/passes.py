@@ -20,16 +20,16 @@ from minipar.parallel.strategy import Strategy
 from minipar.random import Draw
 from minipar.tensor import Tensor
 
-Loss = Callable[[Tensor, Array], Tensor]  # of a model's output and y: a mean over the rows
+Loss = Callable[[Any, Any], Tensor]  # of what the model gives, and y: a mean over the rows
 
 
 class Part(NamedTuple):
     """A micro-batch."""
 
     x: Any
-    y: Array
-    draw: Draw  # says where its rows stand in the global batch
-    share: float  # its weight in the loss of the step
+    y: Any
+    draw: Draw | None  # says where its rows stand in the global batch; None: evaluation
+    share: float = 1.0  # how much its loss counts: its rows (or tokens) by those of the batch
 
 
 class Passes(Protocol):

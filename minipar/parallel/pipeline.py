@@ -29,20 +29,9 @@ from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module, chain
 from minipar.parallel.parcel import Mail, leaves_of, mapped
+from minipar.parallel.passes import Loss, Part
 from minipar.parallel.schedule import Action, Program
-from minipar.random import Draw
 from minipar.tensor import Tensor, no_grad, record
-
-Loss = Callable[[Any, Any], Tensor]  # of what the model gives, and y: a mean
-
-
-class Part(NamedTuple):
-    """A micro-batch. Every stage has them all; the first one reads x, the last one y."""
-
-    x: Any
-    y: Any
-    draw: Draw | None  # None: evaluation
-    share: float = 1.0  # how much its loss counts: its rows (or tokens) by those of the batch
 
 
 class Span(NamedTuple):

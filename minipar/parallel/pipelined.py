@@ -40,7 +40,8 @@ from minipar.parallel.agreement import check_same_form
 from minipar.parallel.data import DataParallel
 from minipar.parallel.flat import nothing
 from minipar.parallel.parcel import mapped
-from minipar.parallel.pipeline import Loss, Part, StageRun
+from minipar.parallel.passes import Loss, Part
+from minipar.parallel.pipeline import StageRun
 from minipar.parallel.schedule import Program, forward_only, named
 from minipar.parallel.shares import dense_gradient
 from minipar.parallel.stages import Stage, balanced, bytes_of, pieces_of

@@ -30,7 +30,8 @@ from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.parallel.parcel import mapped
-from minipar.parallel.pipeline import Loss, Part, backward_through
+from minipar.parallel.passes import Loss, Part
+from minipar.parallel.pipeline import backward_through
 from minipar.tensor import Tensor
 
 

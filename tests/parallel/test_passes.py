@@ -8,7 +8,7 @@ import pytest
 
 from minipar.nn import Linear
 from minipar.ops import cross_entropy
-from minipar.parallel.passes import Part, OneByOne
+from minipar.parallel.passes import OneByOne, Part
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 

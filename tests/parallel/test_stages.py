@@ -10,7 +10,7 @@ from minipar.errors import UsageError
 from minipar.models import GPT, ResNet
 from minipar.nn import Linear, Module, Piece, Sequential
 from minipar.ops import cross_entropy
-from minipar.parallel.pipeline import Part
+from minipar.parallel.passes import Part
 from minipar.parallel.stages import Stage, balanced, bytes_of, pieces_of, seconds_of, users_of
 from minipar.random import Draw, Init
 
