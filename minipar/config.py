@@ -21,6 +21,7 @@ class Config:
     model: str = "gpt"  # a name, or FILE.py:CLASS
     dp: int = 1  # data-parallel replicas
     pp: int = 1  # stages of a pipeline, in each replica
+    tp: int = 1  # tensor-parallel ranks, in each stage
     backend: str = "process"
     data: str | None = None  # files of the user's; None: what every machine has or can make
     steps: int = 1500
@@ -54,6 +55,7 @@ class Config:
     local_steps: int = 1
     compress: str = "none"
     check_every: int = 0
+    sequence_parallel: bool = False
     # pipelines
     microbatches: int = 0  # 0: four for each stage
     schedule: str = "1f1b"
@@ -64,7 +66,7 @@ class Config:
     @property
     def ranks(self) -> int:
         """How many ranks train it."""
-        return self.dp * self.pp
+        return self.dp * self.pp * self.tp
 
     @property
     def micros(self) -> int:
@@ -100,7 +102,7 @@ FIXED = (
 )
 COUNTS = (
     *("dp", "steps", "batch", "block", "layers", "d", "heads", "patch", "eval_batches"),
-    *("pp", "accumulate", "local_steps"),
+    *("pp", "tp", "accumulate", "local_steps"),
 )
 NOT_NEGATIVE = (
     *("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"),
@@ -146,7 +148,7 @@ def _check_batch(c: Config) -> None:
     parts = c.dp * c.accumulate
     if c.batch % parts:
         less, more = c.batch // parts * parts, (c.batch // parts + 1) * parts
-        of = f"{c.dp} ranks" if c.pp == 1 else f"{c.dp} pipelines"
+        of = f"{c.dp} ranks" if c.ranks == c.dp else f"{c.dp} replicas"
         of += f" in {c.accumulate} micro-batches" if c.accumulate > 1 else ""
         raise UsageError(
             f"a batch of {c.batch} cannot be divided among {of}: "

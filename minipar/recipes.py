@@ -28,7 +28,7 @@ from minipar.data import Clicks, Images, TextWindows, load_clicks, load_images, 
 from minipar.errors import UsageError
 from minipar.models import GPT, MLP, ResNet, ViT, WideDeep, generate
 from minipar.models.resnet import SIZES
-from minipar.nn import Module
+from minipar.nn import ONE_RANK, Kit, Module
 from minipar.ops import binary_cross_entropy_with_logits, cross_entropy
 from minipar.random import Init
 from minipar.tensor import Tensor, shown
@@ -51,12 +51,13 @@ class Task(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """A model: how it is built (config, init, training data), and what it learns."""
+    """A model: how it is built (config, init, training data, kit), and what it learns."""
 
-    build: Callable[[Config, Init, Any], Module]
+    build: Callable[[Config, Init, Any, Kit], Module]
     task: Task
     options: frozenset[str] = frozenset()  # of MODEL_OPTIONS, those that it has
     defaults: Mapping[str, Any] = MappingProxyType({})  # of options that differ from Config's
+    uses_kit: bool = False  # so that ranks can share its layers
 
 
 def not_looked_at(model: str, given: Collection[str]) -> list[str]:
@@ -77,14 +78,15 @@ def find(model: str) -> Recipe:
     return _own(file, name)
 
 
-def build_model(config: Config, train: Any = None) -> Module:
+def build_model(config: Config, train: Any = None, kit: Kit = ONE_RANK) -> Module:
     """The model of the config, its weights drawn from (seed, name).
 
     train: the training data, whose shape some models take; None: it is loaded.
+    kit:   of which layers it is built, if its recipe uses one.
     """
     recipe = find(config.model)
     train = recipe.task.load(config)[0] if train is None else train
-    return recipe.build(config, Init(config.seed, np.dtype(config.dtype)), train)
+    return recipe.build(config, Init(config.seed, np.dtype(config.dtype)), train, kit)
 
 
 # -- tasks ------------------------------------------------------------------------------------
@@ -124,15 +126,16 @@ TASKS: Mapping[str, Task] = MappingProxyType({"text": TEXT, "images": IMAGES, "c
 # -- models -----------------------------------------------------------------------------------
 
 
-def _gpt(c: Config, init: Init, data: Any) -> Module:
-    return GPT(init, 256, c.block, c.layers, c.d, c.heads, c.dropout)
+def _gpt(c: Config, init: Init, data: Any, kit: Kit) -> Module:
+    return GPT(init, 256, c.block, c.layers, c.d, c.heads, c.dropout, kit)
 
 
-def _mlp(c: Config, init: Init, data: Any) -> Module:
-    return MLP(init, 256, min(16, c.block), 32, (2 * c.d,) * max(1, c.layers // 2), c.dropout)
+def _mlp(c: Config, init: Init, data: Any, kit: Kit) -> Module:
+    hidden = (2 * c.d,) * max(1, c.layers // 2)
+    return MLP(init, 256, min(16, c.block), 32, hidden, c.dropout, kit)
 
 
-def _resnet(c: Config, init: Init, data: Any) -> Module:
+def _resnet(c: Config, init: Init, data: Any, kit: Kit) -> Module:
     if c.size not in SIZES:
         raise UsageError(f"--size is one of {', '.join(SIZES)}, not {c.size!r}.")
     size = SIZES[c.size]
@@ -140,11 +143,11 @@ def _resnet(c: Config, init: Init, data: Any) -> Module:
     return ResNet(init, data.classes, data.shape[2], **{**size, "large": large})
 
 
-def _vit(c: Config, init: Init, data: Any) -> Module:
-    return ViT(init, data.shape, c.patch, data.classes, c.layers, c.d, c.heads, c.dropout)
+def _vit(c: Config, init: Init, data: Any, kit: Kit) -> Module:
+    return ViT(init, data.shape, c.patch, data.classes, c.layers, c.d, c.heads, c.dropout, kit)
 
 
-def _wide_deep(c: Config, init: Init, data: Any) -> Module:
+def _wide_deep(c: Config, init: Init, data: Any, kit: Kit) -> Module:
     hidden, tables, numbers = (2 * c.d,) * c.layers, data.tables, data.numbers
     # Momentum, Adam and weight decay move every row in every step: then the gradient is dense.
     sparse = c.optimizer == "adagrad" or (c.optimizer, c.momentum, c.weight_decay) == ("sgd", 0, 0)
@@ -181,10 +184,10 @@ _WIDE_DEEP_OPTIONS = frozenset({"layers", "d", "dropout"})
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "gpt": Recipe(_gpt, TEXT, MODEL_OPTIONS - {"patch", "size"}),
-        "mlp": Recipe(_mlp, TEXT, MODEL_OPTIONS - {"heads", "patch", "size"}),
+        "gpt": Recipe(_gpt, TEXT, MODEL_OPTIONS - {"patch", "size"}, uses_kit=True),
+        "mlp": Recipe(_mlp, TEXT, MODEL_OPTIONS - {"heads", "patch", "size"}, uses_kit=True),
         "resnet": Recipe(_resnet, IMAGES, frozenset({"size"}), _RESNET_DEFAULTS),
-        "vit": Recipe(_vit, IMAGES, MODEL_OPTIONS - {"block", "size"}, _VIT_DEFAULTS),
+        "vit": Recipe(_vit, IMAGES, MODEL_OPTIONS - {"block", "size"}, _VIT_DEFAULTS, True),
         "wide-deep": Recipe(_wide_deep, CLICKS, _WIDE_DEEP_OPTIONS, _CLICK_DEFAULTS),
     }
 )
@@ -211,7 +214,7 @@ def _own(file: str, name: str) -> Recipe:
     if loss := getattr(made, "loss", None):
         task = task._replace(loss=_checked_loss(loss, f"{file}: {name}.loss"), hits=None)
     options = frozenset({"block"}) if task.items is TEXT.items else frozenset()
-    return Recipe(lambda c, init, data: _checked(build(init)), task, options)
+    return Recipe(lambda c, init, data, kit: _checked(build(init)), task, options)
 
 
 def _checked_loss(loss: Callable[..., Any], where: str) -> Callable[[Tensor, Array], Tensor]:

@@ -5,6 +5,8 @@
 --compress NAME       gradients travel as float16, int8, top-k or powersgd
 (none of them)        data parallel in buckets; --overlap sends them during backward
 
+--tp N                each layer is cut over N ranks (--sequence-parallel: and the rest over
+                      positions); ranks with the same slices share the work by any but ZeRO
 --pp N                each replica is a pipeline of N ranks; the replicas of a stage share the work
                       by any of these that sends nothing before backward is over
 """
@@ -20,7 +22,7 @@ import numpy as np
 from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.errors import UsageError
-from minipar.nn import BatchNorm, Module
+from minipar.nn import ONE_RANK, BatchNorm, Module
 from minipar.optim import SGD, Adagrad, AdamW, Optimizer
 from minipar.parallel.batch_norm import synchronise
 from minipar.parallel.bucketed import BucketedDataParallel
@@ -29,15 +31,17 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
-from minipar.parallel.passes import OneByOne, Part, Passes, as_input, as_numbers
+from minipar.parallel.passes import Loss, OneByOne, Part, Passes, as_input, as_numbers
 from minipar.parallel.pipelined import Pipeline, PipelineParallel
 from minipar.parallel.schedule import named
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, seconds_of
 from minipar.parallel.strategy import MakeOptimizer, Strategy
+from minipar.parallel.tensor_layers import TensorKit
+from minipar.parallel.tensor_strategy import TensorParallel, WholeModel
 from minipar.random import Draw
-from minipar.recipes import build_model, find
+from minipar.recipes import RECIPES, build_model, find
 from minipar.tensor import Tensor
 
 
@@ -58,25 +62,34 @@ class Member(NamedTuple):
 
 def join(config: Config, world: Group, train: Any) -> Member:
     """This rank's part in a run of the ranks of world.  train: the training data.  Collective."""
-    c, loss = config, find(config.model).task.loss
-    mesh = Mesh(world, dp=c.dp, pp=c.pp)
-    model = build_model(c, train)
+    c, make = config, make_optimizer(config)
+    mesh = Mesh(world, dp=c.dp, pp=c.pp, tp=c.tp)
+    kit = TensorKit(mesh.tp, c.sequence_parallel) if c.tp > 1 else ONE_RANK
+    model: Any = build_model(c, train, kit)
     if c.local_steps == 1:  # replicas on their own have batches of their own
         synchronise(model, mesh.dp)
+    loss = model.output.loss if c.tp > 1 else find(c.model).task.loss
+
+    def share(part: Module, dp: Group, make: MakeOptimizer) -> Strategy:
+        """How ranks with the same part of the model, or all of it, share the work."""
+        if c.tp == 1:
+            return make_strategy(c, part, dp, make)
+        return TensorParallel(part, mesh.tp, make, lambda m, make: make_strategy(c, m, dp, make))
+
     strategy: Strategy
     passes: Passes
     if c.pp > 1:
-        passes = pipeline = _pipeline(c, model, mesh, train)
-        strategy = PipelineParallel(pipeline, make_optimizer(c), mesh.dp, partial(make_strategy, c))
+        passes = pipeline = _pipeline(c, model, loss, mesh, train)
+        view = partial(WholeModel, group=mesh.tp) if c.tp > 1 else None
+        strategy = PipelineParallel(pipeline, make, mesh.dp, share, view)
     else:
-        strategy = make_strategy(c, model, mesh.dp, make_optimizer(c))
+        strategy = share(model, mesh.dp, make)
         passes = OneByOne(model, strategy, loss)
     return Member(mesh.dp.rank, mesh.dp.size, world, strategy, passes)
 
 
-def _pipeline(config: Config, model: Module, mesh: Mesh, train: Any) -> Pipeline:
+def _pipeline(c: Config, model: Module, loss: Loss, mesh: Mesh, train: Any) -> Pipeline:
     """This rank's stage of a pipeline.  Collective."""
-    c, loss = config, find(config.model).task.loss
     chunks = c.chunks or (2 if c.schedule == "interleaved" else 1)
     costs = bytes_of(pieces_of(model))
     if c.balance == "time":
@@ -140,6 +153,8 @@ def check(config: Config) -> None:
         raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
     if c.pp > 1:
         _check_pipeline(c)
+    if c.tp > 1 or c.sequence_parallel:
+        _check_tensor_parallel(c)
     if c.check_every and (c.zero or c.local_steps > 1):
         raise UsageError("--check-every compares replicas; here they are not meant to be equal.")
 
@@ -157,6 +172,16 @@ def _check_pipeline(c: Config) -> None:
         )
     chunks = c.chunks or (2 if c.schedule == "interleaved" else 1)
     named(c.schedule, c.pp, c.micros, chunks)  # whether there is such a schedule
+
+
+def _check_tensor_parallel(c: Config) -> None:
+    if c.tp == 1:
+        raise UsageError("--sequence-parallel goes with --tp: it cuts what --tp leaves whole.")
+    if not find(c.model).uses_kit:
+        able = ", ".join(name for name, recipe in RECIPES.items() if recipe.uses_kit)
+        raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")
+    if c.zero:
+        raise UsageError("--zero with --tp is not there yet: both cut the same gradients.")
 
 
 def why_not_like_one_rank(config: Config, model: Module) -> str | None:

@@ -193,8 +193,8 @@ def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any
 def alone(config: Config) -> Config:
     """The same training on one rank."""
     backend = "local" if config.backend == "mpi" else config.backend
-    config = replace(config, dp=1, pp=1, backend=backend, zero=0, overlap=False)
-    return replace(config, accumulate=1, check_every=0, recompute=False)
+    config = replace(config, dp=1, pp=1, tp=1, backend=backend, zero=0, overlap=False)
+    return replace(config, accumulate=1, check_every=0, recompute=False, sequence_parallel=False)
 
 
 class Report:

@@ -9,6 +9,7 @@ rank 0   compares with one rank, draws, reports; the others wait
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -62,7 +63,7 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
 
 def _check(place: Place | None, given: Mapping[str, Any]) -> None:
     if place is None:
-        ranks = given.get("dp", 1) * given.get("pp", 1)
+        ranks = math.prod(given.get(axis, 1) for axis in ("dp", "pp", "tp"))
         raise UsageError(
             "ranks of the mpi backend are started by MPI: "
             f"mpirun -n {ranks if ranks > 1 else 2} minipar train ..."

@@ -33,6 +33,16 @@ PIPELINES = {
     "interleaved, by time": {"pp": 2, "schedule": "interleaved", "balance": "time"},
     "stages that are sharded": {"pp": 2, "dp": 2, "zero": 1, "microbatches": 2},
 }
+SHARED_LAYERS = {
+    "tensor": {"tp": 2},
+    "tensor, data, overlapped": {"tp": 2, "dp": 2, "overlap": True, "bucket_mb": 0.01},
+    "sequence": {"tp": 2, "sequence_parallel": True, "accumulate": 2},
+    "all three": {"tp": 2, "pp": 2, "dp": 2, "microbatches": 3},
+    "all, and the rest": {
+        **{"tp": 2, "pp": 2, "dp": 2, "microbatches": 4, "schedule": "zero-bubble"},
+        **{"sequence_parallel": True, "recompute": True},
+    },
+}
 
 
 def steps(group, config):
@@ -60,6 +70,11 @@ def test_pipelines_give_them_too(one_rank, way):
     like_one_rank(replace(TINY, **PIPELINES[way]), one_rank)
 
 
+@pytest.mark.parametrize("way", SHARED_LAYERS)
+def test_shared_layers_give_them_too(one_rank, way):
+    like_one_rank(replace(TINY, **SHARED_LAYERS[way]), one_rank)
+
+
 def like_one_rank(config, one_rank):
     check_config(config)
     check(config)
@@ -78,6 +93,8 @@ def like_one_rank(config, one_rank):
         ({"dp": 2, "overlap": True}, {"dp": 3, "zero": 2}),
         ({"pp": 2, "dp": 2, "zero": 1}, {"pp": 3, "schedule": "gpipe"}),
         ({"pp": 3}, {"dp": 2, "zero": 2}),
+        ({"tp": 2, "pp": 2}, {"tp": 2, "sequence_parallel": True}),
+        ({"dp": 2, "zero": 3, "heads": 4}, {"tp": 4, "heads": 4}),
     ],
 )
 def test_a_checkpoint_of_one_way_is_gone_on_with_in_another(tmp_path, before, after):
@@ -123,6 +140,9 @@ def test_compressed_gradients_train_too(compress):
         ({"pp": 2, "schedule": "interleaved", "microbatches": 3}, "3"),
         ({"pp": 2, "balance": "luck"}, "--balance is by bytes or time"),
         ({"pp": 2, "accumulate": 2}, "a pipeline has --microbatches"),
+        ({"tp": 2, "zero": 1}, "--zero with --tp is not there yet"),
+        ({"tp": 2, "model": "resnet"}, "the layers of resnet cannot be shared; those of gpt, mlp"),
+        ({"sequence_parallel": True}, "--sequence-parallel goes with --tp"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(change, says):

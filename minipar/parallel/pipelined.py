@@ -142,11 +142,15 @@ class PipelineParallel:
         make_optimizer: MakeOptimizer,
         dp: Group | None = None,
         inner: MakeInner = DataParallel,
+        view: Callable[[Module], Any] | None = None,
     ) -> None:
-        """dp: the ranks that hold this stage in other pipelines.  inner: how these share the work;
-        it must not send before sync_gradients.  Collective, over both groups.
+        """Collective, over the groups of pipeline and dp.
+
+        dp:    the ranks that hold this stage in other pipelines.
+        inner: how these share the work; it must not send before sync_gradients.
+        view:  what `whole` makes of the model, if inner has each rank hold slices of it.
         """
-        self.pipeline, self.group = pipeline, pipeline.group
+        self.pipeline, self.group, self._view = pipeline, pipeline.group, view
         if dp is None:
             dp = self.group.split(self.group.rank)
         assert dp is not None
@@ -190,9 +194,9 @@ class PipelineParallel:
         self._lend()
 
     @contextmanager
-    def whole(self) -> Iterator[Module]:
+    def whole(self) -> Iterator[Any]:
         with self.inner.whole(), self.pipeline.whole() as model:
-            yield model
+            yield model if self._view is None else self._view(model)
 
     def state_dict(self) -> dict[str, Array]:
         return union(self.inner.state_dict(), self.group)

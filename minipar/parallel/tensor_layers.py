@@ -148,6 +148,7 @@ class VocabParallelEmbedding(Embedding):
         self.shards, self.n = shards, n
         self.layout = {"weight": Sharded(0, n)}
         self.weight = shards.slice(init.normal("weight", (n, d), STD), Sharded(0, n))
+        self.sparse = False
 
     def __call__(self, ids: Tensor | Array) -> Tensor:
         index = ids.data if isinstance(ids, Tensor) else ids

@@ -24,7 +24,6 @@ from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.parallel.agreement import check_same_form
-from minipar.parallel.replicas import Replicas
 from minipar.parallel.sharding import (
     Replicated,
     clip_sharded_norm,
@@ -33,12 +32,12 @@ from minipar.parallel.sharding import (
     sum_gradients,
     whole_state,
 )
-from minipar.parallel.strategy import MakeOptimizer
+from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_layers import ShardedOutput
 from minipar.random import Draw
 from minipar.tensor import Tensor
 
-MakeReplicas = Callable[[Module, MakeOptimizer], Replicas]
+MakeReplicas = Callable[[Module, MakeOptimizer], Strategy]
 
 
 class TensorParallel:

@@ -11,6 +11,7 @@ from minipar.verbs.verb import verb
 TRAIN_HELP = (
     ("dp", "N", "data-parallel replicas: ranks that share each batch"),
     ("pp", "N", "pipeline: stages, each on a rank, in each replica"),
+    ("tp", "N", "tensor parallel: ranks that share each layer, in each replica and stage"),
     ("backend", "NAME", "process: a process for each rank; local: threads taking turns; mpi"),
     ("data", "PATH", "your own: texts, MNIST or CIFAR files, a CSV (default: see docs/data.md)"),
     ("steps", "N", "optimizer steps"),
@@ -42,6 +43,7 @@ TRAIN_HELP = (
     ("local_steps", "N", "local SGD: steps that replicas make on their own"),
     ("compress", "NAME", "gradients travel as float16, int8, top-k or powersgd"),
     ("check_every", "N", "steps between comparisons of all replicas; 0: never"),
+    ("sequence_parallel", "", "tensor parallel: share what lies between the layers, too"),
     ("microbatches", "N", "pipeline: parts of a replica's rows (default: four for each stage)"),
     ("schedule", "NAME", "pipeline: naive, gpipe, 1f1b, interleaved or zero-bubble"),
     (
