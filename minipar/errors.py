@@ -48,7 +48,16 @@ class CallMismatch(CommError):
 
 
 class PeerLost(CommError):
-    """A rank that this one waits for has ended: returned, raised, or was killed."""
+    """A rank that this one waits for has ended: returned, raised, or was killed.
+
+    Where lost ranks are reported (on_lost="report"), `rank` is the number of the lost one in the
+    group at hand, and `incarnation` says which one of that rank it was. If it `returns`, the next
+    call is with its next incarnation.
+    """
+
+    rank: int | None = None
+    incarnation: int = 0
+    returns: bool = False
 
 
 class CommTimeout(CommError):

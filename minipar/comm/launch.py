@@ -46,27 +46,46 @@ def run(
     args: Sequence[Any] = (),
     backend: str = "local",
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    on_lost: str = "abort",
+    restarts: int = 0,
 ) -> list[Any]:
     """Call fn(group, *args) on every rank; what the ranks returned, in rank order.
 
     backend:   "local" (threads passing a baton, any function) or "process" (one process a rank;
                fn must be importable, args and results picklable). "mpi" cannot start ranks.
     timeout_s: the longest that a rank of "process" waits for another.
+    on_lost:   what the end of a rank that raises, or whose process dies, does to the others:
+               "abort" ends them, "report" only the calls that involve that rank (`losses`). Then
+               its entry in the result is the exception that "abort" would raise.
+    restarts:  how many lost ranks are started again, with "report".
     Raises:    the first failing rank's own exception; PeerLost if a rank's process was killed;
-               Deadlock (local); UsageError.
+               Deadlock; UsageError. With "report" only if all ranks are lost, or wait for each
+               other.
     """
     check(ranks, backend)
+    budget = _budget(on_lost, restarts)
     if backend == "local":
-        results, failed = run_threads(fn, ranks, args)
+        results, failed = run_threads(fn, ranks, args, LocalWorld(ranks, restarts=budget))
         if failed is not None:
             _, error, notes = failed
             add_notes(error, notes)
             raise error
         return results
-    job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s)
+    job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s, restarts=budget)
     if job.failure is not None:
         job.failure.raise_it()
     return job.results
+
+
+def _budget(on_lost: str, restarts: int) -> int | None:
+    """How many lost ranks are started again; None if a lost rank ends the job."""
+    if on_lost not in ("abort", "report"):
+        raise UsageError(f"on_lost is 'abort' or 'report', not {on_lost!r}")
+    if restarts < 0:
+        raise UsageError(f"restarts counts ranks that are started again, so it is not {restarts}")
+    if on_lost == "abort" and restarts:
+        raise UsageError("restarts needs on_lost='report': with 'abort' a lost rank ends the job")
+    return None if on_lost == "abort" else restarts
 
 
 # -- processes --------------------------------------------------------------------------------
@@ -87,11 +106,13 @@ def run_processes(
     plain: Iterable[int] = (),
     log_dir: str | None = None,
     nodes: Nodes | None = None,
+    restarts: int | None = None,
 ) -> Finished:
     """Run `work` (function_work or script_work) on so many processes of this host.
 
     plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
-    nodes: of a job on several hosts.
+    nodes: of a job on several hosts.  restarts: None if a lost rank ends the job; else lost ranks
+    are reported, and so many of them started again.
     Raises: UsageError, SharedMemoryFull, CommError, OSError if what ranks print cannot be written,
             KeyboardInterrupt.
     """
@@ -174,6 +195,7 @@ def run_threads(
     and notes, as Failure.of takes them.
 
     world:  for these ranks, if not the usual one: LocalWorld(ranks, buffer_bytes=0) is rendezvous.
+            If it reports lost ranks, only a loss of all counts as a failure.
     Raises: KeyboardInterrupt.
     """
     world = world or LocalWorld(ranks)
@@ -183,17 +205,29 @@ def run_threads(
 
     def live(rank: int) -> None:
         world.enter(rank)
-        group, failed = Group(LocalTransport(world, rank), history=histories[rank]), None
-        ambient.world.set(group)
-        ambient.recorder.set(Recorder())
+        failed = attempt(rank)
+        while failed is not None and (lost := world.lose(rank, failed)) is not None:
+            print(lost, file=sys.stderr, flush=True)
+            if not lost.returns:
+                break
+            failed = attempt(rank, again=True)
+        if failed is not None:
+            failures.append((rank, failed))
+            results[rank] = failed
+        world.leave(rank, failed)
+
+    def attempt(rank: int, again: bool = False) -> BaseException | None:
         try:
+            if again:
+                world.start_again(rank)
+            group = Group(LocalTransport(world, rank), history=histories[rank])
+            ambient.world.set(group)
+            ambient.recorder.set(Recorder())
             results[rank] = fn(group, *args)
             group.close()
         except BaseException as error:
-            if not left_cleanly(error):
-                failed = error
-                failures.append((rank, error))
-        world.leave(rank, failed)
+            return None if left_cleanly(error) else error
+        return None
 
     threads = [
         threading.Thread(
@@ -213,6 +247,7 @@ def run_threads(
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
-    failed = failures[0] if failures else world.mismatch_at_the_end()
+    go_on = world.losses is not None and world.failure is None and len(failures) < ranks
+    failed = failures[0] if failures and not go_on else world.mismatch_at_the_end()
     notes = first_partings(history.partings.values() for history in histories)
     return results, None if failed is None else (*failed, notes)

@@ -161,6 +161,9 @@ class Calls:
         self._history = history
         self._collectives = 0
         self.circle = transport.circle(ranks)  # None if they have no memory in common
+        self._losses = transport.losses
+        if self._losses is not None:
+            self._losses.know(ident, ranks)
         self._sent: Counter[int] = Counter()
         self._received: Counter[int] = Counter()
 
@@ -183,6 +186,8 @@ class Calls:
         call = tuple.__new__(Call, fields)  # half the time of Call(*fields)
         self._transport.announce(call)
         self._history.begin(call)
+        if self._losses is not None:
+            self._losses.check(call)
         circle = self.circle if algorithm in IN_MEMORY else None
         return CallLink(
             self._transport, self._ranks, call, self._history, algorithm, combine, circle

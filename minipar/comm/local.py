@@ -20,11 +20,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
 from minipar.comm.deadlock import report
 from minipar.comm.frame import Call, header_for
+from minipar.comm.losses import (
+    Losses,
+    Lost,
+    end_receives,
+    watched_receive,
+    watched_send,
+    would_end,
+)
 from minipar.comm.transport import (
     BUFFERED_BYTES,
     Mailbox,
@@ -38,14 +47,20 @@ from minipar.comm.transport import (
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said
 
 IDLE = Call(0, 0, "waiting for work", "", "its second thread")
+AGAIN = Call(0, 0, "starting again", "", "its beginning")
 PATIENCE = 10_000  # how often a rank may ask `done()` in vain
 
 
 class LocalWorld:
     """The baton, the mailboxes, and who waits for what."""
 
-    def __init__(self, size: int, buffer_bytes: int = BUFFERED_BYTES) -> None:
+    def __init__(
+        self, size: int, buffer_bytes: int = BUFFERED_BYTES, restarts: int | None = None
+    ) -> None:
+        """restarts: how many lost ranks are started again; None: a lost rank ends the run."""
         self.size, self.buffer_bytes = size, buffer_bytes
+        self.restarts, self.lost = restarts, list[Lost]()
+        self.losses = [Losses(r, size) for r in range(size)] if restarts is not None else None
         self.mail = [Mailbox() for _ in range(size)]
         self.failure: CommError | None = None  # once set, every wait raises it
         # A rank may have a second thread (`asynchronous`): thread 2r is rank r, 2r+1 its second.
@@ -53,6 +68,7 @@ class LocalWorld:
         self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * (2 * size)
         self._last: list[object] = ["none yet"] * size  # the last call of each rank
         self._finished = [False, True] * size
+        self._over = [False] * size  # whether a rank's second thread is to end
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
     def start(self) -> None:
@@ -65,10 +81,33 @@ class LocalWorld:
 
     def leave(self, rank: int, failed: BaseException | None = None) -> None:
         """This rank is over; whoever still waits for it will be told why."""
-        self._finished[2 * rank] = True
-        if failed is not None:
+        self._finished[2 * rank] = self._over[rank] = True
+        if failed is not None and self.losses is None:
             self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
         self._pass_on(2 * rank)
+
+    def lose(self, rank: int, failed: BaseException) -> Lost | None:
+        """This rank has raised: the others are told, if they are to go on."""
+        if self.losses is None or self.failure is not None:
+            return None
+        why = f"rank {rank} raised {type(failed).__name__}: {said(failed)}".partition("\n")[0]
+        returns = bool(self.restarts)
+        self.restarts = (self.restarts or 0) - returns
+        lost = Lost(rank, self.losses[rank].incarnation, why, returns)
+        self.lost.append(lost)
+        for mailbox, losses in zip(self.mail, self.losses, strict=True):
+            losses.note(lost)
+            end_receives(mailbox)  # those of its own second thread, too
+        self.mail[rank] = Mailbox()
+        self._over[rank] = True
+        return lost
+
+    def start_again(self, rank: int) -> None:
+        """Return when the second thread of the lost incarnation has ended."""
+        assert self.losses is not None
+        self.wait(2 * rank, lambda: self._finished[2 * rank + 1], rank, AGAIN)
+        self._over[rank] = False
+        self.losses[rank] = Losses(rank, self.size, self.lost)
 
     def expect_second(self, rank: int) -> None:
         """The rank is about to start its second thread, which then runs as soon as it may."""
@@ -96,6 +135,8 @@ class LocalWorld:
 
     def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
         """The first rank that never took a message of a collective, and the error that says so."""
+        if self.lost:
+            return None
         for rank in range(self.size):
             error = self.never_taken(rank)
             if error is not None:
@@ -120,7 +161,7 @@ class LocalWorld:
         """
 
         def over_or_ready() -> bool:
-            return self._finished[thread - 1] or ready()
+            return self._over[thread // 2] or ready()
 
         self._waits[thread] = (over_or_ready, thread // 2, IDLE)
         while not over_or_ready():
@@ -211,22 +252,34 @@ class LocalTransport(Transport):
 
     def __init__(self, world: LocalWorld, rank: int) -> None:
         self.rank, self.size, self._world = rank, world.size, world
+        self.losses = None if world.losses is None else world.losses[rank]
         self._second: int | None = None  # the identity of the second thread
 
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
         buffered = array.nbytes <= self._world.buffer_bytes
         payload = array.copy() if buffered else array
         message = Message(self.rank, header_for(call, array), payload, owned=buffered)
+        if self.losses is not None:
+            self.losses.check(call, dst)
+            message.incarnation = self.losses.incarnation
         self._world.mail[dst].deliver(message)
-        return Pending(self, lambda: self._world.has_let_go(message, dst), dst, call)
+        has_gone = partial(self._world.has_let_go, message, dst)
+        if self.losses is not None:
+            return watched_send(self, has_gone, dst, call)
+        return Pending(self, has_gone, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         mailbox = self._world.mail[self.rank]
+        if self.losses is not None:
+            return watched_receive(self, mailbox, src, call, out)
         return pending_receive(self, mailbox, Receive(src, call, out), call)
 
     def poll(self, src: int, call: Call) -> bool:
         self.progress()
-        return self._world.mail[self.rank].holds(src, call)
+        mailbox = self._world.mail[self.rank]
+        if self.losses is not None:
+            return would_end(self.losses, mailbox, src, call)
+        return mailbox.holds(src, call)
 
     def progress(self) -> None:
         self._world.give_others_a_turn(self._thread())
@@ -254,4 +307,6 @@ class LocalTransport(Transport):
 
     def close(self) -> CallMismatch | None:
         """An unfinished send stays readable for its receiver."""
+        if self.losses is not None and self.losses.any:
+            return None  # of a collective that a loss has ended, something is always left
         return self._world.never_taken(self.rank)

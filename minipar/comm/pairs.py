@@ -35,6 +35,12 @@ class Pairs:
         """What carries the messages: "local", "process" or "mpi"."""
         return self._transport.backend
 
+    @property
+    def incarnation(self) -> int:
+        """How often this rank has been lost and started again before (on_lost="report")."""
+        losses = self._transport.losses
+        return 0 if losses is None else losses.incarnation
+
     def __repr__(self) -> str:
         world = world_suffix(self.world_ranks, self.rank)
         return f"Group(rank {self.rank} of {self.size}{world})"

@@ -39,6 +39,7 @@ class Transport(Protocol):
     backend: str  # its name, as --backend spells it
     rank: int
     size: int
+    losses: Any = None  # a `losses.Losses` where lost ranks are reported
 
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
         """Begin to send; `wait()` returns when `array` may be changed."""
@@ -90,6 +91,8 @@ class Transport(Protocol):
 class Message:
     """An array that has arrived, or is about to; `taken` once a receive has got it."""
 
+    incarnation = 0  # of its sender
+
     def __init__(self, src: int, header: Header, array: np.ndarray, *, owned: bool = True) -> None:
         self.src, self.header, self.array = src, header, array
         self.owned = owned  # False: the array is still the sender's
@@ -108,7 +111,7 @@ class Receive:
         self.src, self.lane, self.out = src, call.lane, out
         self.message: Message | None = None
 
-    def accepts(self, src: int) -> bool:
+    def accepts(self, src: int, incarnation: int = 0) -> bool:
         return self.src in (ANY, src)
 
     def place_for(self, header: Header) -> np.ndarray | None:
@@ -144,7 +147,8 @@ class Mailbox:
     def deliver(self, message: Message) -> None:
         lane = message.header.call.lane
         posted = self._posted[lane]
-        receive = next((r for r in posted if r.accepts(message.src)), None)
+        incarnation = message.incarnation
+        receive = next((r for r in posted if r.accepts(message.src, incarnation)), None)
         if receive is None:
             self._arrived[lane].append(message)
         else:
@@ -153,7 +157,7 @@ class Mailbox:
 
     def post(self, receive: Receive) -> None:
         arrived = self._arrived[receive.lane]
-        message = next((m for m in arrived if receive.accepts(m.src)), None)
+        message = next((m for m in arrived if receive.accepts(m.src, m.incarnation)), None)
         if message is None:
             self._posted[receive.lane].append(receive)
         else:
@@ -176,13 +180,28 @@ class Mailbox:
                 return never_taken(rank, messages[0].src, call, did(call))
         return None
 
-    def expected(self, src: int, call: Call) -> Receive | None:
+    def expected(self, src: int, call: Call, incarnation: int = 0) -> Receive | None:
         """The receive that the next message from src will fulfil, if one is posted already."""
-        return next((r for r in self._posted[call.lane] if r.accepts(src)), None)
+        return next((r for r in self._posted[call.lane] if r.accepts(src, incarnation)), None)
 
     def holds(self, src: int, call: Call) -> bool:
         """Whether a message from src (or ANY) waits for a receive in the call's lane."""
         return any(src in (ANY, m.src) for m in list(self._arrived[call.lane]))
+
+    # For `losses`:
+
+    def posted(self) -> list[Receive]:
+        """All receives that still wait for their message."""
+        return [receive for lane in self._posted.values() for receive in lane]
+
+    def fits(self, receive: Receive) -> bool:
+        """Whether a message is there that the receive would take."""
+        arrived = list(self._arrived[receive.lane])
+        return any(receive.accepts(m.src, m.incarnation) for m in arrived)
+
+    def left(self, lane: Lane, src: int, incarnation: int) -> bool:
+        """Whether a message from that incarnation of src waits for a receive."""
+        return any((m.src, m.incarnation) == (src, incarnation) for m in self._arrived[lane])
 
     def contradiction(self, call: Call) -> Message | None:
         """A message to a collective call that proves that its sender has parted ways with us.
