@@ -22,7 +22,7 @@ RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding aft
 HEAD_BYTES = 64
 NOTICE_BYTES = HEAD_BYTES + KEPT_CALLS * RECORD_BYTES
 NOTICE_WORDS, HEAD_WORDS, RECORD_WORDS = NOTICE_BYTES // 8, HEAD_BYTES // 8, RECORD_BYTES // 8
-WAITS, WHOM, CALLS, SECOND, SECOND_WHOM, FETCHES = range(6)  # words of the head
+WAITS, WHOM, CALLS, SECOND, SECOND_WHOM, FETCHES, HEARD = range(7)  # words of the head
 
 
 class Board:
@@ -82,6 +82,18 @@ class Board:
         """The rank that it (or its second thread, if it waits for that) waits for, or did last."""
         whom = self._numbers[rank * NOTICE_WORDS + WHOM]
         return self._numbers[rank * NOTICE_WORDS + SECOND_WHOM] if whom == rank else whom
+
+    def heard(self, rank: int) -> int:
+        """How many losses of other ranks that rank has taken note of."""
+        return self._numbers[rank * NOTICE_WORDS + HEARD]
+
+    def note_heard(self, rank: int, losses: int) -> None:
+        self._numbers[rank * NOTICE_WORDS + HEARD] = losses
+
+    def begin_anew(self, rank: int) -> None:
+        """That rank has ended, perhaps in the midst of a wait; its last calls stay."""
+        self._numbers[rank * NOTICE_WORDS + WAITS] = 0
+        self._numbers[rank * NOTICE_WORDS + SECOND] = 0
 
     def last(self, rank: int) -> list[Call]:
         """The last calls of that rank, up to KEPT_CALLS, in order."""

@@ -59,6 +59,11 @@ class ByteRing:
         self._publish(8, read + n)
         return n
 
+    def clear(self) -> None:
+        """Begin anew; neither side may use it meanwhile."""
+        self._publish(0, 0)
+        self._publish(8, 0)
+
     def readable(self) -> bool:
         """Whether bytes wait to be read."""
         return self._counters[0] != self._counters[8]

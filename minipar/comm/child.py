@@ -49,7 +49,8 @@ class Child:
         self.number = number
         self.result: Any = None
         self.ended_at: float | None = None  # when it returned or failed; no more is expected
-        self.exited = self.failed = self.hung_up = False
+        self.started = self.exited = self.failed = self.hung_up = False
+        self.failure: Any = None  # with which it is lost, where that is reported
         self.control.setblocking(False)
         self._unsent, self._unread = bytearray(), bytearray()
         self.streams: dict[str, IO[bytes]] = {}

@@ -37,7 +37,15 @@ import numpy as np
 from minipar.comm.board import Board
 from minipar.comm.frame import SITE_BYTES, Call
 from minipar.comm.heap import Heap
-from minipar.comm.reach import Doorplate, Mapped, Private, address_of, can_read, is_ordinary
+from minipar.comm.reach import (
+    Doorplate,
+    Mapped,
+    Private,
+    Vanished,
+    address_of,
+    can_read,
+    is_ordinary,
+)
 from minipar.comm.segment import CELL_BYTES, SLOTS, Segment, slot_bytes
 from minipar.comm.transport import never_taken
 from minipar.comm.wiring import Compare, Window
@@ -74,6 +82,8 @@ class Exchange:
         self._plate = Doorplate()
         own = self._own_cell(self.place)
         self.cells[own], self.cells[own + 1], self.cells[own + 2] = self._plate.words
+        self.reports = False  # whether the end of another rank is not the job's (`losses`)
+        self.vanished: set[int] = set()  # then: world ranks that are lost, until they return
         self._tried: set[int] = set()
         self._trying = threading.Lock()
         self.check: Callable[[Call], None] = lambda call: None  # raises if the job has failed
@@ -112,6 +122,8 @@ class Exchange:
 
     def _lost(self, rank: int, call: Call, error: OSError) -> None:
         """The memory of that rank cannot be reached, so wait for the news of its end."""
+        if error.errno == ESRCH and self.reports:
+            raise Vanished
         if error.errno == ESRCH:
             self.wait(lambda: False, rank, call)
         raise CommError(

@@ -33,6 +33,7 @@ class Failure:
     exit_code: int = 1
     in_a_call: bool = True  # whether the calls of the ranks tell something about it
     notes: tuple[str, ...] = ()  # what the ranks together know about how it came to this
+    kind: str = ""  # the exception's class
 
     @classmethod
     def of(cls, rank: int, error: BaseException, notes: tuple[str, ...] = ()) -> Failure:
@@ -40,26 +41,41 @@ class Failure:
         if isinstance(error, SystemExit):
             code = (error.code & 0xFF or 1) if isinstance(error.code, int) else 1
             text = f"rank {rank} called sys.exit({error.code!r})"
-            return cls(rank, text, exit_code=code, in_a_call=False, notes=notes)
+            return cls(rank, text, exit_code=code, in_a_call=False, notes=notes, kind="SystemExit")
         text = _users_traceback(error)
         first = said(error).partition("\n")[0][:SUMMARY_LENGTH]
-        summary = f"rank {rank} raised {type(error).__name__}: {first}".removesuffix(": ")
+        kind = type(error).__name__
+        summary = f"rank {rank} raised {kind}: {first}".removesuffix(": ")
         if isinstance(error, MiniparError) and first:  # these name their rank themselves
             summary = first
         in_a_call = isinstance(error, CommError) and not isinstance(error, Deadlock)
-        return cls(rank, summary, text, _pickled(error), in_a_call=in_a_call, notes=notes)
+        raw = _pickled(error)
+        return cls(rank, summary, text, raw, in_a_call=in_a_call, notes=notes, kind=kind)
+
+    @property
+    def why(self) -> str:
+        """How the rank ended, in one line that begins with it."""
+        named = self.summary.startswith((f"rank {self.rank} ", f"rank {self.rank}/"))
+        return self.summary if named else f"rank {self.rank} raised {self.kind}: {self.summary}"
 
     def raise_it(self) -> NoReturn:
         """Raise the rank's own exception, or one that describes how the rank ended."""
+        raise self.error()
+
+    def error(self) -> BaseException:
+        """The rank's own exception, or one that describes how the rank ended."""
         if self.exception:
             try:  # what a rank of ours pickled, and came over its inherited socket
                 error = pickle.loads(self.exception)
             except Exception as why:  # its class can be read in the rank, but not here
-                raise RankFailed(self._said(self.summary, self.traceback)) from why
-            add_notes(error, self.notes)
-            raise error from RankTraceback(self.traceback)
+                error, cause = RankFailed(self._said(self.summary, self.traceback)), why
+            else:
+                add_notes(error, self.notes)
+                cause = RankTraceback(self.traceback)
+            error.__cause__ = cause
+            return error
         kind = RankFailed if self.traceback else PeerLost
-        raise kind(self._said(self.summary, self.traceback))
+        return kind(self._said(self.summary, self.traceback))
 
     def _said(self, *texts: str) -> str:
         return "\n".join(filter(None, [*texts, *self.notes]))

@@ -29,6 +29,7 @@ from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.hosts.sites import OneHost, SeveralHosts
 from minipar.comm.local import LocalTransport, LocalWorld
 from minipar.comm.output import Output
+from minipar.comm.roll import Roll
 from minipar.comm.signals import sigterm_interrupts
 from minipar.comm.site import Site
 from minipar.comm.supervisor import ProcessJob
@@ -118,6 +119,10 @@ def run_processes(
     """
     if not timeout_s > 0:  # nan is not
         raise UsageError(f"a rank waits for another for more than 0 seconds, not {timeout_s}")
+    if nodes is not None and restarts is not None:
+        raise UsageError(
+            "on_lost='report' is for the ranks of one host; several hosts have 'abort'"
+        )
     open_standard_streams()
     here, everywhere = (None, ranks) if nodes is None else (nodes.mine, nodes.ranks)
     outputs = {
@@ -125,8 +130,13 @@ def run_processes(
         for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
     }
     with sigterm_interrupts():
-        site: Site = OneHost(ranks) if nodes is None else SeveralHosts(nodes)
-        job = ProcessJob(work, site, timeout_s=timeout_s, outputs=outputs)
+        roll = None
+        if nodes is None:
+            site: Site = (host := OneHost(ranks))
+            roll = None if restarts is None else Roll(host.segment, ranks, restarts)
+        else:
+            site = SeveralHosts(nodes)
+        job = ProcessJob(work, site, timeout_s=timeout_s, outputs=outputs, roll=roll)
         return Finished(job.run(), job.failure)
 
 

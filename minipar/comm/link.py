@@ -19,7 +19,7 @@ from minipar import ambient
 from minipar.array import Array, describe, is_array
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
 from minipar.comm.history import History
-from minipar.comm.mismatch import mismatch
+from minipar.comm.mismatch import mismatch, world_note
 from minipar.comm.mpi.native import Native
 from minipar.comm.transport import ANY, Message, Pending, Transport
 from minipar.comm.wiring import Circle
@@ -142,11 +142,7 @@ class CallLink:
 
     def _noted(self, pending: Pending) -> Pending:
         """With a line for errors of the transport, which knows only ranks of the world."""
-        if self._ranks != tuple(range(self.size)):
-            here = ", ".join(map(str, self._ranks))
-            pending.note = (
-                f"These are ranks of the world; ranks 0 to {self.size - 1} of this group are {here}"
-            )
+        pending.note = world_note(self._ranks)
         return pending
 
 
@@ -164,18 +160,24 @@ class Calls:
         self._losses = transport.losses
         if self._losses is not None:
             self._losses.know(ident, ranks)
-        self._sent: Counter[int] = Counter()
-        self._received: Counter[int] = Counter()
+        self._sent: Counter[object] = Counter()
+        self._received: Counter[object] = Counter()
 
     def send(self, dst: int) -> CallLink:
         """The link of the next send to rank dst."""
-        self._sent[dst] += 1
-        return self._link("send", self._sent[dst] - 1)
+        return self._link("send", self._next(self._sent, dst))
 
     def recv(self, src: int) -> CallLink:
         """The link of the next receive from rank src, which has no number if that is ANY."""
-        self._received[src] += 1
-        return self._link("recv", 0 if src == ANY else self._received[src] - 1)
+        return self._link("recv", 0 if src == ANY else self._next(self._received, src))
+
+    def _next(self, counter: Counter[object], peer: int) -> int:
+        """The number of the next call with that rank; with each incarnation they begin anew."""
+        key: object = peer
+        if self._losses is not None:
+            key = peer, self._losses.page(self._ranks[peer])
+        counter[key] += 1
+        return counter[key] - 1
 
     def collective(
         self, op: str, signature: str, algorithm: str, combine: Callable[..., Array] = np.add

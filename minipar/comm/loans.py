@@ -20,6 +20,7 @@ and FRONT; of the sender's for the receiver, BACK and DONE (each with the loan's
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,11 +28,13 @@ import numpy as np
 
 from minipar.comm.exchange import ADDRESS, CELL, Exchange
 from minipar.comm.frame import Call, Header
+from minipar.comm.reach import Vanished
 from minipar.comm.wiring import Window
 
 FETCHED, OFFER, INTO, FRONT, BACK, DONE = 7, 8, 9, 10, 11, 12  # words of a cell
 LENT_BYTES = 8 << 20  # from here on, private arrays are sent by saying where they lie
 PIECE_BYTES = 2 << 20
+BUSY_S = 1e-4  # between two looks whether a piece is copied
 MOST_PIECES = (1 << 32) - 1
 
 
@@ -41,8 +44,9 @@ class Loan(NamedTuple):
     array: np.ndarray
     where: int
     dst: int
-    over: Callable[[], bool]  # whether dst has fetched it
-    help: Callable[[], bool]  # the same, but lends a hand if asked to
+    over: Callable[[], bool]  # whether the array need not be kept any more
+    help: Callable[[], bool]  # whether dst has fetched it; lends a hand if asked to
+    helper: _Helper
 
     @property
     def private(self) -> bool:
@@ -77,7 +81,11 @@ class Loans:
         self._lent[at] += 1
         number, cell, cells = self._lent[at], self.cell(at, shared.place), shared.cells
         helper = _Helper(self, array, at, number, call)
-        loan = Loan(array, where, dst, lambda: cells[cell + FETCHED] >= number, helper.help)
+
+        def over() -> bool:
+            return helper.lost or cells[cell + FETCHED] >= number
+
+        loan = Loan(array, where, dst, over, helper.help, helper)
         self.open[at, number] = loan
         return loan
 
@@ -117,9 +125,28 @@ class Loans:
         cells[ours + OFFER] = 0
         self.fence()
         if taken(BACK) != taken(DONE):
-            shared.wait(lambda: taken(BACK) == taken(DONE), shared.here[at], call)
+            sender = shared.here[at]
+            shared.wait(
+                lambda: taken(BACK) == taken(DONE) or sender in shared.vanished, sender, call
+            )
         for piece in range(front, pieces - taken(DONE)):
             window.fetch(piece * step, flat[piece * step : (piece + 1) * step])
+
+    def forget(self, rank: int) -> None:
+        """That rank is lost: nothing is lent to it any more, and the cells are as for a new one.
+
+        Numbers of its loans go on, because this rank's other thread may just be helping with one.
+        """
+        shared = self.shared
+        at = shared.here.index(rank)
+        for key in [key for key in list(self.open) if key[0] == at]:
+            if (loan := self.open.pop(key, None)) is not None:
+                loan.helper.lose()
+        ours, theirs = self.cell(shared.place, at), self.cell(at, shared.place)
+        for word in (FETCHED, OFFER, INTO, FRONT):
+            shared.cells[ours + word] = shared.cells[theirs + word] = 0
+        shared.cells[theirs + FETCHED] = self._lent[at]
+        shared.cells[theirs + BACK] = shared.cells[theirs + DONE] = 0
 
     def cell(self, a: int, b: int) -> int:
         return (a * len(self.shared.here) + b) * CELL
@@ -141,9 +168,31 @@ class _Helper:
         self._ours, self._theirs = loans.cell(shared.place, at), loans.cell(at, shared.place)
         self._pieces, self._step = cut(self._flat)
         self._taken = 0
+        self.lost = self._busy = False
 
     def help(self) -> bool:
         """Copy a piece, if the receiver offers that; whether all of it is fetched."""
+        self._busy = True
+        try:
+            if not self.lost:
+                self._copy_a_piece()
+        except Vanished:
+            return False
+        finally:
+            self._busy = False
+        fetched = self._shared.cells[self._theirs + FETCHED] >= self._number
+        if self.lost or not fetched:  # in this order: `forget` writes there, too
+            return False
+        self._loans.open.pop((self._at, self._number), None)
+        return True
+
+    def lose(self) -> None:
+        """The receiver is lost; return when nothing is being written into its array."""
+        self.lost = True
+        while self._busy:
+            time.sleep(BUSY_S)
+
+    def _copy_a_piece(self) -> None:
         cells, number = self._shared.cells, self._number
         if self._offered() and self._reaches():
             piece = self._taken + 1
@@ -155,10 +204,6 @@ class _Helper:
                 cells[self._ours + DONE] = number << 32 | piece
             else:
                 cells[self._ours + BACK] = number << 32 | self._taken
-        if cells[self._theirs + FETCHED] < number:
-            return False
-        self._loans.open.pop((self._at, number), None)
-        return True
 
     def _offered(self) -> bool:
         """Whether there is a piece left that the receiver has not taken."""

@@ -25,6 +25,7 @@ from functools import partial
 import numpy as np
 
 from minipar.comm.deadlock import report
+from minipar.comm.failure import Failure
 from minipar.comm.frame import Call, header_for
 from minipar.comm.losses import (
     Losses,
@@ -90,7 +91,7 @@ class LocalWorld:
         """This rank has raised: the others are told, if they are to go on."""
         if self.losses is None or self.failure is not None:
             return None
-        why = f"rank {rank} raised {type(failed).__name__}: {said(failed)}".partition("\n")[0]
+        why = Failure.of(rank, failed).why
         returns = bool(self.restarts)
         self.restarts = (self.restarts or 0) - returns
         lost = Lost(rank, self.losses[rank].incarnation, why, returns)
@@ -307,6 +308,6 @@ class LocalTransport(Transport):
 
     def close(self) -> CallMismatch | None:
         """An unfinished send stays readable for its receiver."""
-        if self.losses is not None and self.losses.any:
+        if self.losses is not None and self.losses.count:
             return None  # of a collective that a loss has ended, something is always left
         return self._world.never_taken(self.rank)

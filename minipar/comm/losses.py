@@ -22,13 +22,14 @@ Source: so does ULFM (Bland et al. 2013) where one rank's failure must not end M
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minipar.comm.frame import Call
+from minipar.comm.mismatch import world_note
 from minipar.comm.transport import ANY, Mailbox, Pending, Receive, Transport
 from minipar.errors import PeerLost
 
@@ -46,6 +47,18 @@ class Lost:
 
     def __str__(self) -> str:
         return f"{self.why}; {'it is started again' if self.returns else 'the others go on'}"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a rank that begins has to know of the others."""
+
+    before: tuple[Lost, ...] = ()  # losses so far
+    absent: frozenset[int] = frozenset()  # those who will return, but have not yet
+    finished: frozenset[int] = frozenset()
+
+    def losses(self, rank: int, size: int) -> Losses:
+        return Losses(rank, size, self.before)
 
 
 class Losses:
@@ -73,9 +86,13 @@ class Losses:
         self._lost[lost.rank].append(lost)
 
     @property
-    def any(self) -> bool:
-        """Whether there was one."""
-        return any(self._lost)
+    def count(self) -> int:
+        """Losses so far."""
+        return sum(map(len, self._lost))
+
+    def current(self, rank: int) -> int:
+        """The incarnation of that rank that lives, or will."""
+        return len(self._lost[rank])
 
     @property
     def for_good(self) -> set[int]:
@@ -83,6 +100,10 @@ class Losses:
         return {r for r, lost in enumerate(self._lost) if lost and not lost[-1].returns}
 
     # -- whom a call is with --------------------------------------------------------------------
+
+    def page(self, peer: int) -> int:
+        """The incarnation of that rank with which sends and receives in the world are now."""
+        return self._page[peer]
 
     def partner(self, peer: int, call: Call) -> int:
         """The incarnation of that rank with which a call is that begins now."""
@@ -118,16 +139,14 @@ class Losses:
         ranks = self._groups[call.group]
         if call.lane == WORLD and lost.returns:
             self._page[lost.rank] = max(self._page[lost.rank], lost.incarnation + 1)
-        text = [f"{lost.why.rstrip('.')}; rank {self.rank} was in {call}"]
+        text = f"{lost.why.rstrip('.')}; rank {self.rank} was in {call}"
         if not call.lane[1]:
-            text.append("A group that has lost a rank has no collectives any more.")
-        if call.lane == WORLD and lost.returns:
-            text.append(f"It is started again: the next call is with incarnation {lost.incarnation + 1}.")
-        if call.group:
-            here = ", ".join(map(str, ranks))
-            text.append(f"These are ranks of the world; ranks 0 to {len(ranks) - 1} of this group are {here}")
-        error = PeerLost("\n".join(text))
-        error.rank, error.incarnation, error.returns = ranks.index(lost.rank), lost.incarnation, lost.returns
+            text += "\nA group that has lost a rank has no collectives any more."
+        elif call.lane == WORLD and lost.returns:
+            text += f"\nThe next call is with its incarnation {lost.incarnation + 1}."
+        error = PeerLost(f"{text}\n{world_note(ranks)}".rstrip())
+        error.rank, error.incarnation = ranks.index(lost.rank), lost.incarnation
+        error.returns = lost.returns
         return error
 
     def check(self, call: Call, peer: int = ANY) -> None:
@@ -145,7 +164,8 @@ class WatchedReceive(Receive):
 
     def __init__(self, losses: Losses, src: int, call: Call, out: np.ndarray | None = None) -> None:
         super().__init__(src, call, out)
-        self.call, self.lost = call, None
+        self.call = call
+        self.lost: Lost | None = None
         self._losses, self._partner = losses, losses.partner(src, call)
 
     def accepts(self, src: int, incarnation: int = 0) -> bool:
@@ -224,4 +244,5 @@ def would_end(losses: Losses, mailbox: Mailbox, src: int, call: Call) -> bool:
 def end_receives(mailbox: Mailbox) -> None:
     """After a loss was noted: end what it ends."""
     for receive in mailbox.posted():
-        receive.look(mailbox)
+        if isinstance(receive, WatchedReceive):  # all are
+            receive.look(mailbox)

@@ -40,6 +40,14 @@ def _named(call: Call) -> str:
     return f"{call.op} #{call.sequence} {call.signature}".rstrip()
 
 
+def world_note(ranks: tuple[int, ...]) -> str:
+    """A line for messages that name ranks of the world; "" if those of the group are the same."""
+    if ranks == tuple(range(len(ranks))):
+        return ""
+    here = ", ".join(map(str, ranks))
+    return f"These are ranks of the world; ranks 0 to {len(ranks) - 1} of this group are {here}"
+
+
 def world_suffix(ranks: tuple[int, ...], rank: int) -> str:
     """What messages say after a rank of a group that has another number in the world."""
     return "" if ranks[rank] == rank else f" (world rank {ranks[rank]})"

@@ -24,11 +24,20 @@ import numpy as np
 
 from minipar.comm.backoff import wait_until
 from minipar.comm.board import Board
+from minipar.comm.byte_ring import ByteRing
 from minipar.comm.circle import Circle, Circles
 from minipar.comm.exchange import Exchange
 from minipar.comm.frame import Call, Header, header_for
 from minipar.comm.loans import Loan, Loans
-from minipar.comm.streams import Incoming, Outgoing, Reader, Writer
+from minipar.comm.losses import (
+    Lost,
+    Standing,
+    end_receives,
+    watched_receive,
+    watched_send,
+    would_end,
+)
+from minipar.comm.streams import Closed, Incoming, Outgoing, Reader, Writer
 from minipar.comm.transport import (
     ANY,
     BUFFERED_BYTES,
@@ -65,6 +74,7 @@ class ProcessTransport(Transport):
         """streams: to and from every other rank."""
         self.rank, self.size, self.timeout_s = rank, size, timeout_s
         self._mailbox, self._board = Mailbox(), board
+        self._channels = streams
         self._writers = {r: writer for r, (writer, _) in streams.items()}
         self._queues: dict[int, deque[Outgoing]] = {r: deque() for r in streams}
         self._streams = {
@@ -84,29 +94,40 @@ class ProcessTransport(Transport):
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
         header = header_for(call, array)
         if dst == self.rank:
+            message = Message(dst, header, array.copy())
+            message.incarnation = 0 if self.losses is None else self.losses.incarnation
             with self._lock:
-                self._mailbox.deliver(Message(dst, header, array.copy()))
+                self._mailbox.deliver(message)
             return Pending(self, lambda: True, dst, call)
         loan = None
         with self._lock:  # around `lend`, too: what is lent is numbered as it is queued
+            if self.losses is not None:
+                self.losses.check(call, dst)
             if self._loans is not None and array.nbytes > BUFFERED_BYTES:
                 loan = self._loans.lend(array, dst, call)
             if loan is not None:
                 header = header._replace(place=loan.where)
-            message = Outgoing(header, array)
+            outgoing = Outgoing(header, array)
             queue = self._queues[dst]
-            queue.append(message)
+            queue.append(outgoing)
             self._push(dst)
-            if not message.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
-                message.keep()
-        return Pending(self, loan.help if loan else lambda: message.done, dst, call)
+            if not outgoing.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
+                outgoing.keep()
+        done = loan.help if loan else lambda: outgoing.done
+        if self.losses is not None:
+            return watched_send(self, done, dst, call)
+        return Pending(self, done, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         with self._lock:
+            if self.losses is not None:
+                return watched_receive(self, self._mailbox, src, call, out)
             return pending_receive(self, self._mailbox, Receive(src, call, out), call)
 
     def poll(self, src: int, call: Call) -> bool:
         self.progress()
+        if self.losses is not None:
+            return would_end(self.losses, self._mailbox, src, call)
         return self._mailbox.holds(src, call)
 
     def progress(self) -> None:
@@ -139,7 +160,7 @@ class ProcessTransport(Transport):
 
     def check(self, whom: int, call: Call) -> None:
         self._raise_failure(call)
-        if self._finished:
+        if self._finished or self.losses is not None:
             self._raise_if_gone(whom, call)
 
     def share(self, exchange: Exchange) -> None:
@@ -196,6 +217,8 @@ class ProcessTransport(Transport):
             if loan.private:
                 self.wait(partial(self._is_over, loan), loan.dst, AT_THE_END)
         self._move()
+        if self.losses is not None and self.losses.count:
+            return None  # of a collective that a loss has ended, something is always left
         return self._mailbox.never_taken(self.rank, partial(self._board.did, self.rank))
 
     def _is_rid_of(self, queue: deque[Outgoing], dst: int) -> bool:
@@ -213,6 +236,50 @@ class ProcessTransport(Transport):
     def note_finished(self, rank: int) -> None:
         """That rank has returned: nothing more will come from it."""
         self._finished = self._finished | {rank}
+
+    # -- lost ranks, if they are reported (`losses`) ------------------------------------------
+
+    def report(self, standing: Standing) -> None:
+        """From now on, which is before any group is made, the end of a rank ends only calls that
+        involve it. Collectives take messages: notes in cells would lose count of each other.
+        """
+        self.losses = losses = standing.losses(self.rank, self.size)
+        self._finished, self._circles = standing.finished, None
+        if self._shared is not None:
+            self._shared.reports = True
+        for rank in self._channels:
+            self._close(rank)
+            if rank not in standing.absent | losses.for_good:
+                self.note_joined(rank, losses.current(rank))
+
+    def note_lost(self, lost: Lost) -> None:
+        """Take in all that the rank has sent completely, and make its channels as new."""
+        if self._shared is not None:
+            self._shared.vanished.add(lost.rank)  # first: a copy from it, under way, has the lock
+        with self._lock:
+            self._streams[lost.rank].cut()
+            self._close(lost.rank)
+            if self._loans is not None:
+                self._loans.forget(lost.rank)
+            for ring in self._channels[lost.rank]:
+                if isinstance(ring, ByteRing):
+                    ring.clear()
+            self.losses.note(lost)
+            end_receives(self._mailbox)
+        self._board.note_heard(self.rank, self.losses.count)
+
+    def note_joined(self, rank: int, incarnation: int) -> None:
+        """The next incarnation of that rank is about to use its channels."""
+        with self._lock:
+            self._writers[rank], reader = self._channels[rank]
+            self._streams[rank].open(reader, incarnation)
+            if self._shared is not None:
+                self._shared.vanished.discard(rank)
+
+    def _close(self, rank: int) -> None:
+        self._writers[rank] = Closed()
+        self._streams[rank].open(Closed(), 0)
+        self._queues[rank].clear()
 
     # -- moving bytes -------------------------------------------------------------------------
 
@@ -268,7 +335,8 @@ class ProcessTransport(Transport):
     def _raise_if_gone(self, whom: int, call: Call) -> None:
         """A rank that has returned sends nothing more once its ring is empty."""
         awaited = self._streams.keys() if whom == ANY else {whom}
-        if not awaited <= self._finished or any(self._streams[r].readable() for r in awaited):
+        over = self._finished if self.losses is None else self._finished | self.losses.for_good
+        if not awaited <= over or any(self._streams[r].readable() for r in awaited):
             return
         last = {r: self._board.read(r) for r in awaited}
         raise gone(self.rank, call, last, self._mailbox.unasked(whom))

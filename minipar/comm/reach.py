@@ -29,6 +29,10 @@ PR_SET_PTRACER = 0x59616D61  # <linux/prctl.h>
 PIECE_BYTES = 4 << 20  # copied at once: the kernel pins so many pages at a time
 
 
+class Vanished(Exception):
+    """The process whose memory was to be used has ended, and that is not this rank's end."""
+
+
 class Mapped:
     """A window onto memory that this process has mapped, too."""
 

@@ -5,6 +5,7 @@ Neither side waits: each moves what fits now, and remembers where it was.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +15,7 @@ import numpy as np
 
 from minipar.comm.byte_ring import ByteRing
 from minipar.comm.frame import HEADER_BYTES, Call, Header, as_bytes, dtype_of, pack, unpack
+from minipar.comm.reach import Vanished
 from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message, never_taken
 from minipar.errors import CallMismatch, CommError
 
@@ -35,6 +37,19 @@ class Reader(Protocol):
 
     def readable(self) -> bool:
         """Whether something may have come."""
+
+
+class Closed:
+    """The stream to and from a rank that is lost, until it returns."""
+
+    def write_some(self, source: memoryview) -> int:
+        return 0
+
+    def read_some(self, target: memoryview) -> int:
+        return 0
+
+    def readable(self) -> bool:
+        return False
 
 
 class Outgoing:
@@ -71,10 +86,22 @@ class Incoming:
 
     def __init__(self, src: int, stream: Reader, mailbox: Mailbox, fetch: Fetch) -> None:
         """fetch: what copies a large payload from where it lies, if it does not follow."""
-        self._src, self._stream, self._mailbox, self._fetch = src, stream, mailbox, fetch
-        self.readable = stream.readable
+        self._src, self._mailbox, self._fetch = src, mailbox, fetch
         self._raw = bytearray(HEADER_BYTES)
+        self.open(stream, 0)
+
+    def open(self, stream: Reader, incarnation: int) -> None:
+        """From now on read what that incarnation of the rank sends."""
+        self._stream, self._incarnation = stream, incarnation
+        self.readable = stream.readable
         self._begin()
+
+    def cut(self) -> None:
+        """The rank is lost: take in what it has sent completely, and forget the rest."""
+        with contextlib.suppress(CommError):  # what is no message is not complete, either
+            while self.readable():
+                self.pull()
+        self.open(Closed(), self._incarnation)
 
     def _begin(self) -> None:
         self._error: CommError | None = None
@@ -108,7 +135,7 @@ class Incoming:
             raise self._error from None
 
     def _expect_payload(self, header: Header) -> None:
-        receive = self._mailbox.expected(self._src, header.call)
+        receive = self._mailbox.expected(self._src, header.call, self._incarnation)
         array = None if receive is None else receive.place_for(header)
         if array is None:
             try:
@@ -120,8 +147,14 @@ class Incoming:
                 )
                 raise self._error from None
         self._message = Message(self._src, header, array)
+        if self._incarnation:
+            self._message.incarnation = self._incarnation
         large = header.place or header.nbytes > BUFFERED_BYTES
-        filled = large and self._fetched(header, array)
+        try:
+            filled = large and self._fetched(header, array)
+        except Vanished:  # of this message, and what follows, nothing will be complete
+            self.open(Closed(), self._incarnation)
+            return
         self._left = memoryview(b"") if filled else as_bytes(array)
 
     def _fetched(self, header: Header, array: np.ndarray) -> bool:

@@ -24,6 +24,7 @@ from minipar.comm.child import Child
 from minipar.comm.failure import Failure
 from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
+from minipar.comm.roll import Roll
 from minipar.comm.signals import sigint_held_back
 from minipar.comm.site import Site
 from minipar.comm.stopped import StoppedWatch
@@ -46,11 +47,13 @@ class ProcessJob:
         *,
         timeout_s: float,
         outputs: Mapping[str, Output],
+        roll: Roll | None = None,
     ) -> None:
         """work: what a rank shall do, as `worker` reads it.  outputs: for "stdout", "stderr".
 
-        site: which ranks are started here.
+        site: which ranks are started here.  roll: of lost ranks; None if one ends the job.
         """
+        self._work, self._timeout_s, self._roll = work, timeout_s, roll
         self.failure: Failure | None = None
         self._outputs, self._site, self._board = outputs, site, site.board
         self._finished: set[int] = set()
@@ -68,16 +71,8 @@ class ProcessJob:
             with sigint_held_back() as held:
                 for number in site.here:
                     with _refusal_explained(number):
-                        self._start(number)
-                    self._tell(
-                        self._children[-1],
-                        "start",
-                        number,
-                        site.ranks,
-                        timeout_s,
-                        work,
-                        site.neighbours(number),
-                    )
+                        self._children.append(self._start(number))
+                    self._begin(self._children[-1])
             if held:
                 raise KeyboardInterrupt
         except BaseException:
@@ -86,16 +81,31 @@ class ProcessJob:
             self._finish()
             raise
         finally:
-            site.started()
+            if roll is None:
+                site.started()
 
-    def _start(self, number: int) -> None:
+    def _start(self, number: int) -> Child:
         known = self._site.neighbours(number)
         inherited = [] if known is None or known.listener < 0 else [known.listener]
         child = Child(number, self._site.on_host, self._site.memory, *inherited)
-        self._children.append(child)
         self._selector.register(child.control, selectors.EVENT_READ, (child, "control"))
         for name, stream in child.streams.items():
             self._selector.register(stream, selectors.EVENT_READ, (child, name))
+        return child
+
+    def _begin(self, child: Child) -> None:
+        """Tell the rank's process what to do."""
+        child.started = True
+        self._tell(
+            child,
+            "start",
+            child.number,
+            self._site.ranks,
+            self._timeout_s,
+            self._work,
+            self._site.neighbours(child.number),
+            None if self._roll is None else self._roll.standing(self._finished),
+        )
 
     # -- running ------------------------------------------------------------------------------
 
@@ -123,7 +133,8 @@ class ProcessJob:
             if self.failure.in_a_call:
                 notes = (self._board.story(range(self._site.ranks)), *notes)
             self.failure = replace(self.failure, notes=notes)
-        return [child.result for child in self._children]
+        lost = {} if self._roll is None else self._roll.failures
+        return [lost[c.number].error() if c.number in lost else c.result for c in self._children]
 
     def _raise_if_unheard(self) -> None:
         for output in self._outputs.values():
@@ -132,7 +143,10 @@ class ProcessJob:
 
     def _agree(self) -> None:
         """All ranks of this host have ended; see how the job ends."""
-        self.failure = self.failure or self._left or self._site.left()
+        if self._roll is None or not self._roll.lost:
+            self.failure = self.failure or self._left or self._site.left()
+        elif len(self._roll.failures) == self._site.ranks:
+            self.failure = self.failure or self._roll.first
         self._site.note_end(self.failure)
         begun = time.monotonic()
         while not self._site.settled():
@@ -156,6 +170,8 @@ class ProcessJob:
             self._selector.close()
             for output in self._outputs.values():
                 output.close()
+            if self._roll is not None:
+                self._site.started()
             self._site.close()
 
     def _step(self) -> None:
@@ -172,6 +188,8 @@ class ProcessJob:
                 self._outputs[what].feed(child.number, text)
         for child in self._children:
             self._look_at(child)
+        if self._roll is not None and self._roll.absent:
+            self._start_again(self._roll)
         for message in self._site.hear():
             self._heed(*message)
         if self._stop_at is None:
@@ -188,7 +206,8 @@ class ProcessJob:
             self._failed(Failure(stopped, text), child)
             child.send_signal(signal.SIGKILL)  # it would not see any other
             return
-        report = self._site.deadlock(self._finished)
+        lost = set() if self._roll is None else self._roll.for_good
+        report = self._site.deadlock(self._finished | lost)
         if report is not None:
             self._stop_at = time.monotonic() + GRACE_S
             self._broadcast("deadlock", report)
@@ -239,9 +258,13 @@ class ProcessJob:
                 last = self._board.read(child.number)
                 text = f"rank {child.number} {child.how_it_ended()}; its last call was {last}"
                 self._failed(Failure(child.number, text), child)
-        elif child.ended_at is not None and (
-            time.monotonic() - max(child.ended_at, self._site.may_leave_at) > LINGERING_S
-        ):
+            if child.failure is not None and self._roll is not None:
+                self._lose(child, self._roll)
+        elif child.ended_at is None:
+            return
+        elif child.failure is not None and time.monotonic() - child.ended_at > KILL_AFTER_S:
+            child.send_signal(signal.SIGKILL)  # it has raised, but something keeps it
+        elif time.monotonic() - max(child.ended_at, self._site.may_leave_at) > LINGERING_S:
             child.ended_at = float("inf")  # say it once
             text = "has returned, but its process goes on (a thread that is not a daemon?)\n"
             self._outputs["stderr"].feed(child.number, text)
@@ -270,7 +293,9 @@ class ProcessJob:
     def _failed(self, failure: Failure, child: Child) -> None:
         child.failed = True
         child.end()
-        if self.failure is None:
+        if self._roll is not None and self._stop_at is None:
+            child.failure = child.failure or failure  # it is lost once the process has ended
+        elif self.failure is None:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
             self._broadcast("lost", child.number, failure.summary)
@@ -293,8 +318,50 @@ class ProcessJob:
 
     def _broadcast(self, *message: Any) -> None:
         for child in self._children:
-            if not child.exited:
+            if child.started and not child.exited:
                 self._tell(child, *message)
+
+    # -- lost ranks, if they are reported -----------------------------------------------------
+
+    def _lose(self, child: Child, roll: Roll) -> None:
+        """The rank's process has ended; the others go on, perhaps with another in its place."""
+        number, after_its_return = child.number, child.number in self._finished
+        index = self._children.index(child)
+        returns = roll.restarts > 0 and self._stop_at is None and not after_its_return
+        if returns:
+            self._bury(child)
+            with sigint_held_back() as held, _refusal_explained(number):
+                self._children[index] = self._start(number)
+            if held:
+                raise KeyboardInterrupt
+        lost = roll.lose(child.failure, returns)
+        self._outputs["stderr"].feed(number, f"{lost}\n".removeprefix(f"rank {number} "))
+        if not after_its_return:
+            self._broadcast("reported", lost)
+
+    def _bury(self, child: Child) -> None:
+        """Let go of a process in whose place another one is started."""
+        child.send_signal(signal.SIGKILL)  # what it has started and left behind
+        for name, output in self._outputs.items():
+            output.feed(child.number, child.last_words(name))
+            output.end(child.number)
+        for key in list(self._selector.get_map().values()):
+            if key.data[0] is child:
+                self._selector.unregister(key.fileobj)
+        child.close()
+
+    def _start_again(self, roll: Roll) -> None:
+        """Let those begin of whose loss all others have heard."""
+        there = {
+            c.number
+            for c in self._children
+            if c.started and not c.exited and c.number not in self._finished
+        }
+        for number in roll.due(there):
+            roll.clear(number, there)
+            self._broadcast("joined", number, roll.incarnation(number))
+            self._begin(next(c for c in self._children if c.number == number))
+            there.add(number)
 
     def _enforce(self) -> None:
         """Terminate, then kill, whoever is still there after the time to stop."""

@@ -54,11 +54,13 @@ def main() -> None:
     message = receive_message(sock)
     if message is None:
         os._exit(1)
-    _, rank, ranks, timeout_s, work, neighbours = message
+    _, rank, ranks, timeout_s, work, neighbours, standing = message
     try:
         transport, network = _transport(rank, ranks, timeout_s, (segment, heap), neighbours)
     except CommError as error:
         sys.exit(_report(sock, Failure.of(rank, error), {}))
+    if standing is not None:
+        transport.report(standing)
     os.close(segment)
     os.set_inheritable(heap, False)
     threading.Thread(target=_listen, args=(sock, transport, network), daemon=True).start()
@@ -127,6 +129,10 @@ def _listen(sock: socket.socket, transport: ProcessTransport, network: Network) 
         match message:
             case ("lost", rank, reason) if rank != transport.rank:
                 transport.note_failure(PeerLost(reason))
+            case ("reported", lost):
+                transport.note_lost(lost)
+            case ("joined", rank, incarnation):
+                transport.note_joined(rank, incarnation)
             case ("finished", rank):
                 transport.note_finished(rank)
                 network.note_finished(rank)

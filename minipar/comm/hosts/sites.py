@@ -37,9 +37,9 @@ class OneHost:
         self.sockets: list[socket.socket] = []
         self.may_leave_at = 0.0
         self.memory = create_segment(ranks), create_heap()
-        self._segment = Segment(self.memory[0], ranks)
-        self.board = self._segment.board()
-        self._watch = DeadlockWatch(self._segment, ranks)
+        self.segment = Segment(self.memory[0], ranks)
+        self.board = self.segment.board()
+        self._watch = DeadlockWatch(self.segment, ranks)
 
     def neighbours(self, rank: int) -> None:
         return None
@@ -52,7 +52,7 @@ class OneHost:
         return self._watch.look(r for r in self.here if r not in finished)
 
     def left(self) -> Failure | None:
-        return left_in_memory(self._segment, self.board, self.ranks)
+        return left_in_memory(self.segment, self.board, self.ranks)
 
     def hear(self) -> list[tuple[Any, ...]]:
         return []
