@@ -23,6 +23,7 @@ from typing import Any
 
 from minipar.comm.frame import Call
 from minipar.comm.transport import Transport
+from minipar.errors import PeerLost
 
 
 class Handle:
@@ -110,8 +111,13 @@ class Worker:
                     return
                 handle = self.queue[0]
                 handle.carry_out(None if self._failed is None else self._failed.error)
-                if handle.error is not None:
+                if handle.error is not None and not is_reported(handle.error):
                     self._failed = self._failed or handle
                 self.queue.popleft()
                 handle.over = True
                 del handle  # with its arrays, which may be large, while there is nothing to do
+
+
+def is_reported(error: BaseException) -> bool:
+    """Whether that is a loss which concerns only the groups that the lost rank was in."""
+    return isinstance(error, PeerLost) and error.rank is not None

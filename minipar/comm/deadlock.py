@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import permutations
 
 from minipar.comm.segment import Segment
@@ -26,17 +26,18 @@ class DeadlockWatch:
 
     def __init__(self, segment: Segment, ranks: int) -> None:
         self._board, self._ranks = segment.board(), ranks
-        self._rings = [segment.ring(src, dst) for src, dst in permutations(range(ranks), 2)]
+        self._rings = [(dst, segment.ring(src, dst)) for src, dst in permutations(range(ranks), 2)]
         self._seen: tuple[tuple[int, int, int], ...] = ()
         self._looks, self._since = 0, 0.0
 
-    def look(self, living: Iterable[int]) -> str | None:
+    def look(self, living: Iterable[int], lost: Collection[int] = ()) -> str | None:
         """The report of a deadlock among the living ranks, or None; to be called repeatedly."""
-        ranks = list(living)
+        ranks = [rank for rank in living if rank not in lost]
         board = self._board
         seen = tuple((board.waits(r), board.second(r), board.fetches(r)) for r in ranks)
         stuck = bool(ranks) and all(first % 2 and not second % 2 for first, second, _ in seen)
-        if not stuck or seen != self._seen or any(ring.readable() for ring in self._rings):
+        coming = any(ring.readable() for dst, ring in self._rings if dst not in lost)
+        if not stuck or seen != self._seen or coming:
             self._seen, self._looks, self._since = seen, 0, time.monotonic()
             return None
         self._looks += 1
@@ -46,18 +47,18 @@ class DeadlockWatch:
             (self._board.waits_for(r) if r in ranks else None, self._board.read(r))
             for r in range(self._ranks)
         ]
-        return report(waits)
+        return report(waits, lost)
 
 
-def report(waits: Sequence[tuple[int | None, str]]) -> str:
+def report(waits: Sequence[tuple[int | None, str]], lost: Collection[int] = ()) -> str:
     """Who waits for whom.
 
-    waits: of each rank, for whom (None: it has finished) and its last call.
+    waits: of each rank, for whom (None: it has finished, or is lost) and its last call.
     """
     short, lines = [], []
     for rank, (whom, call) in enumerate(waits):
         if whom is None:
-            short.append(f"rank {rank} has finished")
+            short.append(f"rank {rank} {'is lost' if rank in lost else 'has finished'}")
             lines.append(f"  {short[-1]}; its last call: {call}")
         else:
             short.append(f"rank {rank} waits for {'any rank' if whom == ANY else f'rank {whom}'}")

@@ -211,19 +211,20 @@ def run_threads(
     world = world or LocalWorld(ranks)
     results: list[Any] = [None] * ranks
     failures: list[tuple[int, BaseException]] = []
+    losses: list[tuple[int, BaseException]] = []  # which were reported
     histories = [History() for _ in range(ranks)]
 
     def live(rank: int) -> None:
         world.enter(rank)
-        failed = attempt(rank)
+        failed, lost = attempt(rank), None
         while failed is not None and (lost := world.lose(rank, failed)) is not None:
             print(lost, file=sys.stderr, flush=True)
             if not lost.returns:
                 break
             failed = attempt(rank, again=True)
         if failed is not None:
-            failures.append((rank, failed))
             results[rank] = failed
+            (failures if lost is None else losses).append((rank, failed))
         world.leave(rank, failed)
 
     def attempt(rank: int, again: bool = False) -> BaseException | None:
@@ -257,7 +258,7 @@ def run_threads(
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
-    go_on = world.losses is not None and world.failure is None and len(failures) < ranks
-    failed = failures[0] if failures and not go_on else world.mismatch_at_the_end()
+    failures += losses if len(losses) == ranks else []
+    failed = failures[0] if failures else world.mismatch_at_the_end()
     notes = first_partings(history.partings.values() for history in histories)
     return results, None if failed is None else (*failed, notes)

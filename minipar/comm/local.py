@@ -228,7 +228,7 @@ class LocalWorld:
             else:
                 whom, call = waiting
                 waits.append((whom, f"{call}{self.mail[rank].unasked(whom)}"))
-        return report(waits)
+        return report(waits, {lost.rank for lost in self.lost if not lost.returns})
 
     def _awaited(self, rank: int) -> tuple[int, Call] | None:
         """Whom the rank waits for and in what call; None if it has finished."""

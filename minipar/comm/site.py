@@ -34,7 +34,7 @@ class Site(Protocol):
     def started(self) -> None:
         """The ranks have inherited what they need, or will not be started any more."""
 
-    def deadlock(self, finished: Collection[int]) -> str | None:
+    def deadlock(self, finished: Collection[int], lost: Collection[int] = ()) -> str | None:
         """The report of a deadlock, if one is seen."""
 
     def left(self) -> Failure | None:

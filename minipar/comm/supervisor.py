@@ -207,7 +207,7 @@ class ProcessJob:
             child.send_signal(signal.SIGKILL)  # it would not see any other
             return
         lost = set() if self._roll is None else self._roll.for_good
-        report = self._site.deadlock(self._finished | lost)
+        report = self._site.deadlock(self._finished, lost)
         if report is not None:
             self._stop_at = time.monotonic() + GRACE_S
             self._broadcast("deadlock", report)

@@ -48,8 +48,8 @@ class OneHost:
         for descriptor in self.memory:
             os.close(descriptor)
 
-    def deadlock(self, finished: Collection[int]) -> str | None:
-        return self._watch.look(r for r in self.here if r not in finished)
+    def deadlock(self, finished: Collection[int], lost: Collection[int] = ()) -> str | None:
+        return self._watch.look((r for r in self.here if r not in finished), lost)
 
     def left(self) -> Failure | None:
         return left_in_memory(self.segment, self.board, self.ranks)
@@ -107,7 +107,7 @@ class SeveralHosts:
             os.close(descriptor)
         self._nodes.forget_listeners()
 
-    def deadlock(self, finished: Collection[int]) -> str | None:
+    def deadlock(self, finished: Collection[int], lost: Collection[int] = ()) -> str | None:
         if self._watch is None:
             return None
         return self._watch.look(r for r in range(self.ranks) if r not in finished)
