@@ -165,19 +165,19 @@ class Calls:
 
     def send(self, dst: int) -> CallLink:
         """The link of the next send to rank dst."""
-        return self._link("send", self._next(self._sent, dst))
+        key = dst if self._losses is None else self._key(dst)
+        self._sent[key] += 1
+        return self._link("send", self._sent[key] - 1)
 
     def recv(self, src: int) -> CallLink:
         """The link of the next receive from rank src, which has no number if that is ANY."""
-        return self._link("recv", 0 if src == ANY else self._next(self._received, src))
+        key = src if self._losses is None or src == ANY else self._key(src)
+        self._received[key] += 1
+        return self._link("recv", 0 if src == ANY else self._received[key] - 1)
 
-    def _next(self, counter: Counter[object], peer: int) -> int:
-        """The number of the next call with that rank; with each incarnation they begin anew."""
-        key: object = peer
-        if self._losses is not None:
-            key = peer, self._losses.page(self._ranks[peer])
-        counter[key] += 1
-        return counter[key] - 1
+    def _key(self, peer: int) -> tuple[int, int]:
+        """What calls with that rank are counted under: with each incarnation they begin anew."""
+        return peer, self._losses.page(self._ranks[peer])
 
     def collective(
         self, op: str, signature: str, algorithm: str, combine: Callable[..., Array] = np.add

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from minipar.comm.frame import Call
 from minipar.errors import CallMismatch
 
@@ -40,6 +42,7 @@ def _named(call: Call) -> str:
     return f"{call.op} #{call.sequence} {call.signature}".rstrip()
 
 
+@lru_cache(maxsize=64)
 def world_note(ranks: tuple[int, ...]) -> str:
     """A line for messages that name ranks of the world; "" if those of the group are the same."""
     if ranks == tuple(range(len(ranks))):
