@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import minipar
+from minipar.comm.frame import Call
+from minipar.comm.losses import Losses, Lost
 from minipar.errors import Deadlock, PeerLost, UsageError
 from tests.comm import losing
 
 BACKENDS = ["local", "process"]
-SOON_S = 5 * 1.0  # promised: well under a second
+SLOWLY = ["local", pytest.param("process", marks=pytest.mark.slow)]
 
 
 def run(fn, p, *args, backend="process", restarts=0, timeout_s=30.0):
@@ -25,6 +27,23 @@ def run(fn, p, *args, backend="process", restarts=0, timeout_s=30.0):
         restarts=restarts,
         timeout_s=timeout_s,
     )
+
+
+def test_the_next_incarnation_knows_who_is_lost_for_good_and_not_who_is_back():
+    before = [Lost(1, 0, "", True), Lost(2, 0, "", True), Lost(0, 0, "rank 0 fell", False)]
+    losses = Losses(1, 3, before)
+    losses.know(0, (0, 1, 2))
+    send = Call(0, 0, "send", "", "")
+    assert losses.incarnation == 1 and losses.for_good == {0}
+    assert losses.end_of(send, 2, losses.partner(2, send)) is None
+    for _ in range(2):
+        with pytest.raises(PeerLost, match="rank 0 fell; rank 1 was in send"):
+            losses.check(send, 0)
+    assert losses.untold(0, lambda *_: True) is None  # something of it is left
+    lost = losses.untold(0, lambda *_: False)
+    assert lost == before[2]
+    losses.tell_any(0, lost)
+    assert losses.untold(0, lambda *_: False) is None
 
 
 WAYS = {
@@ -65,6 +84,7 @@ def test_only_calls_that_involve_the_lost_rank_say_so(how, backend, capfd):
     assert len(said) == 1 and "the others go on" in said[0] and "rank 1" in said[0]
 
 
+@pytest.mark.slow
 def test_before_the_first_call():
     zero, _ = run(losing.never_begins, 2)
     assert [error[0] for error in zero] == [1, 1]
@@ -81,25 +101,21 @@ def test_a_half_sent_message_is_never_received(nbytes, heap):
     assert zero[0] in (1, True) and zero[1] is True  # True: it was complete, which loans may be
 
 
-@pytest.mark.parametrize("p", [2])
-def test_a_sender_that_dies_while_it_helps_to_copy(p):
-    assert run(losing.dies_while_helping, p, 8 << 20)[0] in (1, True)
+@pytest.mark.slow
+def test_a_sender_that_dies_while_it_helps_to_copy():
+    assert run(losing.dies_while_helping, 2, 8 << 20)[0] in (1, True)
 
 
+@pytest.mark.slow
 def test_a_sender_that_dies_while_its_memory_is_read():
     zero, one = run(losing.dies_while_it_is_read, 2, 4 << 20, restarts=1)
     assert zero == [True, (1, 0, True), True, True] and one == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "sends"),
-    [
-        ("all_reduce", 2),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [("async", 2), ("split", 1), ("broadcast", 1), ("all_to_all", 1)]
-        ),
-    ],
+    [("all_reduce", 2), ("async", 2), ("split", 1), ("broadcast", 1), ("all_to_all", 1)],
 )
 def test_inside_a_collective(call, sends):
     zero, one, two = run(losing.inside_a_collective, 3, call, sends)
@@ -141,7 +157,7 @@ def serve_and_raise(group):
     ("backend", "n"),
     [
         ("local", 3),
-        ("process", 3),
+        pytest.param("process", 3, marks=pytest.mark.slow),
         pytest.param("local", 1 << 20, marks=pytest.mark.slow),
         pytest.param("process", 1 << 20, marks=pytest.mark.slow),
     ],
@@ -161,7 +177,7 @@ def test_two_that_are_lost_at_once_meet_again():
     assert zero == two == [1, 3] and (one, three) == (3, 1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SLOWLY)
 def test_a_deadlock_of_those_who_are_left_is_still_seen(backend):
     with pytest.raises(Deadlock, match="rank 0 waits for rank 2, rank 1 is lost, rank 2 waits for"):
         run(losing.waits_for_each_other, 3, backend=backend)
