@@ -122,7 +122,7 @@ def _has_gone(pid):
         return True
 
 
-def inside_a_collective(group, call, sends):
+def inside_a_collective(group, call, sends, how):
     """Rank 1 dies at its n-th send of a collective; all others are told, then or at the next."""
     x = np.ones(100_000)
     pair = group.subgroup([2, 0])
@@ -131,7 +131,7 @@ def inside_a_collective(group, call, sends):
 
         def last_one(*args):
             left[0] -= 1
-            return isend(*args) if left[0] else die()
+            return isend(*args) if left[0] else die(how)
 
         group._transport.isend = last_one
     calls = {
@@ -197,11 +197,11 @@ def server_dies(group, n, how="kill"):
     return says
 
 
-def two_at_once(group):
+def two_at_once(group, how):
     """Ranks 1 and 3 are lost, and meet again."""
     if group.rank in (1, 3) and group.incarnation == 0:
         group.isend(np.zeros(1 << 20), 4 - group.rank)
-        die()
+        die(how)
     if group.rank in (1, 3):
         other = 4 - group.rank
         while True:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from minipar.errors import Deadlock, PeerLost, UsageError
 from tests.comm import losing
 
 BACKENDS = ["local", "process"]
+HOW = {"local": "raise", "process": "kill"}
 SLOWLY = ["local", pytest.param("process", marks=pytest.mark.slow)]
 
 
@@ -112,15 +112,16 @@ def test_a_sender_that_dies_while_its_memory_is_read():
     assert zero == [True, (1, 0, True), True, True] and one == 1
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("backend", SLOWLY)
 @pytest.mark.parametrize(
     ("call", "sends"),
     [("all_reduce", 2), ("async", 2), ("split", 1), ("broadcast", 1), ("all_to_all", 1)],
 )
-def test_inside_a_collective(call, sends):
-    zero, one, two = run(losing.inside_a_collective, 3, call, sends)
+def test_inside_a_collective(call, sends, backend):
+    how = HOW[backend]
+    zero, one, two = run(losing.inside_a_collective, 3, call, sends, how, backend=backend)
     assert zero == two == (1, 1, [4.0, 4.0])
-    assert isinstance(one, PeerLost)
+    assert isinstance(one, WAYS[how][0])
 
 
 def expected(lives, pushes):
@@ -163,7 +164,7 @@ def serve_and_raise(group):
     ],
 )
 def test_workers_talk_to_the_next_server(backend, n):
-    how = "raise" if backend == "local" else "kill"
+    how = HOW[backend]
     zero, *workers = run(losing.server_dies, 3, n, how, backend=backend, restarts=1)
     assert zero == 1
     for says in workers:
@@ -171,9 +172,9 @@ def test_workers_talk_to_the_next_server(backend, n):
         assert says.count("lost") == 1
 
 
-@pytest.mark.slow
-def test_two_that_are_lost_at_once_meet_again():
-    zero, one, two, three = run(losing.two_at_once, 4, restarts=2)
+@pytest.mark.parametrize("backend", SLOWLY)
+def test_two_that_are_lost_at_once_meet_again(backend):
+    zero, one, two, three = run(losing.two_at_once, 4, HOW[backend], backend=backend, restarts=2)
     assert zero == two == [1, 3] and (one, three) == (3, 1)
 
 
@@ -231,8 +232,6 @@ def test_wrong_use_is_one_sentence(more, says):
 @pytest.mark.slow
 def test_twenty_lives(capfd):
     before = len(os.listdir("/proc/self/fd"))
-    begun = time.monotonic()
     assert run(losing.many_lives, 2, 20, restarts=20, timeout_s=60.0) == [20, 20]
-    assert time.monotonic() - begun < 60
     assert len(os.listdir("/proc/self/fd")) == before
     assert capfd.readouterr().err.count("it is started again") == 20
