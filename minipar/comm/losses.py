@@ -169,9 +169,7 @@ class WatchedReceive(Receive):
         self._losses, self._partner = losses, losses.partner(src, call)
 
     def accepts(self, src: int, incarnation: int = 0) -> bool:
-        if self.src == ANY:
-            return incarnation == self._losses.heard(self.lane[0], src)
-        return src == self.src and incarnation == self._partner
+        return self.src == ANY or (src, incarnation) == (self.src, self._partner)
 
     def end(self, mailbox: Mailbox) -> Lost | None:
         """The loss with which it ends, if no message comes first."""

@@ -9,6 +9,7 @@ import pytest
 import minipar
 from minipar.comm.frame import Call
 from minipar.comm.losses import Losses, Lost
+from minipar.comm.transport import ANY
 from minipar.errors import Deadlock, PeerLost, UsageError
 from tests.comm import losing
 
@@ -44,6 +45,30 @@ def test_the_next_incarnation_knows_who_is_lost_for_good_and_not_who_is_back():
     assert lost == before[2]
     losses.tell_any(0, lost)
     assert losses.untold(0, lambda *_: False) is None
+
+
+def test_what_the_old_one_sent_is_nothing_for_who_talks_to_the_new_one():
+    def work(group):
+        if group.rank == 1:
+            for i in range(2):
+                group.send(np.array([group.incarnation, i]), 0)
+            group.send(np.array(0), 2)
+            if group.incarnation == 0:
+                raise ValueError("no")
+            return group.recv(0).tolist()
+        if group.rank == 2:
+            group.recv(1)
+            group.send(np.array(losing.told(group.recv, 1)[0]), 0)
+            return None
+        assert group.recv(2) == 1
+        assert losing.told(group.send, np.ones(1), 1)[:3] == (1, 0, True)
+        group.send(np.array(7), 1)
+        new = [group.recv(1).tolist(), group.recv(1).tolist()]
+        old = [group.recv(ANY)[1].tolist() for _ in range(2)]
+        return new, old, losing.told(group.recv, ANY)[1], group.poll()
+
+    zero, one, _ = run(work, 3, backend="local", restarts=1)
+    assert zero == ([[1, 0], [1, 1]], [[0, 0], [0, 1]], 0, False) and one == 7
 
 
 WAYS = {

@@ -90,3 +90,23 @@ def test_a_collective_left_in_a_ring_is_found(op, found):
     assert not found or "rank 1 has returned, but never took part in rank 0's broadcast" in str(
         error
     )
+
+
+def test_a_stream_that_is_cut_gives_what_is_complete_and_then_belongs_to_the_next():
+    ring, mailbox = ring_of(5000), Mailbox()
+    incoming = Incoming(3, ring, mailbox, None)
+    whole, half = np.arange(10.0), np.arange(1000.0)
+    for x in (whole, half):
+        Outgoing(header_for(SEND, x), x).push(ring)
+    incoming.cut()
+    assert mailbox.left(RECV.lane, 3, 0) and not incoming.readable() and not incoming.pull()
+    ring.clear()
+    Outgoing(header_for(SEND, half[:9]), half[:9]).push(ring)
+    assert not incoming.pull()
+    incoming.open(ring, 1)
+    assert incoming.pull()
+    receives = [Receive(3, RECV) for _ in range(3)]
+    for receive in receives:
+        mailbox.post(receive)
+    got = [r.message and (r.message.incarnation, r.message.array.size) for r in receives]
+    assert got == [(0, 10), (1, 9), None]
