@@ -302,8 +302,7 @@ class ProcessJob:
             self._site.note_end(failure)
         elif self._signals_sent == 0 and failure.summary != self.failure.summary:
             # It was not terminated from here, and has something else to say than the first.
-            said = failure.summary.removeprefix(f"rank {child.number} ")  # the label says it
-            self._outputs["stderr"].feed(child.number, f"{said}\n")
+            self._say(child.number, failure.summary)
 
     def _failed_elsewhere(self, failure: Failure) -> None:
         """All hosts end with the failure of which node 0 heard first."""
@@ -325,23 +324,37 @@ class ProcessJob:
 
     def _lose(self, child: Child, roll: Roll) -> None:
         """The rank's process has ended; the others go on, perhaps with another in its place."""
-        number, after_its_return = child.number, child.number in self._finished
-        index = self._children.index(child)
-        returns = roll.restarts > 0 and self._stop_at is None and not after_its_return
-        if returns:
-            self._bury(child)
-            with sigint_held_back() as held, _refusal_explained(number):
-                self._children[index] = self._start(number)
-            if held:
-                raise KeyboardInterrupt
+        number = child.number
+        child.send_signal(signal.SIGKILL)  # what it has started and left behind
+        if number in self._finished:  # it broke after its return, so nobody waits for it
+            roll.failures[number] = child.failure
+            self._say(number, child.failure.why)
+            return
+        returns = roll.restarts > 0 and self._stop_at is None and self._replace(child)
         lost = roll.lose(child.failure, returns)
-        self._outputs["stderr"].feed(number, f"{lost}\n".removeprefix(f"rank {number} "))
-        if not after_its_return:
-            self._broadcast("reported", lost)
+        self._say(number, str(lost))
+        self._broadcast("reported", lost)
+
+    def _say(self, rank: int, line: str) -> None:
+        self._outputs["stderr"].feed(rank, line.removeprefix(f"rank {rank} ") + "\n")  # the label
+
+    def _replace(self, child: Child) -> bool:
+        """Start another process in the place of this one; whether the system allows it."""
+        number, fresh = child.number, None
+        with sigint_held_back() as held:
+            try:
+                fresh = self._start(number)
+            except OSError as error:
+                self._say(number, f"cannot be started again: {error.strerror}")
+            else:
+                self._bury(child)
+                self._children[self._children.index(child)] = fresh
+        if held:
+            raise KeyboardInterrupt
+        return fresh is not None
 
     def _bury(self, child: Child) -> None:
         """Let go of a process in whose place another one is started."""
-        child.send_signal(signal.SIGKILL)  # what it has started and left behind
         for name, output in self._outputs.items():
             output.feed(child.number, child.last_words(name))
             output.end(child.number)

@@ -1,5 +1,6 @@
 """Ranks that are lost, as functions that processes can import; see test_losses.py."""
 
+import atexit
 import os
 import signal
 import sys
@@ -221,11 +222,16 @@ def waits_for_each_other(group):
 
 
 def breaks_after_its_return(group):
+    """Rank 1 breaks, and rank 2 is lost afterwards: its next incarnation begins all the same."""
     if group.rank == 1:
-        import atexit
-
+        group.send(np.array(os.getpid()), 2)
         atexit.register(os._exit, 5)
-    return group.rank
+    elif group.rank == 2 and group.incarnation == 0:
+        pid = int(group.recv(1))
+        while not _has_gone(pid):
+            pass
+        die()
+    return group.incarnation
 
 
 def many_lives(group, lives):

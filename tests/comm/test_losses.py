@@ -216,8 +216,8 @@ def test_if_all_are_lost_the_first_of_them_is_raised():
 
 @pytest.mark.slow
 def test_a_process_that_breaks_after_its_return_is_its_entry():
-    zero, one = run(losing.breaks_after_its_return, 2, restarts=1)
-    assert zero == 0 and "rank 1 ended with exit code 5" in str(one)
+    zero, one, two = run(losing.breaks_after_its_return, 3, restarts=1)
+    assert zero == 0 and "rank 1 ended with exit code 5" in str(one) and two == 1
 
 
 def test_a_message_to_oneself_and_a_second_thread_in_the_next_incarnation():
