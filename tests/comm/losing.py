@@ -74,12 +74,14 @@ def half_sent(group, nbytes, heap):
     return sending.wait()
 
 
-def dies_while_helping(group, n):
+def dies_while_helping(group, n, heap):
     """Rank 1 dies in the midst of a piece that it copies for its receiver."""
     if group.rank == 1:
         group.send(np.ones(n), 0)
+        x = (group.empty if heap else np.empty)(n, np.float64)
+        x[:] = 1
         loans._Helper._write = lambda helper, piece: die()
-        group.send(np.ones(n), 0)
+        group.send(x, 0)
         die()  # it was not asked to help
     assert (group.recv(1) == 1).all()
     try:

@@ -127,8 +127,10 @@ def test_a_half_sent_message_is_never_received(nbytes, heap):
 
 
 @pytest.mark.slow
-def test_a_sender_that_dies_while_it_helps_to_copy():
-    assert run(losing.dies_while_helping, 2, 8 << 20)[0] in (1, True)
+@pytest.mark.parametrize("heap", [False, True])
+def test_a_sender_that_dies_while_it_helps_to_copy(heap):
+    """From the heap, which outlives it, its receiver copies the rest itself."""
+    assert run(losing.dies_while_helping, 2, 8 << 20, heap)[0] in (1, True)
 
 
 @pytest.mark.slow
