@@ -102,8 +102,8 @@ def interleaved(stages: int, micros: int, chunks: int) -> list[Program]:
 def zero_bubble(stages: int, micros: int) -> list[Program]:
     """ZB-H1: 1F1B with B cut in two; stage i does W i micro-batches late, to fill its bubble.
 
-    Bubble (s-1)(f+b-w) seconds, where 1F1B has (s-1)(f+b+w): a third of it if F, I and W take f = b
-    = w. Every stage stores the activations of min(m, s) micro-batches, as stage 0 of 1F1B does.
+    A stage waits (s-1)(f+b-w), where 1F1B has (s-1)(f+b+w), if F, I and W take f, b and w: a third
+    if these are equal. It stores the activations of min(m, s) micro-batches, as stage 0 of 1F1B.
     Paper: Qi et al. 2023, section 2.1.
     """
     programs = []

@@ -26,7 +26,7 @@ def grid(programs: Sequence[Program]) -> str:
     """The schedule as text; `parse` reads it back."""
     rows = [[str(action) for action in program] for program in programs]
     width = max((len(cell) for row in rows for cell in row), default=0)
-    return _lined([[cell.ljust(width) for cell in row] for row in rows], range(len(rows)))
+    return lined([[cell.ljust(width) for cell in row] for row in rows], range(len(rows)))
 
 
 def parse(text: str) -> list[Program]:
@@ -84,10 +84,10 @@ def marked_grid(programs: Sequence[Program], marks: Collection[Place]) -> str:
         after = ["…"] if len(row) > columns.stop else []
         cells = [row[k].ljust(width[k]) for k in columns if k < len(row)]
         shown.append(before + cells + after)
-    return _lined(shown, range(top, bottom))
+    return lined(shown, range(top, bottom))
 
 
-def _lined(rows: Sequence[Sequence[str]], stages: Collection[int]) -> str:
+def lined(rows: Sequence[Sequence[str]], stages: Collection[int]) -> str:
     wide = len(str(max(stages, default=0)))
     return "\n".join(
         f"stage {stage:{wide}}   {' '.join(row)}".rstrip()
