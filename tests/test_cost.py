@@ -60,7 +60,7 @@ def test_seconds():
 def test_the_docstrings_of_sharding_are_the_formulas(p):
     """And data parallel is stage 0: on one rank nothing is saved and nothing sent."""
     letters = {"p": p, "n": 1000, "k": 3, "r": 70, "u": 80, "t": 30, "b": 90}
-    names = [name for name in vars(cost) if name.startswith("zero")]
+    names = [name for name in vars(cost) if re.match(r"zero\d", name)]
     assert len(names) == 9
     for name in names:
         formula = getattr(cost, name)
@@ -78,3 +78,27 @@ def test_the_example_of_the_paper():
     """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters of 16 bits, K = 12, 64 ranks."""
     kept = (cost.zero0_kept, cost.zero1_kept, cost.zero2_kept, cost.zero3_kept)
     assert [round(f(64, 2 * 7.5, 12 / 2), 1) for f in kept] == [120, 31.4, 16.6, 1.9]
+
+
+@pytest.mark.parametrize("s", [1, 4, 8])
+def test_the_docstrings_of_schedules_are_the_formulas(s):
+    """The simulator is held against them in tests/parallel/test_schedule_time.py."""
+    letters = {"s": s, "m": 6, "v": 3, "i": s // 2, "f": 1.5, "b": 2, "w": 0.5}
+    names = [name for name in vars(cost) if name.endswith(("_bubble", "_stored"))]
+    assert len(names) == 11
+    for name in names:
+        formula = getattr(cost, name)
+        inner = formula.__code__.co_varnames[: formula.__code__.co_argcount]
+        expected = eval(formula.__doc__.replace("·", "*"), dict(letters))  # our own docstring
+        assert formula(*(letters[letter] for letter in inner)) == pytest.approx(expected), name
+
+
+def test_the_zero_bubble_of_the_paper():
+    """Table 2 of Qi et al. 2023: (p-1)(F+B+W) for 1F1B, (p-1)(F+B-W) for ZB-H1, m(F+B+W) of work."""
+    for s, m, f, b, w in ((4, 8, 1, 1, 1), (8, 8, 2, 2, 1), (3, 30, 1, 1.5, 0.5)):
+        work = m * (f + b + w)
+        for bubble, idle in (
+            (cost.one_f_one_b_bubble(s, m), (s - 1) * (f + b + w)),
+            (cost.zero_bubble_bubble(s, m, f, b, w), (s - 1) * (f + b - w)),
+        ):
+            assert bubble == pytest.approx(idle / (work + idle))

@@ -2,8 +2,8 @@
 
     simulate(one_f_one_b(2, 3), Times(forward=1, backward=2))
 
-    stage 0   F0 F1 .  B0--- F2 B1--- .  B2---          takes 12, of which a quarter is bubble
-    stage 1   .  F0 B0--- F1 B1--- .  F2 B2---
+    stage 0   F0 F1 .  .  B0--- F2 B1--- .  B2---
+    stage 1   .  F0 B0--- F1 B1--- F2 B2--- .  .         takes 12; a quarter of it is bubble
 
 An action begins when its stage is free and what it needs has arrived. A result travels while both
 stages compute, and a link carries one message at a time in each direction. Nothing else takes time:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -65,24 +66,28 @@ def _schedule(arguments: argparse.Namespace) -> int:
 
 def _programs(arguments: argparse.Namespace) -> list[Program]:
     """The schedule of that name, or that in the file; with both, they must be the same."""
-    name, stages, micros = arguments.name, arguments.stages, arguments.microbatches
-    chunks = arguments.chunks or (2 if name == "interleaved" else 1)
+    name = arguments.name
+    asked = arguments.stages, arguments.microbatches, arguments.chunks
     if arguments.check is None:
         if name is None:
             raise UsageError(f"say which schedule: {', '.join(NAMES)}, or --check FILE.")
-        return named(name, 4 if stages is None else stages, 8 if micros is None else micros, chunks)
+        return named(name, *_or(asked, (4, 8, 2 if name == "interleaved" else 1)))
     programs = parse(_text(arguments.check))
     checked = check(programs)
     if name is not None:
-        chunks = arguments.chunks or checked.chunks
-        wanted = named(name, stages or len(programs), micros or checked.micros, chunks)
-        _compare(programs, wanted, name)
+        sizes = _or(asked, (len(programs), checked.micros, checked.chunks))
+        _compare(programs, named(name, *sizes), name)
     return programs
+
+
+def _or(asked: Iterable[int | None], default: Iterable[int]) -> list[int]:
+    return [y if x is None else x for x, y in zip(asked, default, strict=True)]
 
 
 def _compare(programs: list[Program], wanted: list[Program], name: str) -> None:
     if len(programs) != len(wanted):
-        raise ScheduleError(f"the grid has {len(programs)} stages, not {len(wanted)}.")
+        said = f"{len(programs)} stage{'s' * (len(programs) > 1)}"
+        raise ScheduleError(f"the grid has {said}, not {len(wanted)}.")
     for stage, (program, other) in enumerate(zip(programs, wanted, strict=True)):
         if program != other:
             k = next(k for k, pair in enumerate(zip_longest(program, other)) if len({*pair}) > 1)

@@ -13,7 +13,8 @@ def minipar(*arguments, **more):
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "run", "doctor", "bench", "bench train", "bench comm", "tutorials"]
+    "verb",
+    ["train", "run", "doctor", "bench", "bench train", "bench comm", "schedule", "tutorials"],
 )
 def test_every_verb_has_help_with_an_example(verb):
     *before, last = verb.split()
