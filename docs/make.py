@@ -24,6 +24,7 @@ from blocks import BLOCKS
 from blocks.communication import measured_hash
 from blocks.text import DOCS, FIGURES
 from drawings import MADE
+from drawings_pipeline import MADE as MADE_OF_PIPELINES
 
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -57,9 +58,10 @@ def main() -> int:
                   "run docs/make.py.", file=sys.stderr)  # fmt: skip
         return 1 if drifted else 0
     FIGURES.mkdir(exist_ok=True)
-    for name, draw in MADE.items():
+    made = MADE | MADE_OF_PIPELINES
+    for name, draw in made.items():
         draw(FIGURES / name)
-    print(f"{len(MADE)} figures; changed pages: {', '.join(drifted) or 'none'}")
+    print(f"{len(made)} figures; changed pages: {', '.join(drifted) or 'none'}")
     return 0
 
 

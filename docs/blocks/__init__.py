@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import communication, engine, project, sharing
+from blocks import communication, engine, pipeline, project, sharing
 
 BLOCKS: dict[str, Callable[..., str]] = {
-    f.__name__: f for file in (communication, engine, project, sharing) for f in file.BLOCKS
+    f.__name__: f
+    for file in (communication, engine, pipeline, project, sharing)
+    for f in file.BLOCKS
 }
