@@ -54,7 +54,10 @@ class StageRun:
         loss: Loss,
         recompute: bool = False,
     ) -> None:
-        """chunks: for each chunk of this stage, the pieces of the model that it is made of."""
+        """chunks: for each chunk of this stage, the pieces of the model that it is made of.
+
+        parts: all of them on every stage; the first one reads their x, the last one their y.
+        """
         self.chunks, self.group, self.parts = chunks, group, parts
         self.loss, self.recompute = loss, recompute
         self.mail = Mail(group)

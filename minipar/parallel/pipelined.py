@@ -43,6 +43,7 @@ from minipar.parallel.parcel import mapped
 from minipar.parallel.passes import Loss, Part
 from minipar.parallel.pipeline import StageRun
 from minipar.parallel.schedule import Program, forward_only, named
+from minipar.parallel.schedule_check import check
 from minipar.parallel.shares import dense_gradient
 from minipar.parallel.stages import Stage, balanced, bytes_of, pieces_of
 from minipar.parallel.strategy import MakeOptimizer, Strategy
@@ -70,6 +71,7 @@ class Pipeline:
         cuts:     where the pieces of the model are cut (`stages.balanced`); None: by the bytes of
                   the parameters.
         Raises:   UsageError; ReplicasDiffer if the ranks have built other models.
+                  ScheduleError comes with the first step of so many micro-batches.
         """
         check_same_form(model, group)
         if cuts is None:
@@ -88,9 +90,9 @@ class Pipeline:
 
         Returns: the sum of the losses by their shares, on every rank.
         """
-        m, s = len(parts), self.group.size
+        m = len(parts)
         if m not in self._programs:
-            self._programs[m] = self._made(s, m)[self.group.rank]
+            self._programs[m] = self._checked(m)
         self.last = run = StageRun(self.stage.chunks, self.group, parts, self.loss, self.recompute)
         run.carry_out(self._programs[m])
         return self._told(run.total)
@@ -98,7 +100,8 @@ class Pipeline:
     def evaluate(self, x: Any, y: Any) -> tuple[float, Array | None]:
         """The loss on every rank, and on the last one what the model gives.  Collective."""
         chunks, s = self.stage.chunks, self.group.size
-        run = StageRun(chunks, self.group, [Part(x, y, None)], self.loss)
+        evaluation: Any = None  # no draw
+        run = StageRun(chunks, self.group, [Part(x, y, evaluation, 1.0)], self.loss)
         program = forward_only(s, 1)[self.group.rank]
         with no_grad():
             run.carry_out([a._replace(chunk=c) for c in range(len(chunks)) for a in program])
@@ -117,10 +120,18 @@ class Pipeline:
         finally:
             self._let_go()
 
-    def _made(self, s: int, m: int) -> list[Program]:
-        if callable(self._schedule):
-            return self._schedule(s, m)
-        return named(self._schedule, s, m, len(self.stage.chunks))
+    def _checked(self, m: int) -> Program:
+        """What this stage does with m micro-batches, of a schedule that can be run."""
+        s, chunks = self.group.size, len(self.stage.chunks)
+        made = self._schedule
+        programs = made(s, m) if callable(made) else named(made, s, m, chunks)
+        found = check(programs)
+        if (len(programs), found.micros, found.chunks) != (s, m, chunks):
+            raise UsageError(
+                f"the schedule is for {len(programs)} stages, {found.micros} micro-batches and "
+                f"{found.chunks} chunks; here are {s}, {m} and {chunks}."
+            )
+        return programs[self.group.rank]
 
     def _told(self, total: float) -> float:
         """What the last stage has found."""

@@ -11,12 +11,14 @@ import pytest
 import minipar
 from minipar.comm.launch import run_threads
 from minipar.comm.local import LocalWorld
+from minipar.errors import ScheduleError
 from minipar.events import recording
 from minipar.nn import Linear, Module, Sequential
 from minipar.ops import mse
 from minipar.parallel import parcel, pipeline
 from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches
-from minipar.parallel.schedule import Action, gpipe, one_f_one_b
+from minipar.parallel.schedule import Action, gpipe, interleaved, named, one_f_one_b
+from minipar.parallel.schedule_check import check
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, record
 from tests.parallel.piped import adamw, deep, furthest, momentum, on_one_rank, on_stages
@@ -73,6 +75,42 @@ def test_recomputation_changes_no_number(schedule):
 def test_by_another_optimizer():
     for found in minipar.run(partial(on_stages, make=adamw), 3, args=("1f1b", 4)):
         assert furthest(found, on_one_rank(make=adamw)) < 1e-10
+
+
+def any_order(dice, stages, micros):
+    """Programs that come out if somebody picks, one by one, an action that can be done next."""
+    order = dice.permutation(micros).tolist()  # in which the last stage goes back
+    left = {("F", i): list(range(micros)) for i in range(stages)}
+    left |= {(phase, i): order[:] for i in range(stages) for phase in "IW"}
+    programs = [[] for _ in range(stages)]
+
+    def ready(phase, i):
+        m = left[phase, i][0]
+        needs = {"F": [("F", i - 1)], "I": [("F", i), ("I", i + 1)], "W": [("I", i)]}[phase]
+        return all(m not in left.get(need, ()) for need in needs)
+
+    while any(left.values()):
+        can = [key for key, rest in left.items() if rest and ready(*key)]
+        phase, i = can[dice.integers(len(can))]
+        programs[i].append(Action(phase, left[phase, i].pop(0)))
+    return programs
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_the_checker_passes_runs_without_buffers(seed):
+    dice = np.random.default_rng(seed)
+    programs = any_order(dice, stages := int(dice.integers(2, 5)), micros := 5)
+    while not runs(programs):
+        programs = any_order(dice, stages, micros)
+    for found in rendezvous(partial(on_stages, steps=2), stages, lambda s, m: programs, micros):
+        assert furthest(found, on_one_rank(steps=2)) < 1e-10
+
+
+def runs(programs):
+    try:
+        return bool(check(programs))
+    except ScheduleError:
+        return False
 
 
 def every_schedule(group):
@@ -133,7 +171,9 @@ def test_peaks_of_stored_activations(stages, micros):
         found = minipar.run(live, stages, args=(schedule, micros))
         assert all(left == 0 for _, left, _ in found)
         assert all(seen == counted for seen, _, counted in found)
-        return [seen for seen, _, _ in found]
+        seen = [seen for seen, _, _ in found]
+        assert seen == check(named(schedule, stages, micros)).peaks
+        return seen
 
     assert peaks("naive") == [1] * stages
     assert peaks("gpipe") == [micros] * stages
@@ -141,10 +181,19 @@ def test_peaks_of_stored_activations(stages, micros):
     assert peaks("zero-bubble") == [min(micros, stages)] * stages
 
 
+@pytest.mark.parametrize(("stages", "chunks", "micros"), [(2, 2, 4), (3, 2, 6)])
+def test_peaks_of_chunks(stages, chunks, micros):
+    found = minipar.run(live, stages, args=("interleaved", micros, False, chunks))
+    peaks = check(interleaved(stages, micros, chunks)).peaks
+    assert [counted for _, _, counted in found] == peaks
+    # Each chunk has a peak of its own, at another time.
+    assert all(seen >= counted for seen, _, counted in found)
+
+
 def test_gpipe_in_disguise_is_seen():
     def disguised(stages, micros):
-        """Its first and last action are those of 1F1B."""
-        return [p[:-micros] + p[: -micros - 1 : -1] for p in gpipe(stages, micros)]
+        """Backward in the order of 1F1B, but after all of the forwards."""
+        return [p[:micros] + p[: micros - 1 : -1] for p in gpipe(stages, micros)]
 
     peaks = [peak for peak, _, _ in minipar.run(live, 3, args=(disguised, 6))]
     assert peaks == [6, 6, 6] != [3, 2, 1]
@@ -232,23 +281,32 @@ def test_a_classic_mistake_is_caught(mistake, monkeypatch):
     assert max(abs(f["loss 1"] - wanted["loss 1"]) for f in found) > 1e-6
 
 
-def crossed(stages, micros):
-    """The last stage goes back from the first micro-batch on, the others from the last."""
-    return [*gpipe(stages, micros)[:-1], one_f_one_b(1, micros)[0]]
+@pytest.fixture
+def crossed(monkeypatch):
+    """The last stage goes back from the first micro-batch on, the others from the last.
+
+    A checked schedule cannot do that; parcels could.
+    """
+
+    def programs(self, micros):
+        stages = self.group.size
+        return [*gpipe(stages, micros)[:-1], one_f_one_b(1, micros)[0]][self.group.rank]
+
+    monkeypatch.setattr(Pipeline, "_checked", programs)
 
 
-def test_stages_may_go_back_in_different_orders():
-    for found in minipar.run(on_stages, 3, args=(crossed, 4)):
+def test_stages_may_go_back_in_different_orders(crossed):
+    for found in minipar.run(on_stages, 3, args=("", 4)):
         assert furthest(found, on_one_rank()) < 1e-10
 
 
-def test_the_order_matters_to_who_does_not_read_labels(monkeypatch):
+def test_the_order_matters_to_who_does_not_read_labels(crossed, monkeypatch):
     def the_next_one(self, src, key):
         *_, form = json.loads(self.group.recv(src).tobytes())
         return parcel._put_together(form, lambda shape, dtype: self.group.recv(src))
 
     monkeypatch.setattr(parcel.Mail, "take", the_next_one)
-    for found in minipar.run(partial(on_stages, rows=12, steps=2), 3, args=(crossed, 4)):
+    for found in minipar.run(partial(on_stages, rows=12, steps=2), 3, args=("", 4)):
         assert abs(found["loss 1"] - on_one_rank(12)["loss 1"]) > 1e-6
 
 

@@ -7,13 +7,14 @@ import pytest
 
 import minipar
 from minipar.comm.wiring import even_cuts
-from minipar.errors import ReplicasDiffer, UsageError
+from minipar.errors import ReplicasDiffer, ScheduleError, UsageError
 from minipar.models import GPT, MLP, ResNet, ViT
 from minipar.nn import Linear, Sequential
 from minipar.ops import cross_entropy, mse
 from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.data import DataParallel
 from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches, union
+from minipar.parallel.schedule import gpipe, one_f_one_b
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, no_grad
@@ -253,6 +254,15 @@ def test_interleaved_refuses_micro_batches_that_its_stages_do_not_divide():
     work = partial(on_stages, cuts=[0, 1, 2, 3, 6])
     with pytest.raises(UsageError, match="take a multiple of 2"):
         minipar.run(work, 2, args=("interleaved", 3))
+
+
+def test_a_schedule_must_fit():
+    with pytest.raises(
+        UsageError, match="is for 3 stages, 4 micro-batches and 1 chunks; here are 2"
+    ):
+        minipar.run(on_stages, 2, args=(lambda s, m: gpipe(3, 4), 4))
+    with pytest.raises(ScheduleError, match="stage 0 never does B3"):
+        minipar.run(on_stages, 2, args=(lambda s, m: [p[:-1] for p in one_f_one_b(s, m)], 4))
 
 
 def test_stages_without_weights_or_with_frozen_ones():

@@ -13,6 +13,7 @@ from minipar.ops import cross_entropy
 from minipar.parallel.passes import Part
 from minipar.parallel.stages import Stage, balanced, bytes_of, pieces_of, seconds_of, users_of
 from minipar.random import Draw, Init
+from minipar.tensor import Tensor
 
 
 def by_brute_force(costs, k):
@@ -55,7 +56,7 @@ def test_bytes_count_a_shared_weight_in_each_piece():
 def test_seconds_are_those_of_each_piece_and_leave_the_model_as_it_is():
     model = ResNet(Init(), 3, layers=(1, 1), width=8)
     before = model.state_dict()
-    part = Part(np.ones((2, 16, 16, 3), np.float32), np.zeros(2, int), Draw(0, 0, range(2)))
+    part = Part(np.ones((2, 16, 16, 3), np.float32), np.zeros(2, int), Draw(0, 0, range(2)), 1.0)
     seconds = seconds_of(model, part, cross_entropy, repeats=1)
     assert len(seconds) == len(model.pieces()) and min(seconds) > 0
     assert all((a == before[n]).all() for n, a in model.state_dict().items())
@@ -71,7 +72,8 @@ def test_a_slow_piece_is_seen():
             return y
 
     layers = [kind(Init() / n, 8, 8) for n, kind in enumerate([Linear, Slow, Linear])]
-    part = Part(minipar.Tensor(np.ones((4, 8), np.float32)), np.zeros(4, int), Draw(0, 0, range(4)))
+    x, y = Tensor(np.ones((4, 8), np.float32)), np.zeros(4, int)
+    part = Part(x, y, Draw(0, 0, range(4)), 1.0)
     first, slow, last = seconds_of(Sequential(*layers), part, cross_entropy)
     assert slow > first + last
 
