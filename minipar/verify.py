@@ -29,12 +29,13 @@ from minipar.parallel.compress import Compressed, Compressor, Float16, Int8, Pow
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.pipelined import PipelineParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
-from minipar.testing import replicas
-from minipar.testing.strategies import TOLERANCE, Serial, difference, one_rank
-from minipar.testing.training import Case, MakeStrategy
+from minipar.testing import pipelines, replicas
+from minipar.testing.strategies import TOLERANCE, Difference, Serial, difference, one_rank
+from minipar.testing.training import Case
 
 BACKENDS = ("local", "process")
 RANKS = (1, 2, 3, 4)
@@ -45,9 +46,17 @@ SMALL_BUCKET = 256  # bytes, so that the net fills several
 class Held(NamedTuple):
     """How a strategy is built, and the serial definition that it is held against."""
 
-    make: MakeStrategy  # one that a process can import
+    make: Any  # a MakeStrategy that a process can import
     serial: Serial = one_rank
     synchronised: bool = True  # batch norm over the rows of all ranks
+    axis: str = "dp"  # of the mesh, along which the ranks stand
+    measure: Callable[[int, str], Difference] | None = None  # what is not data parallel has its own
+
+    def difference(self, p: int, backend: str) -> Difference:
+        """How far p ranks of a backend are from the definition."""
+        if self.measure is not None:
+            return self.measure(p, backend)
+        return difference(self.make, self.serial, self.synchronised, p, backend)
 
 
 def _compressed(
@@ -75,6 +84,11 @@ def _held_local(every: int | None) -> Held:
     )
 
 
+def _held_pipeline(schedule: str) -> Held:
+    measure = partial(pipelines.difference, schedule=schedule)
+    return Held(PipelineParallel, axis="pp", measure=measure)
+
+
 STRATEGIES = MappingProxyType(
     {
         "dp": Held(DataParallel),
@@ -90,6 +104,11 @@ STRATEGIES = MappingProxyType(
         "int8": _held_compressed(Int8, replicas.int8, 32),
         "top-k": _held_compressed(TopK, replicas.top_k, 0.1),
         "powersgd": _held_compressed(PowerSGD, replicas.powersgd, 2),
+        "naive": _held_pipeline("naive"),
+        "gpipe": _held_pipeline("gpipe"),
+        "1f1b": _held_pipeline("1f1b"),
+        "interleaved": _held_pipeline("interleaved"),
+        "zero-bubble": _held_pipeline("zero-bubble"),
     }
 )
 
@@ -135,12 +154,12 @@ def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
     begun, error = time.perf_counter(), None
     max_error, where = math.inf, ""
     try:
-        max_error, where = difference(held.make, held.serial, held.synchronised, p, backend)
+        max_error, where = held.difference(p, backend)
     except Exception as failed:  # of any kind: the rows that follow count as well
         error = f"{type(failed).__name__}: {said(failed)}"
     return {
         "strategy": name,
-        "layout": f"dp={p}",
+        "layout": f"{held.axis}={p}",
         "backend": backend,
         "ranks": p,
         "max_error": max_error if max_error < math.inf else None,
