@@ -1,4 +1,4 @@
-"""One rank of a data-parallel job: it waits for an order, trains some steps, and answers.
+"""One rank of a parallel job: it waits for an order, trains some steps, and answers.
 
     order   {"steps": 10}
     answer  {"step_ms": [8.1, ...], "comm_ms": 3.2, "peak_mb": 61.0}         only rank 0 answers
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from minipar import __version__
+from minipar.bench.pipeline_rank import PIPELINES, PipelineRank
 from minipar.bench.worker import peak_mb
 from minipar.bench.workloads import WORKLOADS, Workload
 from minipar.comm.group import Group
@@ -68,6 +69,10 @@ class MiniparRank:
         calls = (e for e in last() if e.peer == EVERYBODY and e.begin >= since_ns)
         return sum(call.end - call.begin for call in calls) / 1e6
 
+    def more(self) -> dict[str, float]:
+        """What else there is to answer."""
+        return {}
+
 
 class TorchRank:
     """A rank of torch's DistributedDataParallel on gloo, as it is by default."""
@@ -95,6 +100,9 @@ class TorchRank:
 
     def comm_ms(self, since_ns: int) -> float | None:
         return None
+
+    def more(self) -> dict[str, float]:
+        return {}
 
 
 def serve(rank: Any, path: str) -> None:
@@ -124,11 +132,13 @@ def timed(rank: Any, numbers: range) -> dict[str, Any]:
         "step_ms": times,
         "comm_ms": None if None in comm else sum(comm),
         "peak_mb": peak_mb(),
+        **rank.more(),
     }
 
 
 def serve_group(group: Group, model: str, strategy: str, path: str) -> None:
-    serve(MiniparRank(WORKLOADS[model], strategy, group), path)
+    kind = PipelineRank if strategy in PIPELINES else MiniparRank
+    serve(kind(WORKLOADS[model], strategy, group), path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

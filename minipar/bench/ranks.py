@@ -1,8 +1,9 @@
-"""How long a data-parallel training step takes on N ranks, beside torch's DDP on gloo.
+"""How long a parallel training step takes on N ranks, beside torch's DDP on gloo.
 
 Every contender is a job of N processes with one thread each: minipar with a strategy, or torch. All
 jobs stay alive and are asked in turn, so that a machine that gets slower for a while gets slower
-for all of them. Each rank has a whole batch of the workload, another one.
+for all of them. In data parallel each rank has a whole batch of the workload, another one; the
+stages of a pipeline have one together, in micro-batches.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minipar.bench.comm_peers import Contender, Missing, python_with
+from minipar.bench.pipeline_rank import PIPELINES
 from minipar.bench.rank_worker import STRATEGIES
 from minipar.bench.train import models
 from minipar.comm.environment import python_command
@@ -35,12 +37,13 @@ def bench_ranks(
 
     Returns a row per contender: engine, model, strategy, ranks, threads, step_ms (the median of all
     steps, on rank 0), comm_share (of the time of these steps, what calls of the group took, None
-    for torch), peak_mb (of rank 0's process), ratio (step_ms by torch's), note (why there are no
-    numbers).
+    for torch; of a pipeline, what a stage waited), peak_mb (of rank 0's process), ratio (step_ms by
+    torch's), simulated (of a pipeline: forward and backward by what the simulator gives for the
+    times of its actions), note (why there are no numbers).
     """
     models([model])
-    if unknown := set(strategies) - set(STRATEGIES):
-        known = ", ".join(STRATEGIES)
+    if unknown := set(strategies) - {*STRATEGIES, *PIPELINES}:
+        known = ", ".join([*STRATEGIES, *PIPELINES])
         raise UsageError(f"There is no strategy {sorted(unknown)} to bench; use {known}.")
     rows = [_row("minipar", model, strategy, ranks) for strategy in strategies]
     rows += [_row(engine, model, "ddp", ranks) for engine in against]
@@ -65,7 +68,7 @@ def bench_ranks(
 
 def _row(engine: str, model: str, strategy: str, ranks: int) -> dict[str, Any]:
     row: dict[str, Any] = {"engine": engine, "model": model, "strategy": strategy, "ranks": ranks}
-    nothing = ("step_ms", "comm_share", "peak_mb", "ratio", "note")
+    nothing = ("step_ms", "comm_share", "peak_mb", "ratio", "simulated", "note")
     return {**row, "threads": 1, **dict.fromkeys(nothing)}
 
 
@@ -95,12 +98,14 @@ def _time_in_turn(
     for answers, (row, _) in zip(found, contenders):
         times = [ms for answer in answers for ms in answer["step_ms"]]
         row["step_ms"], row["peak_mb"] = statistics.median(times), answers[-1]["peak_mb"]
+        if "simulated" in answers[0]:
+            row["simulated"] = statistics.median(answer["simulated"] for answer in answers)
         if answers[0]["comm_ms"] is not None:
             row["comm_share"] = sum(answer["comm_ms"] for answer in answers) / sum(times)
 
 
 HEAD = f"{'engine':9s}{'model':10s}{'strategy':12s}{'ranks':>5s}" + (
-    f"{'ms/step':>10s}{'× torch':>9s}{'comm':>7s}{'MB':>7s}"
+    f"{'ms/step':>10s}{'× torch':>9s}{'× simul.':>9s}{'comm':>7s}{'MB':>7s}"
 )
 
 
@@ -109,6 +114,8 @@ def line(row: Mapping[str, Any]) -> str:
     start = f"{row['engine']:9s}{row['model']:10s}{row['strategy']:12s}{row['ranks']:5d}"
     if row["note"]:
         return f"{start}  {row['note']}"
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    ratio, simulated = ("" if row[n] is None else f"{row[n]:.2f}" for n in ("ratio", "simulated"))
     share = "" if row["comm_share"] is None else f"{row['comm_share']:.1%}"
-    return f"{start}{row['step_ms']:10.2f}{ratio:>9s}{share:>7s}{row['peak_mb']:7.0f}"
+    return (
+        f"{start}{row['step_ms']:10.2f}{ratio:>9s}{simulated:>9s}{share:>7s}{row['peak_mb']:7.0f}"
+    )

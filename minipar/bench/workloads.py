@@ -9,6 +9,7 @@ depend on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 
 from minipar.array import Array
 from minipar.models import GPT, MLP, ResNet
-from minipar.nn import Linear, Module
+from minipar.nn import Linear, Module, Piece, chain
 from minipar.ops import cross_entropy, relu
 from minipar.optim import SGD, AdamW, Optimizer
 from minipar.random import Draw, Init, uniform, words
@@ -95,10 +96,16 @@ class ReluMLP(Module):
         ]
 
     def __call__(self, x: Array, draw: Draw | None = None) -> Tensor:
-        z = self.layers[0](Tensor(x))
-        for layer in self.layers[1:]:
-            z = layer(relu(z))
-        return z
+        return chain(self.pieces(), x, draw)
+
+    def pieces(self) -> list[Piece]:
+        first, *others = self.layers
+        after = [Piece(partial(_after_relu, layer), layer) for layer in others]
+        return [Piece(lambda x, draw: first(Tensor(x)), first), *after]
+
+
+def _after_relu(layer: Linear, z: Tensor, draw: Draw | None) -> Tensor:
+    return layer(relu(z))
 
 
 # -- the workloads ----------------------------------------------------------------------------
