@@ -100,8 +100,7 @@ class Pipeline:
     def evaluate(self, x: Any, y: Any) -> tuple[float, Array | None]:
         """The loss on every rank, and on the last one what the model gives.  Collective."""
         chunks, s = self.stage.chunks, self.group.size
-        evaluation: Any = None  # no draw
-        run = StageRun(chunks, self.group, [Part(x, y, evaluation, 1.0)], self.loss)
+        run = StageRun(chunks, self.group, [Part(x, y, None)], self.loss)
         program = forward_only(s, 1)[self.group.rank]
         with no_grad():
             run.carry_out([a._replace(chunk=c) for c in range(len(chunks)) for a in program])
