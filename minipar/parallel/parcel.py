@@ -138,4 +138,4 @@ def _label(words: list[Any], xp: Any) -> Array:
             f"what a stage gives to the next one takes {len(text)} bytes to describe, and there is "
             f"room for {LABEL_BYTES}: give fewer arrays, concatenated where they can be."
         )
-    return xp.frombuffer(text.ljust(LABEL_BYTES), xp.uint8)
+    return xp.asarray(np.frombuffer(text.ljust(LABEL_BYTES), np.uint8))

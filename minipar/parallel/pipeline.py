@@ -24,6 +24,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minipar.ambient import grad_enabled
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
@@ -53,14 +55,16 @@ class StageRun:
         parts: Sequence[Part],
         loss: Loss,
         recompute: bool = False,
+        xp: Any = np,
     ) -> None:
         """chunks: for each chunk of this stage, the pieces of the model that it is made of.
 
         parts: all of them on every stage; the first one reads their x, the last one their y.
+        xp:    the array module of the model.
         """
         self.chunks, self.group, self.parts = chunks, group, parts
         self.loss, self.recompute = loss, recompute
-        self.mail = Mail(group)
+        self.mail = Mail(group, xp)
         self.kept: dict[tuple[int, int], Any] = {}  # (m, c) -> x and y, or None for y
         self.put_off: dict[tuple[int, int], Callable[[], None]] = {}
         self.peak = 0  # of what was stored: kept or put off

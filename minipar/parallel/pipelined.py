@@ -93,14 +93,14 @@ class Pipeline:
         m = len(parts)
         if m not in self._programs:
             self._programs[m] = self._checked(m)
-        self.last = run = StageRun(self.stage.chunks, self.group, parts, self.loss, self.recompute)
+        self.last = run = self._run(parts)
         run.carry_out(self._programs[m])
         return self._told(run.total)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, Array | None]:
         """The loss on every rank, and on the last one what the model gives.  Collective."""
         chunks, s = self.stage.chunks, self.group.size
-        run = StageRun(chunks, self.group, [Part(x, y, None)], self.loss)
+        run = self._run([Part(x, y, None)])
         program = forward_only(s, 1)[self.group.rank]
         with no_grad():
             run.carry_out([a._replace(chunk=c) for c in range(len(chunks)) for a in program])
@@ -118,6 +118,10 @@ class Pipeline:
             yield self.model
         finally:
             self._let_go()
+
+    def _run(self, parts: Sequence[Part]) -> StageRun:
+        xp = array_module(*(x.data for x in self.model.parameters()))
+        return StageRun(self.stage.chunks, self.group, parts, self.loss, self.recompute, xp)
 
     def _checked(self, m: int) -> Program:
         """What this stage does with m micro-batches, of a schedule that can be run."""

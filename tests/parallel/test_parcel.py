@@ -106,3 +106,15 @@ def test_leaves_and_maps_of_trees():
     tree = {"a": (1, [2]), "b": {"c": 3}}
     assert list(leaves_of(tree)) == [1, 2, 3]
     assert mapped(lambda leaf: 2 * leaf, tree) == {"a": (2, [4]), "b": {"c": 6}}
+
+
+def test_arrays_of_a_gpu_arrive_on_it(cupy):
+    def work(group):
+        mail = Mail(group, cupy)
+        if group.rank == 0:
+            mail.post(1, ("F", 0, 0), Tensor(cupy.ones((2, 3))))
+            return mail.finish()
+        return mail.take(0, ("F", 0, 0)).data
+
+    arrived = minipar.run(work, 2)[1]
+    assert isinstance(arrived, cupy.ndarray) and arrived.shape == (2, 3)
