@@ -42,7 +42,7 @@ def travel(group):
     return [mail.take(0, ("F", m, 0)) for m in range(len(TREES))]
 
 
-@pytest.mark.parametrize("backend", ["local", "process"])
+@pytest.mark.parametrize("backend", ["local", pytest.param("process", marks=pytest.mark.slow)])
 def test_any_tree_arrives_as_it_was(backend):
     arrived = minipar.run(travel, 2, backend=backend)[1]
     assert all(map(same, TREES, arrived))

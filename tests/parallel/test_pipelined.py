@@ -157,9 +157,9 @@ def test_a_checkpoint_goes_through_any_layout_bit_by_bit(s, cuts):
         assert all((loaded[n] == state[n]).all() for n in state)
 
 
-@pytest.mark.parametrize(("s", "cuts"), LAYOUTS)
-@pytest.mark.parametrize(("t", "others"), LAYOUTS)
-def test_a_run_goes_on_in_another_layout(s, cuts, t, others):
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 2), (2, 0)])
+def test_a_run_goes_on_in_another_layout(before, after):
+    (s, cuts), (t, others) = LAYOUTS[before], LAYOUTS[after]
     half = minipar.run(go_on, s, args=(None, range(3), cuts))[0]
     (wanted,) = minipar.run(go_on, 1, args=(None, range(6)))
     for found in minipar.run(go_on, t, args=(half, range(3, 6), others)):
