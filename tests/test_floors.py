@@ -192,6 +192,7 @@ FLOORS = {
     "testing.pipelines": 13,
     "testing.transports": 9,
     "trace.figures": 9,
+    "trace.pipeline_timeline": 13,
     "trace.graph_figure": 9,
     "trace.backward_figure": 10,
     "trace.show": 9,
