@@ -33,7 +33,8 @@ from minipar.parallel.pipelined import PipelineParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
-from minipar.testing import pipelines, replicas
+from minipar.parallel.tensor_strategy import TensorParallel
+from minipar.testing import pipelines, replicas, tensor
 from minipar.testing.strategies import TOLERANCE, Difference, Serial, difference, one_rank
 from minipar.testing.training import Case
 
@@ -104,6 +105,10 @@ STRATEGIES = MappingProxyType(
         "int8": _held_compressed(Int8, replicas.int8, 32),
         "top-k": _held_compressed(TopK, replicas.top_k, 0.1),
         "powersgd": _held_compressed(PowerSGD, replicas.powersgd, 2),
+        "tp": Held(TensorParallel, axis="tp", measure=tensor.difference),
+        "sequence": Held(
+            TensorParallel, axis="tp", measure=partial(tensor.difference, sequence=True)
+        ),
         "naive": _held_pipeline("naive"),
         "gpipe": _held_pipeline("gpipe"),
         "1f1b": _held_pipeline("1f1b"),

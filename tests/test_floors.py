@@ -188,6 +188,7 @@ FLOORS = {
     "testing.promise": 8,
     "testing.training": 9,
     "testing.replicas": 10,
+    "testing.tensor": 11,
     "testing.strategies": 10,
     "testing.pipelines": 13,
     "testing.transports": 9,

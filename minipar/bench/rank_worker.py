@@ -34,10 +34,19 @@ from minipar.events import EVERYBODY, last
 from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.data import DataParallel
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.tensor_layers import TensorKit
+from minipar.parallel.tensor_strategy import TensorParallel
 from minipar.random import Draw, Init
 
 STRATEGIES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"dp": DataParallel, "bucketed": BucketedDataParallel, "overlapped": OverlappedDataParallel}
+)
+TENSOR: Mapping[str, Mapping[str, bool]] = MappingProxyType(  # options of the TensorKit
+    {
+        "tp": MappingProxyType({}),
+        "tp-overlap": MappingProxyType({"overlap": True}),
+        "sequence": MappingProxyType({"sequence": True}),
+    }
 )
 
 
@@ -55,7 +64,7 @@ class MiniparRank:
         return self.work.batch(n * self.group.size + self.rank)
 
     def step(self, x: Any, y: np.ndarray) -> float:
-        first = self.rank * len(y)
+        first = self.first_row(len(y))
         draw = Draw(0, self.parallel.steps, range(first, first + len(y)))
         self.parallel.zero_grad()
         loss = self.work.loss(self.model(x, draw), y)
@@ -63,6 +72,9 @@ class MiniparRank:
         self.parallel.sync_gradients(len(y))
         self.parallel.step()
         return loss.item()
+
+    def first_row(self, rows: int) -> int:
+        return self.rank * rows
 
     def comm_ms(self, since_ns: int) -> float | None:
         """The milliseconds in calls of the group; `last` keeps more than those of a step."""
@@ -72,6 +84,23 @@ class MiniparRank:
     def more(self) -> dict[str, float]:
         """What else there is to answer."""
         return {}
+
+
+class TensorRank(MiniparRank):
+    """A rank that has a part of each matrix. All ranks train on one batch, the same."""
+
+    def __init__(self, work: Workload, strategy: str, group: Group) -> None:
+        kit = TensorKit(group, **TENSOR[strategy])
+        self.group, self.rank = group, group.rank
+        model: Any = work.model(Init(), **work.sizes, kit=kit)
+        self.model, self.work = model, work._replace(loss=model.output.loss)
+        self.parallel = TensorParallel(self.model, group, work.optimizer)
+
+    def batch(self, n: int) -> Any:
+        return self.work.batch(n)
+
+    def first_row(self, rows: int) -> int:
+        return 0
 
 
 class TorchRank:
@@ -137,7 +166,10 @@ def timed(rank: Any, numbers: range) -> dict[str, Any]:
 
 
 def serve_group(group: Group, model: str, strategy: str, path: str) -> None:
-    kind = PipelineRank if strategy in PIPELINES else MiniparRank
+    if strategy in PIPELINES:
+        kind: Any = PipelineRank
+    else:
+        kind = TensorRank if strategy in TENSOR else MiniparRank
     serve(kind(WORKLOADS[model], strategy, group), path)
 
 

@@ -1,9 +1,10 @@
-"""How long a parallel training step takes on N ranks, beside torch's DDP on gloo.
+"""How long a training step takes on N ranks, beside one rank, and torch's DDP on gloo.
 
 Every contender is a job of N processes with one thread each: minipar with a strategy, or torch. All
 jobs stay alive and are asked in turn, so that a machine that gets slower for a while gets slower
-for all of them. In data parallel each rank has a whole batch of the workload, another one; the
-stages of a pipeline have one together, in micro-batches.
+for all of them. In data parallel each rank has a whole batch of the workload, another one. In
+tensor parallel all ranks have one batch together, and so have the stages of a pipeline, in
+micro-batches; `alone` is one process with that batch.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Any
 
 from minipar.bench.comm_peers import Contender, Missing, python_with
 from minipar.bench.pipeline_rank import PIPELINES
-from minipar.bench.rank_worker import STRATEGIES
+from minipar.bench.rank_worker import STRATEGIES, TENSOR
 from minipar.bench.train import models
 from minipar.comm.environment import python_command
 from minipar.errors import UsageError
 
 WORKER = "minipar.bench.rank_worker"
+ALONE = "alone"
 
 
 def bench_ranks(
@@ -37,13 +39,14 @@ def bench_ranks(
 
     Returns a row per contender: engine, model, strategy, ranks, threads, step_ms (the median of all
     steps, on rank 0), comm_share (of the time of these steps, what calls of the group took, None
-    for torch; of a pipeline, what a stage waited), peak_mb (of rank 0's process), ratio (step_ms by
-    torch's), simulated (of a pipeline: forward and backward by what the simulator gives for the
-    times of its actions), note (why there are no numbers).
+    for torch; of a pipeline, what a stage waited), peak_mb (of rank 0's process), ratio and
+    alone_ratio (step_ms by torch's, and by that of the strategy "alone"), simulated (of a pipeline:
+    forward and backward by what the simulator gives for the times of its actions), note (why there
+    are no numbers).
     """
     models([model])
-    if unknown := set(strategies) - {*STRATEGIES, *PIPELINES}:
-        known = ", ".join([*STRATEGIES, *PIPELINES])
+    if unknown := set(strategies) - {*STRATEGIES, *TENSOR, *PIPELINES, ALONE}:
+        known = ", ".join([*STRATEGIES, *TENSOR, *PIPELINES, ALONE])
         raise UsageError(f"There is no strategy {sorted(unknown)} to bench; use {known}.")
     rows = [_row("minipar", model, strategy, ranks) for strategy in strategies]
     rows += [_row(engine, model, "ddp", ranks) for engine in against]
@@ -59,16 +62,22 @@ def bench_ranks(
         finally:
             for _, contender in contenders:
                 contender.close()
-    torch_ms = next((row["step_ms"] for row in rows if row["engine"] == "torch"), None)
     for row in rows:
-        if torch_ms and row["step_ms"]:
-            row["ratio"] = row["step_ms"] / torch_ms
+        row["ratio"] = _by(row, rows, "ddp")
+        row["alone_ratio"] = _by(row, rows, ALONE)
     return rows
 
 
+def _by(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], strategy: str) -> float | None:
+    """The row's time by that of another strategy, if both are there."""
+    other = next((r["step_ms"] for r in rows if r["strategy"] == strategy), None)
+    return row["step_ms"] / other if other and row["step_ms"] else None
+
+
 def _row(engine: str, model: str, strategy: str, ranks: int) -> dict[str, Any]:
+    ranks = 1 if strategy == ALONE else ranks
     row: dict[str, Any] = {"engine": engine, "model": model, "strategy": strategy, "ranks": ranks}
-    nothing = ("step_ms", "comm_share", "peak_mb", "ratio", "simulated", "note")
+    nothing = ("step_ms", "comm_share", "peak_mb", "ratio", "alone_ratio", "simulated", "note")
     return {**row, "threads": 1, **dict.fromkeys(nothing)}
 
 
@@ -82,7 +91,8 @@ def _start(row: Mapping[str, Any], folder: Path) -> Contender:
             python_command(WORKER, engine, model, "SOCKET", str(r), *last) for r in range(ranks)
         ]
     else:
-        jobs = [python_command(WORKER, engine, model, "SOCKET", strategy, str(ranks))]
+        name_there = "dp" if strategy == ALONE else strategy
+        jobs = [python_command(WORKER, engine, model, "SOCKET", name_there, str(ranks))]
     return Contender(name, ranks, jobs, folder)
 
 
@@ -104,8 +114,9 @@ def _time_in_turn(
             row["comm_share"] = sum(answer["comm_ms"] for answer in answers) / sum(times)
 
 
+RATIOS = ("ratio", "alone_ratio", "simulated")
 HEAD = f"{'engine':9s}{'model':10s}{'strategy':12s}{'ranks':>5s}" + (
-    f"{'ms/step':>10s}{'× torch':>9s}{'× simul.':>9s}{'comm':>7s}{'MB':>7s}"
+    f"{'ms/step':>10s}{'× torch':>9s}{'× alone':>9s}{'× simul.':>9s}{'comm':>7s}{'MB':>7s}"
 )
 
 
@@ -114,8 +125,7 @@ def line(row: Mapping[str, Any]) -> str:
     start = f"{row['engine']:9s}{row['model']:10s}{row['strategy']:12s}{row['ranks']:5d}"
     if row["note"]:
         return f"{start}  {row['note']}"
-    ratio, simulated = ("" if row[n] is None else f"{row[n]:.2f}" for n in ("ratio", "simulated"))
+    ratios = ("" if row[n] is None else f"{row[n]:.2f}" for n in RATIOS)
     share = "" if row["comm_share"] is None else f"{row['comm_share']:.1%}"
-    return (
-        f"{start}{row['step_ms']:10.2f}{ratio:>9s}{simulated:>9s}{share:>7s}{row['peak_mb']:7.0f}"
-    )
+    by = "".join(f"{ratio:>9s}" for ratio in ratios)
+    return f"{start}{row['step_ms']:10.2f}{by}{share:>7s}{row['peak_mb']:7.0f}"

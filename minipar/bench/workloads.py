@@ -8,7 +8,7 @@ depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
@@ -34,7 +34,7 @@ class Workload(NamedTuple):
     model: Callable[..., Module]
     sizes: Mapping[str, Any]
     batch: Callable[[int], Batch]
-    optimizer: Callable[[Iterator[tuple[str, Tensor]]], Optimizer]
+    optimizer: Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
     loss: Callable[[Tensor, np.ndarray], Tensor] = cross_entropy
 
 

@@ -48,9 +48,8 @@ def vocab_parallel_cross_entropy(
     real = min(max(vocab - first, 0), k)  # the others are padding
     counted = beside(counted, logits.data).reshape(-1)
     index = beside(index, logits.data).reshape(-1)
-    share = counted.astype(logits.dtype) / int(counted.sum())
-    rows = xp.flatnonzero(counted & (index >= first) & (index < first + real))  # their target: here
-    at = index[rows] - first
+    share = _share(counted).astype(logits.dtype)
+    rows, at = _targets_here(index, counted, range(first, first + real))
 
     e = logits.data.reshape(-1, k)[:, :real]
     e = e - _largest(e, group)[:, None]
@@ -85,6 +84,18 @@ def _largest(logits: Array, group: Group) -> Array:
     if logits.shape[1]:
         own = logits.max(axis=1)
     return group.all_reduce(own, op="max")
+
+
+def _targets_here(index: Array, counted: Array, classes: range) -> tuple[Array, Array]:
+    """The rows whose target is one of these classes, and which of them."""
+    xp = array_module(index)
+    rows = xp.flatnonzero(counted & (index >= classes.start) & (index < classes.stop))
+    return rows, index[rows] - classes.start
+
+
+def _share(counted: Array) -> Array:
+    """Of each row in the mean; 0 of one that does not count."""
+    return counted / int(counted.sum())
 
 
 def _counted(index: Array, ignore_index: int | None) -> Array:

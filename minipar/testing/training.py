@@ -178,7 +178,7 @@ def gradients_of(model: Module) -> dict[str, Array]:
 
 
 def outcome(
-    model: Module, state: dict[str, Array], gradients: dict[str, Array], norms: Sequence[float]
+    model: Any, state: dict[str, Array], gradients: dict[str, Array], norms: Sequence[float]
 ) -> dict[str, Array]:
     """Everything that is compared, by name."""
     return {

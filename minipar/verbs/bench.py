@@ -38,13 +38,14 @@ def _add_bench_train(whats: Any) -> None:
         "--threads", metavar="LIST", default="1", help="BLAS threads, as 1,2 (default: 1)"
     )
     parser.add_argument(
-        "--ranks", type=int, default=1, metavar="N", help="from 2 on: --strategy (default: 1)"
+        "--ranks", type=int, default=1, metavar="N", help="from 2 on: in parallel (default: 1)"
     )
     parser.add_argument(
         "--strategy",
         metavar="LIST",
         default="bucketed",
-        help="with ranks: dp,bucketed,overlapped,naive,gpipe,1f1b,zero-bubble",
+        help="with ranks: dp,bucketed,overlapped,tp,tp-overlap,sequence,naive,gpipe,1f1b,"
+        "zero-bubble,alone",
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--against", default="torch", help="torch, or nothing ('')")

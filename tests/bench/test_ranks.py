@@ -17,7 +17,7 @@ def test_rows_have_times_and_the_share_of_communication(monkeypatch):
     assert mine["ratio"] is None and mine["note"] is None
     assert torch["step_ms"] is None and torch["note"] == "torch is not installed"
     assert ranks.line(torch).split(maxsplit=4)[:4] == ["torch", "shallow", "ddp", "2"]
-    head = "engine model strategy ranks ms/step × torch × simul. comm MB"
+    head = "engine model strategy ranks ms/step × torch × alone × simul. comm MB"
     assert ranks.HEAD.split() == head.split()
     assert len(ranks.line(mine)) == len(ranks.HEAD)
 
