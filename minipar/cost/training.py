@@ -109,3 +109,30 @@ def power_sgd_bytes(p: int, shapes: Iterable[tuple[int, ...]], rank: int, itemsi
         thin = rank * (rows + columns)
         numbers += min(thin, rows * columns) if len(shape) > 1 else rows * columns
     return 2 * (p - 1) / p * itemsize * numbers
+
+
+# -- tensor parallel: bytes out of a rank in a step (the mean over the ranks), bytes that it holds -
+#
+# n: bytes of x [b, t, d] between the layers, m: of one number for each position, r: of parameters
+# that every rank has. In GPT the embedding sends like the forward half of a pair, the output like
+# the backward half.
+
+
+def tensor_pair_sent(p: int, n: float) -> float:
+    """4(p-1)/p·n: a column and a row, forward and backward; also under sequence parallel"""
+    return 2 * ring_all_reduce(p, n).sent
+
+
+def tensor_gpt_sent(p: int, n: float, m: float, layers: int) -> float:
+    """(8·layers+4)(p-1)/p·n + 6(p-1)/p·m"""
+    return (2 * layers + 1) * tensor_pair_sent(p, n) + ring_all_reduce(p, 3 * m).sent
+
+
+def sequence_gpt_sent(p: int, n: float, m: float, layers: int, r: float) -> float:
+    """(8·layers+4)(p-1)/p·n + 6(p-1)/p·m + 2(p-1)/p·r"""
+    return tensor_gpt_sent(p, n, m, layers) + ring_all_reduce(p, r).sent
+
+
+def tensor_kept(p: int, n: float, k: float, r: float) -> float:
+    """(2+k)·((n-r)/p + r); n: bytes of all parameters, k·n of optimizer state"""
+    return (2 + k) * ((n - r) / p + r)
