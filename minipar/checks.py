@@ -23,6 +23,7 @@ from minipar.ambient import grad_enabled
 from minipar.array import Array, array_module, describe, is_array, to_numpy
 from minipar.errors import GraphError
 from minipar.graph import Node
+from minipar.labels import Labels
 from minipar.tensor import Tensor
 
 
@@ -32,6 +33,7 @@ def checks() -> Iterator[None]:
 
     Found are: an array that a vjp keeps, changed in place; a vjp that writes into dz, or that
     returns an array which it keeps.  Raises (in backward): GraphError.
+    And a shard or a partial sum that is used as the whole (labels.py).  Raises: LabelMismatch.
     Cost: reads all kept arrays twice.
     """
     token = grad_enabled.set(_Checker())
@@ -44,8 +46,12 @@ def checks() -> Iterator[None]:
 class _Checker:
     """As the value of `grad_enabled`, gets every node that is recorded."""
 
+    def __init__(self) -> None:
+        self.labels = Labels()
+
     def watch(self, node: Node) -> None:
         """Put a vjp into the node that checks, then does what the old one did."""
+        self.labels.pass_on(node)
         vjp, made_by = node.vjp, str(node)
         kept = list(_kept(vjp))
         before = [_checksum(value) for _, value in kept]

@@ -27,6 +27,10 @@ class GraphError(MiniparError, RuntimeError):
     """`backward` was called where there is no graph (any more)."""
 
 
+class LabelMismatch(MiniparError):
+    """A shard, or a partial sum, is used as if it were the whole (found inside `checks()`)."""
+
+
 class Diverged(MiniparError, ArithmeticError):
     """Training has led to numbers that are not finite."""
 

@@ -46,7 +46,7 @@ class Leaf(Protocol):
 class Node:
     """How a value was made. Parents are nodes, leaves, or None where no gradient goes."""
 
-    __slots__ = ("claimed", "dtype", "origin", "parents", "shape", "vjp")
+    __slots__ = ("__weakref__", "claimed", "dtype", "origin", "parents", "shape", "vjp")
 
     def __init__(
         self, value: Array, parents: Sequence[Node | Leaf | None], vjp: Vjp, origin: Origin

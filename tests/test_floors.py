@@ -24,7 +24,8 @@ FLOORS = {
     "origin": 0,
     "graph": 1,
     "tensor": 2,
-    "checks": 3,
+    "labels": 3,
+    "checks": 4,
     "recompute": 3,
     "random": 1,
     "segments": 1,
@@ -208,7 +209,7 @@ FLOORS = {
 }
 AUTOGRAD = {
     *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"),
-    *("origin", "checks", "recompute", "segments", "sparse", "windows"),
+    *("origin", "checks", "labels", "recompute", "segments", "sparse", "windows"),
 }
 MEETING_FLOOR = 8
 FACADES = {

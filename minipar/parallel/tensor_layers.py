@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.comm.group import Group
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.labels import PARTIAL, REPLICATED, SHARDED, expect, label
 from minipar.nn import Dropout, Embedding, Kit, LayerNorm, Linear, Positions
 from minipar.nn.layers import STD, GroupedQKV, Output, split_heads
 from minipar.ops import dropout, linear, linear_gelu
@@ -42,6 +43,7 @@ from minipar.random import Draw, Init
 from minipar.segments import sum_to_table
 from minipar.tensor import Tensor, record
 
+POSITIONS, FEATURES = 1, -1  # axes
 SUMMED = Replicated(summed=True)
 BOTH = MappingProxyType({"weight": SUMMED, "bias": SUMMED})
 
@@ -57,19 +59,37 @@ class Shards(NamedTuple):
     sequence: bool = False
     overlap: bool = False
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor, layer: str) -> Tensor:
         """f: from what is whole (or cut by positions) into the layers that are cut."""
-        return (gather_positions if self.sequence else copy_to_shards)(x, self.group)
+        self.expect_between(x, layer)
+        z = (gather_positions if self.sequence else copy_to_shards)(x, self.group)
+        return label(z, REPLICATED, layer, self.group)
 
-    def leave(self, x: Tensor) -> Tensor:
+    def leave(self, x: Tensor, layer: str) -> Tensor:
         """g: the way out, where partial sums are added up."""
-        return (scatter_positions if self.sequence else sum_over_shards)(x, self.group)
+        expect(x, (PARTIAL,), "g, the sum over the shards,", layer, self.group)
+        z = (scatter_positions if self.sequence else sum_over_shards)(x, self.group)
+        kind, axis = self.between
+        return label(z, kind, layer, self.group, axis)
 
-    def through(self, op: Callable[..., Tensor], x: Tensor, *weights: Tensor) -> Tensor:
-        """op(f(x), *weights)"""
+    def through(self, op: Callable[..., Tensor], x: Tensor, layer: ColumnLinear) -> Tensor:
+        """op(f(x), weight, bias): the features of this rank."""
+        weights = layer.weight, layer.bias
         if self.overlap and not self.sequence:
-            return overlapped(op, x, weights, self.group)
-        return op(self.enter(x), *weights)
+            self.expect_between(x, layer.name)
+            z = overlapped(op, x, weights, self.group)
+        else:
+            z = op(self.enter(x, layer.name), *weights)
+        return label(z, SHARDED, layer.name, self.group, FEATURES)
+
+    @property
+    def between(self) -> tuple[str, int | None]:
+        """What x is from g to the next f: its kind, and the axis of a shard."""
+        return (SHARDED, POSITIONS) if self.sequence else (REPLICATED, None)
+
+    def expect_between(self, x: Tensor, layer: str) -> None:
+        kind, axis = self.between
+        expect(x, (kind,), "f, the way into the shards,", layer, self.group, axis)
 
     def slice(self, whole: Array, how: Sharded) -> Tensor:
         """This rank's part of a parameter."""
@@ -106,17 +126,20 @@ class ColumnLinear(Linear):
     ) -> None:
         if not pad:
             shards.check(init, "outputs", o // parts)
-        self.shards, self.gather = shards, gather
+        self.name, self.shards, self.gather = init.path, shards, gather
         self.layout = {"weight": Sharded(1, o, parts), "bias": Sharded(0, o, parts)}
         self.weight = shards.slice(init.normal("weight", (i, o), std), self.layout["weight"])
         self.bias: Tensor = shards.slice(init.zeros("bias", (o,)), self.layout["bias"])
 
     def __call__(self, x: Tensor) -> Tensor:
-        z = self.shards.through(linear, x, self.weight, self.bias)
-        return gather_features(z, self.shards.group) if self.gather else z
+        z = self.shards.through(linear, x, self)
+        if not self.gather:
+            return z
+        z = gather_features(z, self.shards.group)
+        return label(z, REPLICATED, self.name, self.shards.group)
 
     def gelu(self, x: Tensor) -> Tensor:
-        return self.shards.through(linear_gelu, x, self.weight, self.bias)
+        return self.shards.through(linear_gelu, x, self)
 
 
 class RowLinear(Linear):
@@ -127,14 +150,16 @@ class RowLinear(Linear):
 
     def __init__(self, init: Init, i: int, o: int, shards: Shards, std: float = STD) -> None:
         shards.check(init, "inputs", i)
-        self.shards = shards
+        self.name, self.shards = init.path, shards
         # Under sequence parallel the bias is added to the own positions only.
         self.layout = {"weight": Sharded(0, i), "bias": Replicated(shards.sequence)}
         self.weight = shards.slice(init.normal("weight", (i, o), std), Sharded(0, i))
         self.bias: Tensor = Tensor(init.zeros("bias", (o,)), requires_grad=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.shards.leave(linear(x, self.weight)) + self.bias
+        expect(x, (SHARDED,), "a row layer", self.name, self.shards.group, FEATURES)
+        z = label(linear(x, self.weight), PARTIAL, self.name, self.shards.group)
+        return self.shards.leave(z, self.name) + self.bias
 
 
 class VocabParallelEmbedding(Embedding):
@@ -145,7 +170,7 @@ class VocabParallelEmbedding(Embedding):
     """
 
     def __init__(self, init: Init, n: int, d: int, shards: Shards) -> None:
-        self.shards, self.n = shards, n
+        self.name, self.shards, self.n = init.path, shards, n
         self.layout = {"weight": Sharded(0, n)}
         self.weight = shards.slice(init.normal("weight", (n, d), STD), Sharded(0, n))
         self.sparse = False
@@ -161,11 +186,14 @@ class VocabParallelEmbedding(Embedding):
                     f"embedding: the ids run from {low} to {high}, the table has {self.n} rows."
                     " Is the vocabulary of the model that of the data?"
                 )
-        return self.shards.leave(own_rows(self.weight, index, self.shards.group.rank))
+        group = self.shards.group
+        z = label(own_rows(self.weight, index, group.rank), PARTIAL, self.name, group)
+        return self.shards.leave(z, self.name)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of the own classes.   x: [b, t, d] -> [b, t, n/p]."""
-        return linear(self.shards.enter(x), self.weight.T)
+        z = linear(self.shards.enter(x, self.name), self.weight.T)
+        return label(z, SHARDED, self.name, self.shards.group, FEATURES)
 
 
 def own_rows(w: Tensor, ids: Array, r: int) -> Tensor:
@@ -205,7 +233,7 @@ class ShardedQKV(GroupedQKV):
                 f"{init.path}: {groups} heads of keys and {p} ranks: one number must divide the "
                 "other, so that the heads of a rank look at whole heads of keys."
             )
-        self.shards, self.shared = shards, p > groups
+        self.name, self.shards, self.shared = init.path, shards, p > groups
         self.q = ColumnLinear(init / "q", d, d, shards)
         o = 2 * groups * self.c
         if self.shared:
@@ -214,10 +242,12 @@ class ShardedQKV(GroupedQKV):
             self.kv = ColumnLinear(init / "kv", d, o, shards, parts=2)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.shards.enter(x)
-        weight, bias = self._keys_and_values()
+        x = self.shards.enter(x, self.name)
         q = linear(x, self.q.weight, self.q.bias)
-        return split_heads(q, linear(x, weight, bias), self.c)
+        kv = linear(x, *self._keys_and_values())
+        for z in (q, kv):
+            label(z, SHARDED, self.name, self.shards.group, FEATURES)
+        return split_heads(q, kv, self.c)
 
     def _keys_and_values(self) -> tuple[Tensor, Tensor]:
         w, b = self.kv.weight, self.kv.bias
@@ -280,10 +310,11 @@ class SequenceEntry(Linear):
 
     def __init__(self, init: Init, i: int, o: int, std: float, group: Group) -> None:
         super().__init__(init, i, o, std=std)
-        self.group = group
+        self.name, self.group = init.path, group
 
     def __call__(self, x: Tensor) -> Tensor:
-        return super().__call__(own_positions(copy_to_shards(x, self.group), self.group))
+        z = super().__call__(own_positions(copy_to_shards(x, self.group), self.group))
+        return label(z, SHARDED, self.name, self.group, POSITIONS)
 
 
 # -- all of them ------------------------------------------------------------------------------
@@ -296,6 +327,7 @@ class ShardedOutput(Output):
         self.classes, self.group, self.sequence = classes, shards.group, shards.sequence
 
     def loss(self, logits: Tensor, targets: Array, **options: Any) -> Tensor:
+        expect(logits, (SHARDED,), "the loss of shards", "output", self.group, FEATURES)
         return vocab_parallel_cross_entropy(logits, targets, self.group, self.classes, **options)
 
     def whole(self, logits: Tensor) -> Tensor:
@@ -350,7 +382,10 @@ class TensorKit(Kit):
 
     def mean(self, x: Tensor) -> Tensor:
         own = x.mean(axis=1)
-        return sum_over_shards(own, self.group) * (1 / self.group.size) if self.sequence else own
+        if not self.sequence:
+            return own
+        own = label(own * (1 / self.group.size), PARTIAL, "mean", self.group)
+        return label(sum_over_shards(own, self.group), REPLICATED, "mean", self.group)
 
     def output(self, classes: int) -> Output:
         return ShardedOutput(classes, self.shards)

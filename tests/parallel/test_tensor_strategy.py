@@ -72,7 +72,7 @@ def f_doubled(patch):
 
 def row_bias_on_every_rank(patch):
     def call(self, x):
-        return self.shards.leave(linear(x, self.weight, self.bias))
+        return self.shards.leave(linear(x, self.weight, self.bias), self.name)
 
     patch(RowLinear, "__call__", call)
 
@@ -242,7 +242,8 @@ def activation_before_the_sum(patch):
     def act(x):
         if getattr(partial, "z", None) is not x:
             return tanh(x)
-        return partial.layer.shards.leave(tanh(x)) + partial.layer.bias
+        layer = partial.layer
+        return layer.shards.leave(tanh(x), layer.name) + layer.bias
 
     patch(RowLinear, "__call__", row)
     patch(mlp_module, "tanh", act)
