@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from minipar.array import Array
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.nn import ONE_RANK, Kit, Linear, Module, Piece, chain
+from minipar.nn import ONE_RANK, Kit, Linear, Module, Output, Piece, chain
 from minipar.nn.transformer import stack_of_blocks
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor, shown
@@ -54,6 +54,7 @@ class ViT(Module):
         self.norm = kit.norm(init / "norm", d)
         self.mean = kit.mean
         self.head = Linear(init / "head", d, classes, std=d**-0.5)
+        self.output = Output()  # a few classes, on every rank
 
     def __call__(self, x: Tensor | Array, draw: Draw | None = None) -> Tensor:
         return chain(self.pieces(), x, draw)

@@ -11,6 +11,7 @@ from minipar.nn.layers import (
     Kit,
     LayerNorm,
     Linear,
+    Output,
     Positions,
     RMSNorm,
 )
@@ -20,6 +21,6 @@ from minipar.nn.transformer import Block, FeedForward
 
 __all__ = (
     "ONE_RANK", "BatchNorm", "Block", "Conv2d", "Dropout", "Embedding", "FeedForward",
-    "GroupedSelfAttention", "Kit", "LayerNorm", "Linear", "Module", "Piece", "Positions", "RMSNorm",
-    "SelfAttention", "Sequential", "chain",
+    "GroupedSelfAttention", "Kit", "LayerNorm", "Linear", "Module", "Output", "Piece", "Positions",
+    "RMSNorm", "SelfAttention", "Sequential", "chain",
 )  # fmt: skip
