@@ -20,12 +20,14 @@ from __future__ import annotations
 import re
 import sys
 
+import drawings
+import drawings_pipeline
+import drawings_tensor
 from blocks import BLOCKS
 from blocks.communication import measured_hash
 from blocks.text import DOCS, FIGURES
-from drawings import MADE
-from drawings_pipeline import MADE as MADE_OF_PIPELINES
 
+DRAWINGS = (drawings, drawings_pipeline, drawings_tensor)
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,7 +60,7 @@ def main() -> int:
                   "run docs/make.py.", file=sys.stderr)  # fmt: skip
         return 1 if drifted else 0
     FIGURES.mkdir(exist_ok=True)
-    made = MADE | MADE_OF_PIPELINES
+    made = {name: draw for file in DRAWINGS for name, draw in file.MADE.items()}
     for name, draw in made.items():
         draw(FIGURES / name)
     print(f"{len(made)} figures; changed pages: {', '.join(drifted) or 'none'}")

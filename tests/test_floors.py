@@ -196,6 +196,7 @@ FLOORS = {
     "trace.figures": 9,
     "trace.pipeline_timeline": 13,
     "trace.graph_figure": 9,
+    "trace.block_figure": 9,
     "trace.backward_figure": 10,
     "trace.show": 9,
     "trace.overlap": 9,

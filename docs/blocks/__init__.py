@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import communication, engine, pipeline, project, sharing
+from blocks import communication, engine, pipeline, project, sharing, tensor
 
-BLOCKS: dict[str, Callable[..., str]] = {
-    f.__name__: f
-    for file in (communication, engine, pipeline, project, sharing)
-    for f in file.BLOCKS
-}
+FILES = (communication, engine, pipeline, project, sharing, tensor)
+BLOCKS: dict[str, Callable[..., str]] = {f.__name__: f for file in FILES for f in file.BLOCKS}

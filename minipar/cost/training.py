@@ -113,13 +113,13 @@ def power_sgd_bytes(p: int, shapes: Iterable[tuple[int, ...]], rank: int, itemsi
 
 # -- tensor parallel: bytes out of a rank in a step (the mean over the ranks), bytes that it holds -
 #
-# n: bytes of x [b, t, d] between the layers, m: of one number for each position, r: of parameters
+# n: bytes of x [b, t, d] between the layers (of all parameters, for what is kept), m: of one number for each position, r: of parameters
 # that every rank has. In GPT the embedding sends like the forward half of a pair, the output like
 # the backward half.
 
 
 def tensor_pair_sent(p: int, n: float) -> float:
-    """4(p-1)/p·n: a column and a row, forward and backward; also under sequence parallel"""
+    """4(p-1)/p·n"""
     return 2 * ring_all_reduce(p, n).sent
 
 
@@ -134,5 +134,5 @@ def sequence_gpt_sent(p: int, n: float, m: float, layers: int, r: float) -> floa
 
 
 def tensor_kept(p: int, n: float, k: float, r: float) -> float:
-    """(2+k)·((n-r)/p + r); n: bytes of all parameters, k·n of optimizer state"""
+    """(2+k)·((n-r)/p + r)"""
     return (2 + k) * ((n - r) / p + r)
