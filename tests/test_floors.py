@@ -144,6 +144,7 @@ FLOORS = {
     "parallel.compress.power_sgd": 9,
     "parallel.compress.quantized": 9,
     "parallel.compress.top_k": 9,
+    "parallel.ballot": 9,
     "parallel.bucketed": 11,
     "parallel.overlapped": 12,
     "parallel.memory": 8,

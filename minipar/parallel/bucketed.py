@@ -11,9 +11,15 @@ When a gradient is final, it is moved to its place in the bucket, and .grad beco
 then on the engine adds to it in place, so gradients can be accumulated over several backwards.
 
 Sparse gradients stay out: a table that is large and touched in a few rows is sent as rows.
+
+What the ranks have to tell each other (ballot.py) comes with the last bucket, so a rank multiplies
+by its share before it knows how many rows the others have. It takes them to be as many in all as in
+the step before; where they are not, the sum is corrected.
+
 Left out on purpose: sending while backward still runs, which is overlapped.py.
-Cost per step: 2(p-1) messages for each bucket; 2(p-1)/p of the gradient bytes out of each rank; a
-copy of the gradients into the buckets.  Paper: Li et al. 2020, section 3.2.2.
+Cost per step: 2(p-1) messages for each bucket; 2(p-1)/p of the gradient bytes out of each rank, and
+of some bytes for each rank and parameter; a copy of the gradients into the buckets.
+Paper: Li et al. 2020, section 3.2.2.
 """
 
 from __future__ import annotations
@@ -23,10 +29,11 @@ import numpy as np
 from minipar.array import Array
 from minipar.comm.group import Group
 from minipar.nn import Embedding, Module
+from minipar.parallel.ballot import Ballot, with_room
 from minipar.parallel.buckets import MB, lay_out
 from minipar.parallel.data import reduce_each
 from minipar.parallel.replicas import Replicas
-from minipar.parallel.shares import Shares, dense_gradient, exchange
+from minipar.parallel.shares import dense_gradient, exchange
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
 
@@ -50,8 +57,11 @@ class BucketedDataParallel(Replicas):
         tables = {id(m.weight) for m in model.modules() if isinstance(m, Embedding) and m.sparse}
         self.sparse = [(n, x) for n, x in self.trained if id(x) in tables]
         self.dense = [(n, x) for n, x in self.trained if id(x) not in tables]
-        self.layout = lay_out([x for _, x in self.dense], bucket_bytes)
+        layout = lay_out([x for _, x in self.dense], bucket_bytes)
+        self.layout, (k, start, stop) = with_room(layout, group.size + len(self.dense))
         self.buckets = [group.empty(n, dtype) for n, dtype in self.layout.buckets]
+        self.gradients = [*self.buckets[:k], self.buckets[k][:start]]  # without the ballot
+        self.ballot = Ballot(self.buckets[k][start:stop], self.dense, group)
         self.views: dict[int, Array] = {}
         self.final: set[int] = set()  # the gradients that this step has found, by id(x)
         for (_, x), (k, start, stop) in zip(self.dense, self.layout.places):
@@ -76,22 +86,29 @@ class BucketedDataParallel(Replicas):
             x.grad = view
 
     def _reduce(self, rows: float) -> None:
-        shares, dense = self._exchange(rows)
-        share = float(shares[self.group.rank])
         for _, x in self.dense:
             self._put_in_place(x)
-        for bucket in self.buckets:
-            bucket *= share
+        supposed = self.ballot.rows or self._ask(rows)
+        self._fill_ballot(rows)
+        for bucket, gradients in zip(self.buckets, self.gradients):
+            gradients *= rows / supposed
             self.group.all_reduce(bucket, out=bucket)
-        self._reduce_sparse(share, dense)
+        shares = self.ballot.count()
+        if self.ballot.rows != supposed:
+            for gradients in self.gradients:
+                gradients *= supposed / self.ballot.rows
+        self._reduce_sparse(rows, float(shares[self.group.rank]))
 
-    def _exchange(self, rows: float) -> Shares:
-        """How many rows each rank had, and which gradients; a view that is still zero is none."""
-        gone = [id(x) not in self.final and x.grad is self.views[id(x)] for _, x in self.dense]
-        self.final.clear()
-        return exchange([*self.dense, *self.sparse], rows, self.group, gone)
+    def _ask(self, rows: float) -> float:
+        """How many rows there are in all, in the first step."""
+        return float(self.group.all_reduce(np.array(rows, np.float64))) or 1.0
 
-    def _reduce_sparse(self, share: float, dense: np.ndarray) -> None:
+    def _fill_ballot(self, rows: float) -> None:
+        self.ballot.fill(rows, [id(x) in self.final for _, x in self.dense])
+        self.final.clear()  # a view that nothing is added to before the next step is no gradient
+
+    def _reduce_sparse(self, rows: float, share: float) -> None:
         """The naive way for what lies in no bucket."""
-        parameters = [x for _, x in self.sparse]
-        reduce_each(zip(parameters, dense[len(self.dense) :]), share, self.group)
+        if self.sparse:
+            dense = exchange(self.sparse, rows, self.group).dense
+            reduce_each(zip((x for _, x in self.sparse), dense), share, self.group)

@@ -45,6 +45,7 @@ class OverlappedDataParallel(BucketedDataParallel):
         super().__init__(*arguments, **options)
         self._bucket_of = {id(x): at.bucket for (_, x), at in zip(self.dense, self.layout.places)}
         self._shares: np.ndarray | None = None  # [p], if they were announced
+        self._rows = 0.0  # of this rank, for the last bucket
         self._only_add = False
         self._begin_step()
 
@@ -94,17 +95,21 @@ class OverlappedDataParallel(BucketedDataParallel):
         k, rank = len(self._handles), self.group.rank
         for x in self._parameters_in(k):
             self._put_in_place(x)
+        if k == len(self.buckets) - 1:
+            self._fill_ballot(self._rows)
+        share = 1 / self.group.size if self._shares is None else float(self._shares[rank])
+        self.gradients[k] *= share
         bucket = self.buckets[k]
-        bucket *= 1 / self.group.size if self._shares is None else float(self._shares[rank])
         self._handles.append(self.group.all_reduce(bucket, out=bucket, async_op=async_op))
 
     def _reduce(self, rows: float) -> None:
+        self._rows = rows
         while len(self._handles) < len(self.buckets):
             self._send_next(async_op=False)
         self._wait()
-        shares, dense = self._exchange(rows)
+        shares = self.ballot.count()
         self._check(shares)
-        self._reduce_sparse(float(shares[self.group.rank]), dense)
+        self._reduce_sparse(rows, float(shares[self.group.rank]))
 
     def _check(self, shares: np.ndarray) -> None:
         """Whether what was sent during backward was weighted as it should have been."""

@@ -35,34 +35,41 @@ class Shares(NamedTuple):
     dense: np.ndarray  # bool [parameters]: whether the sum over the ranks is dense
 
 
-def exchange(
-    named: Sequence[tuple[str, Tensor]], rows: float, group: Group, missing: Sequence[bool] = ()
-) -> Shares:
+def exchange(named: Sequence[tuple[str, Tensor]], rows: float, group: Group) -> Shares:
     """Collective: tell each other how many rows each had, and which gradients it has.
 
-    missing: whether each of the first parameters has none, although its .grad is there.
-    Cost:    an all_gather of (1 + parameters) · 8 bytes from each rank.
-    Raises:  UsageError on all ranks, if there are no rows, or a parameter has no gradient anywhere.
+    Cost:   an all_gather of (1 + parameters) · 8 bytes from each rank.
+    Raises: UsageError on all ranks, if there are no rows, or a parameter has no gradient anywhere.
     """
     kinds = [_kind(x.grad) for _, x in named]
-    for i in np.flatnonzero(missing):
-        kinds[i] = NONE
     table = group.all_gather(np.array([rows, *kinds], np.float64))  # [p, 1 + parameters]
-    rows_of, best = table[:, 0], table[:, 1:].max(axis=0, initial=NONE)
+    best = table[:, 1:].max(axis=0, initial=NONE)
+    shares = shares_of(table[:, 0])
+    check_used(named, best, group)
+    return Shares(shares, best == DENSE)
+
+
+def shares_of(rows_of: np.ndarray) -> np.ndarray:
+    """Each rank's part of the rows.  Raises: UsageError, if there are none."""
     total = rows_of.sum()
-    if not (total > 0 and (rows_of >= 0).all()):
+    if not (total > 0 and rows_of.min() >= 0):
         raise UsageError(
             f"sync_gradients: the ranks have {rows_of.tolist()} rows; a mean needs some, on one "
             "rank at least."
         )
-    unused = [name for (name, _), kind in zip(named, best) if kind == NONE]
-    if unused:
-        raise UsageError(
-            f"rank {group.rank}: {unused[0]} has no gradient on any rank"
-            + (f", nor have {', '.join(unused[1:4])}" if unused[1:] else "")
-            + ". Use it in the loss, freeze it (requires_grad=False), or call backward() first."
-        )
-    return Shares(rows_of / total, best == DENSE)
+    return rows_of / total
+
+
+def check_used(named: Sequence[tuple[str, Tensor]], found: np.ndarray, group: Group) -> None:
+    """Raises: UsageError for parameters that found nothing: 0 is that no rank has a gradient."""
+    if found.all():
+        return
+    unused = [name for (name, _), here in zip(named, found) if not here]
+    raise UsageError(
+        f"rank {group.rank}: {unused[0]} has no gradient on any rank"
+        + (f", nor have {', '.join(unused[1:4])}" if unused[1:] else "")
+        + ". Use it in the loss, freeze it (requires_grad=False), or call backward() first."
+    )
 
 
 def dense_gradient(x: Tensor) -> Array:

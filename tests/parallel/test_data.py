@@ -145,15 +145,21 @@ def test_the_bytes_are_those_of_the_formula(form, p):
         layer = Linear(Init(0), 512, 512)
         layer.bias.requires_grad = False
         parallel = form(layer, group)
-        layer(Tensor(np.ones((2, 512), np.float32))).sum().backward()
-        with recording() as log:
-            parallel.sync_gradients()
+        for _ in range(2):  # before the first step, buckets ask for the number of rows
+            parallel.zero_grad()
+            layer(Tensor(np.ones((2, 512), np.float32))).sum().backward()
+            with recording() as log:
+                parallel.sync_gradients()
         sent = {"all_reduce": 0, "all_gather": 0}
         for event in log:
             sent[event.op] += event.nbytes
         return sent
 
     n = 4 * 512 * 512
-    for sent in minipar.run(work, p):
-        assert sent["all_reduce"] == cost.data_parallel_bytes(p, n) == 2 * (p - 1) / p * n
-        assert sent["all_gather"] == (p - 1) * 8 * 2  # the rows, and a flag for the one parameter
+    naive = form is DataParallel
+    ballot = 0 if naive else 4 * (p + 1)  # the rows of each rank, a flag for the one parameter
+    all_sent = minipar.run(work, p)
+    reduced = sum(sent["all_reduce"] for sent in all_sent)
+    assert reduced == p * cost.data_parallel_bytes(p, n + ballot) == 2 * (p - 1) * (n + ballot)
+    for sent in all_sent:
+        assert sent["all_gather"] == (p - 1) * 8 * 2 * naive  # the same, in a message of its own

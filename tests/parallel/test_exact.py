@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minipar import graph
-from minipar.errors import ReplicasDiffer
+from minipar.errors import ReplicasDiffer, UsageError
 from minipar.parallel import replicas
 from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.data import DataParallel
@@ -126,11 +126,16 @@ class LastBucketStaysOverlapped(OverlappedDataParallel):
         (NoZeroGrad, {}),
         (LastBucketStays, SMALL),
         (LastBucketStays, {}),
-        (LastBucketStaysOverlapped, SMALL),
     ],
 )
 def test_a_mistake_is_seen(mistake, options):
     assert largest_error(mistake, 2, **options) > 1e4 * TOLERANCE
+
+
+def test_a_last_bucket_that_stays_is_missed():
+    """It has the rows of the other ranks."""
+    with pytest.raises(UsageError, match="gradients were sent as if"):
+        largest_error(LastBucketStaysOverlapped, 2, **SMALL)
 
 
 class Early(OverlappedDataParallel):
