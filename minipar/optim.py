@@ -62,8 +62,12 @@ class Optimizer:
                 self._step_rows(name, x.data, x.grad)
                 continue
             arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
-            for part in blocks(x.data.size, x.data.itemsize, room(x.data, self.block_bytes)):
-                self._update(x.ndim, *(a[part] for a in arrays))
+            block_bytes = room(x.data, self.block_bytes)
+            if x.data.nbytes <= block_bytes:
+                self._update(x.ndim, *arrays)
+                continue
+            for part in blocks(x.data.size, x.data.itemsize, block_bytes):
+                self._update(x.ndim, *[a[part] for a in arrays])
 
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
         """Write the new x and state in place; ndim is that of the whole parameter."""
