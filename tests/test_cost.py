@@ -94,7 +94,7 @@ def test_the_docstrings_of_schedules_are_the_formulas(s):
 
 
 def test_the_zero_bubble_of_the_paper():
-    """Table 2 of Qi et al. 2023: (p-1)(F+B+W) for 1F1B, (p-1)(F+B-W) for ZB-H1, m(F+B+W) of work."""
+    """Table 2 of Qi et al. 2023: (p-1)(F+B+W) for 1F1B, (p-1)(F+B-W) for ZB-H1."""
     for s, m, f, b, w in ((4, 8, 1, 1, 1), (8, 8, 2, 2, 1), (3, 30, 1, 1.5, 0.5)):
         work = m * (f + b + w)
         for bubble, idle in (
