@@ -39,8 +39,13 @@ SHARED_LAYERS = {
     "sequence": {"tp": 2, "sequence_parallel": True, "accumulate": 2},
     "all three": {"tp": 2, "pp": 2, "dp": 2, "microbatches": 3},
     "all, and the rest": {
-        **{"tp": 2, "pp": 2, "dp": 2, "microbatches": 4, "schedule": "zero-bubble"},
-        **{"sequence_parallel": True, "recompute": True},
+        "tp": 2,
+        "pp": 2,
+        "dp": 2,
+        "microbatches": 4,
+        "schedule": "zero-bubble",
+        "sequence_parallel": True,
+        "recompute": True,
     },
 }
 
