@@ -10,6 +10,7 @@ Each gives a matplotlib figure. White is what every rank has.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7")  # distinct for the colour-blind, too
@@ -30,7 +31,7 @@ def draw_pair(p: int = 2) -> Any:
     _text(axes, 10.4, "=", 16)
     for r in range(p):
         y = 2.2 + 1.75 * ((p - 1) / 2 - r)
-        _matrix(axes, 10.75, (1.6, 1.4), 1, lambda n, r=r: r, "", "", middle=y)
+        _matrix(axes, 10.75, (1.6, 1.4), 1, partial(_only, r), "", "", middle=y)
         if r:
             axes.text(11.55, y + 0.875, "+", ha="center", va="center", fontsize=14, color=INK)
     _text(axes, 12.75, "g", 18)
@@ -76,7 +77,7 @@ def draw_positions(p: int = 2) -> Any:
         if owner is None:
             for r in reversed(range(p)):
                 shift = 0.14 * r
-                _matrix(axes, x + shift, (1.1, 1.9), 1, lambda n, r=r: r, "", "",
+                _matrix(axes, x + shift, (1.1, 1.9), 1, partial(_only, r), "", "",
                         middle=1.8 + shift)  # fmt: skip
             axes.text(x + 0.6, 0.55, "partial sums", ha="center", fontsize=10, color=INK)
         else:
@@ -95,6 +96,10 @@ def draw_positions(p: int = 2) -> Any:
 
 def _own(n: int) -> int | None:
     return n
+
+
+def _only(r: int, n: int) -> int | None:
+    return r
 
 
 def _all(n: int) -> int | None:

@@ -61,7 +61,10 @@ class Watched:
 def watch(
     form: Callable[..., Any], make_model: Callable[[], Any], loss: Callable[[Any], Tensor]
 ) -> list[Moment]:
-    """One backward of loss(make_model()) on 2 ranks, with form(model, group): what rank 0 did."""
+    """A backward of loss(make_model()) on 2 ranks, with form(model, group): what rank 0 did.
+
+    It is that of the second step: before the first one, ranks that use buckets ask each other more.
+    """
 
     def work(group: Group) -> list[Moment]:
         noted: list[Moment] = []
@@ -70,8 +73,11 @@ def watch(
             note = Moment(BACKWARD, name, x.data.nbytes)
             x.when_final(lambda _, note=note: noted.append(note))  # type: ignore[misc]
         parallel = form(model, Watched(group, noted))
-        loss(model).backward()
-        parallel.sync_gradients()
+        for _ in range(2):
+            noted.clear()
+            parallel.zero_grad()
+            loss(model).backward()
+            parallel.sync_gradients()
         return noted
 
     return run(work, 2)[0]
