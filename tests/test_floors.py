@@ -152,6 +152,19 @@ FLOORS = {
     "parallel.reducer": 10,
     "parallel.sharded": 11,
     "parallel.sharded_parameters": 11,
+    "parallel.parameter_server.roles": 8,
+    "parallel.parameter_server.keys": 8,
+    "parallel.parameter_server.rules": 8,
+    "parallel.parameter_server.wire": 8,
+    "parallel.parameter_server.report": 8,
+    "parallel.parameter_server.tables": 8,
+    "parallel.parameter_server.store": 9,
+    "parallel.parameter_server.parcels": 10,
+    "parallel.parameter_server.server": 11,
+    "parallel.parameter_server.worker": 11,
+    "parallel.parameter_server.pulls": 12,
+    "parallel.parameter_server.state": 12,
+    "parallel.parameter_server.strategy": 13,
     "parallel.checkpoint": 8,
     "parallel.tensor_parallel": 8,
     "parallel.vocab_loss": 8,
@@ -217,6 +230,7 @@ MEETING_FLOOR = 8
 FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs", "cost"),
     *("comm", "comm.hosts", "comm.mpi", "parallel.compress"),
+    "parallel.parameter_server",
 }
 
 
