@@ -159,7 +159,7 @@ FLOORS = {
     "parallel.parameter_server.report": 8,
     "parallel.parameter_server.tables": 8,
     "parallel.parameter_server.store": 9,
-    "parallel.parameter_server.parcels": 10,
+    "parallel.parameter_server.payload": 10,
     "parallel.parameter_server.server": 11,
     "parallel.parameter_server.worker": 11,
     "parallel.parameter_server.pulls": 12,

@@ -11,7 +11,7 @@ KVStore with "big arrays"). Then each key goes to the server that has least so f
 drawn or hashed: Python's hash() of a name differs between processes.
 
 A table (the weight of an Embedding with sparse=True) is pulled and pushed by rows. All other
-keys are dense, and travel in *parcels*: a large one alone, small ones together in one vector.
+keys are dense, and travel in *bundles*: a large one alone, small ones together in one vector.
 
 Letters: n rows of a parameter, d numbers in a row.
 Paper: Li et al. 2014, section 4.4, spreads ranges of keys over servers by a hash ring, so that
@@ -75,7 +75,7 @@ class Shard:
         self.keys = list(keys)
         self.tables = [i for i, key in enumerate(keys) if key.table]
         self.dense = [i for i, key in enumerate(keys) if not key.table]
-        self.parcels = list(_parcels(keys))
+        self.bundles = list(_bundles(keys))
 
     @property
     def nbytes(self) -> int:
@@ -118,7 +118,7 @@ def _keys(model: Module, servers: int, slice_bytes: int) -> Iterator[Key]:
             yield Key(name, start, stop, shape, np.dtype(x.dtype), name in tables, whole)
 
 
-def _parcels(keys: Sequence[Key]) -> Iterator[list[int]]:
+def _bundles(keys: Sequence[Key]) -> Iterator[list[int]]:
     """Which dense keys share a message: the small ones of each dtype."""
     together: dict[Any, list[int]] = {}
     for i, key in enumerate(keys):

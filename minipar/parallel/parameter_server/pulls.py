@@ -2,7 +2,7 @@
 
     model's arrays    up.weight      up.bias  ...      deep.weight, of which ids 3, 7 and 8
     server 0          [0:40] ─ out=            ┐       3
-    server 1          [40:80] ─ out=           ┴ one parcel, copied out   7, 8
+    server 1          [40:80] ─ out=           ┴ one bundle, copied out   7, 8
 
 Lone keys and rows are received into their place, a slice of it if the parameter is cut. Ids rise,
 so each server's are a piece of them, and so are the rows it sends.
@@ -19,7 +19,7 @@ from minipar.array import Array, describe
 from minipar.errors import Diverged, ShapeMismatch, UsageError
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Key, Shard
-from minipar.parallel.parameter_server.parcels import Values, not_finite, parts_of
+from minipar.parallel.parameter_server.payload import Values, not_finite, parts_of
 from minipar.parallel.parameter_server.wire import Head
 from minipar.parallel.parameter_server.worker import Asked, Line, Worker, take
 from minipar.sparse import RowGradient
@@ -43,7 +43,7 @@ def ask(worker: Worker, clock: int, into: Mapping[str, Array], rows: Rows) -> Pu
     kind = wire.PULL if into else wire.ROWS
     asked = []
     for line in worker.lines:
-        outs = [_place(line.shard, parcel, into) for parcel in line.shard.parcels] if into else []
+        outs = [_place(line.shard, bundle, into) for bundle in line.shard.bundles] if into else []
         counts, ids = [], []
         for i in line.shard.tables:
             key = line.shard.keys[i]
@@ -66,18 +66,18 @@ def finish(worker: Worker, pull: Pull) -> None:
         if q.kind == wire.ROWS:
             continue
         worker.pulled[at] = answer.head.version
-        for parcel, vector in zip(q.line.shard.parcels, answer.arrays):
-            if len(parcel) > 1:
-                mine = [keys[i] for i in parcel]
+        for bundle, vector in zip(q.line.shard.bundles, answer.arrays):
+            if len(bundle) > 1:
+                mine = [keys[i] for i in bundle]
                 for key, part in zip(mine, parts_of(vector, mine)):
                     key.of(pull.into[key.parameter])[...] = part
 
 
-def _place(shard: Shard, parcel: Sequence[int], into: Mapping[str, Array]) -> Array | None:
-    """Where a lone key is received; None for a parcel of several."""
-    if len(parcel) > 1:
+def _place(shard: Shard, bundle: Sequence[int], into: Mapping[str, Array]) -> Array | None:
+    """Where a lone key is received; None for a bundle of several."""
+    if len(bundle) > 1:
         return None
-    key = shard.keys[parcel[0]]
+    key = shard.keys[bundle[0]]
     return key.of(into[key.parameter]).reshape(-1)
 
 

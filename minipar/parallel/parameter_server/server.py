@@ -30,12 +30,12 @@ from minipar.errors import Diverged, MiniparError, PeerLost, UsageError
 from minipar.nn import Module
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import SLICE_BYTES, shards_of
-from minipar.parallel.parameter_server.parcels import (
+from minipar.parallel.parameter_server.payload import (
     Values,
+    bundle_of,
     check_ids,
     code_of,
     not_finite,
-    parcel_of,
     values_of,
 )
 from minipar.parallel.parameter_server.report import Record, Report
@@ -282,7 +282,7 @@ class Server:
         self.send(q.worker, head, [self.rule.rounds, self.skip_nan])
 
     def tell_values(self, q: Question) -> None:
-        """The versions of all keys; all parcels, if it is a PULL; the rows asked for."""
+        """The versions of all keys; all bundles, if it is a PULL; the rows asked for."""
         store, shard = self.store, self.store.shard
         asked, arrays = iter(q.arrays), []
         for i, count in zip(shard.tables, q.tail):
@@ -290,13 +290,13 @@ class Server:
                 ids = next(asked)
                 check_ids(shard.keys[i], ids)
                 arrays.append(store.tensors[i].data[ids])
-        parcels = shard.parcels if q.head.kind == wire.PULL else []
-        dense = [parcel_of([store.tensors[i].data for i in parcel]) for parcel in parcels]
+        bundles = shard.bundles if q.head.kind == wire.PULL else []
+        dense = [bundle_of([store.tensors[i].data for i in bundle]) for bundle in bundles]
         head = Head(wire.ANSWER, version=store.updates)
         pendings = self.send(q.worker, head, store.versions.tolist(), [*dense, *arrays])
-        for parcel, pending in zip(parcels, pendings):
-            if len(parcel) == 1:
-                store.lend(parcel[0], pending)
+        for bundle, pending in zip(bundles, pendings):
+            if len(bundle) == 1:
+                store.lend(bundle[0], pending)
         if q.head.kind == wire.PULL:
             ahead = q.head.clock - min(self.clocks.values(), default=q.head.clock)
             self.report.most_ahead = max(self.report.most_ahead, ahead)

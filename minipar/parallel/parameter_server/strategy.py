@@ -37,7 +37,7 @@ from minipar.nn import Module
 from minipar.optim import clip_grad_norm
 from minipar.parallel.parameter_server import pulls, wire
 from minipar.parallel.parameter_server.keys import SLICE_BYTES, shards_of, table_names
-from minipar.parallel.parameter_server.parcels import CODES, counts_of, messages_of
+from minipar.parallel.parameter_server.payload import CODES, counts_of, messages_of
 from minipar.parallel.parameter_server.roles import Roles
 from minipar.parallel.parameter_server.state import load_state, pull_state
 from minipar.parallel.parameter_server.tables import RemoteTable, is_hollow

@@ -4,8 +4,8 @@ r"""The messages between workers and servers: a head of integers, then plain arr
     HELLO  checksum of the keys, last acknowledged push  ->
                                                          <-   rule, last push that is known
     PULL   rows wanted of each table │ ids ...           ->
-                                                         <-   versions │ parcels ... │ rows ...
-    PUSH   rows given of each key │ parcels ... │ ids, rows ...  ->           (is only laid aside)
+                                                         <-   versions │ bundles ... │ rows ...
+    PUSH   rows given of each key │ bundles ... │ ids, rows ...  ->           (is only laid aside)
     NORM                                                 ->
                                                          <-   squared norm of the round's mean
     STEP   number of the push, lr, factor                ->           (now it counts)

@@ -24,7 +24,7 @@ from minipar.comm.link import Receiving
 from minipar.errors import CallMismatch
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Shard
-from minipar.parallel.parameter_server.parcels import (
+from minipar.parallel.parameter_server.payload import (
     Values,
     code_of,
     counts_of,
@@ -62,7 +62,7 @@ class Worker:
     """The number of pushes made, and a line to each server."""
 
     def __init__(self, roles: Roles, shards: Sequence[Shard], code: int = 0) -> None:
-        """code: how dense gradients are written, see `parcels`.  Raises: UsageError."""
+        """code: how dense gradients are written, see `payload`.  Raises: UsageError."""
         self.world, self.code = roles.world, code
         self.lines = [Line(rank, shard) for rank, shard in zip(roles.server_ranks, shards)]
         self.clock = self.number = 0  # the same, unless this worker was started again

@@ -1,7 +1,7 @@
 """Values of keys as the arrays of a message, and back.
 
     keys of a shard     up.weight   up.bias   norm.weight  │  deep.weight (a table)
-    messages            [ parcel ]  [ parcel            ]  │  ids [k]   rows [k, d]
+    messages            [ bundle ]  [ bundle            ]  │  ids [k]   rows [k, d]
 
 What is not given is left out; how many rows of each key are given stands in the head. Dense values
 may be written with fewer bytes (`compress`); rows of tables are not.
@@ -42,7 +42,7 @@ def counts_of(shard: Shard, values: Mapping[int, Any]) -> list[int]:
 
 def messages_of(shard: Shard, values: Mapping[int, Any], code: Code | None = None) -> list[Array]:
     """The arrays to send.  values: arrays of dense keys, RowGradients of tables."""
-    found = [parcel_of([values[i] for i in given]) for given in _given(shard, values)]
+    found = [bundle_of([values[i] for i in given]) for given in _given(shard, values)]
     if code is not None:
         found = [code.encode(_padded(vector, code.block)) for vector in found]
     for i in shard.tables:
@@ -59,12 +59,12 @@ def values_of(
     given = [i for i in shard.dense if counts[i]]
     values: Values = {}
     left = iter(messages)
-    for parcel in _given(shard, given):
-        keys = [shard.keys[i] for i in parcel]
+    for bundle in _given(shard, given):
+        keys = [shard.keys[i] for i in bundle]
         vector = _next(left, keys)
         if code is not None:
             vector = _decoded(vector, keys, code)
-        values |= zip(parcel, parts_of(vector, keys))
+        values |= zip(bundle, parts_of(vector, keys))
     for i in shard.tables:
         if counts[i]:
             key = shard.keys[i]
@@ -74,7 +74,7 @@ def values_of(
     return values
 
 
-def parcel_of(arrays: Sequence[Array]) -> Array:
+def bundle_of(arrays: Sequence[Array]) -> Array:
     """One vector: a lone array as it is, several as a copy."""
     if len(arrays) == 1:
         return np.ascontiguousarray(arrays[0]).reshape(-1)
@@ -82,7 +82,7 @@ def parcel_of(arrays: Sequence[Array]) -> Array:
 
 
 def parts_of(vector: Array, keys: Sequence[Key]) -> list[Array]:
-    """The arrays that parcel_of made one: views of it.  Raises: ShapeMismatch."""
+    """The arrays that bundle_of made one: views of it.  Raises: ShapeMismatch."""
     n = sum(key.size for key in keys)
     if vector.shape != (n,) or vector.dtype != keys[0].dtype:
         raise ShapeMismatch(
@@ -130,9 +130,9 @@ def not_finite(values: Mapping[int, Any]) -> int | None:
 
 
 def _given(shard: Shard, values: Any) -> Iterator[list[int]]:
-    """The keys in each parcel of which any is there."""
-    for parcel in shard.parcels:
-        given = [i for i in parcel if i in values]
+    """The keys in each bundle of which any is there."""
+    for bundle in shard.bundles:
+        given = [i for i in bundle if i in values]
         if given:
             yield given
 
