@@ -19,9 +19,10 @@ from minipar.array import Array, describe
 from minipar.errors import Diverged, ShapeMismatch, UsageError
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Key, Shard
+from minipar.parallel.parameter_server.lines import Line, Question, take
 from minipar.parallel.parameter_server.payload import Values, not_finite, parts_of
 from minipar.parallel.parameter_server.wire import Head
-from minipar.parallel.parameter_server.worker import Asked, Line, Worker, take
+from minipar.parallel.parameter_server.worker import Worker
 from minipar.sparse import RowGradient
 
 Rows = Mapping[str, tuple[np.ndarray, Array]]  # of a table: ids, rising, and the rows to be filled
@@ -30,7 +31,7 @@ Rows = Mapping[str, tuple[np.ndarray, Array]]  # of a table: ids, rising, and th
 class Pull(NamedTuple):
     """A pull under way."""
 
-    asked: list[Asked]
+    asked: list[Question]
     into: Mapping[str, Array]
     rows: Rows
 
@@ -54,18 +55,18 @@ def ask(worker: Worker, clock: int, into: Mapping[str, Array], rows: Rows) -> Pu
                 assert filled is not None
                 ids.append(wanted[a:b] - key.start)
                 outs.append(filled[a:b])
-        asked.append(worker.ask(line, Head(kind, clock=clock), counts, ids, outs))
+        asked.append(line.ask(Head(kind, clock=clock), counts, ids, outs))
     return Pull(asked, into, rows)
 
 
 def finish(worker: Worker, pull: Pull) -> None:
     """Wait for the answers.  After: the arrays are filled, and `worker` has their versions."""
-    for at, (q, answer) in enumerate(zip(pull.asked, take(pull.asked))):
+    for q, answer in zip(pull.asked, take(pull.asked)):
         keys = q.line.shard.keys
         worker.versions |= zip((key.name for key in keys), answer.tail)
-        if q.kind == wire.ROWS:
+        if q.head.kind == wire.ROWS:
             continue
-        worker.pulled[at] = answer.head.version
+        q.line.pulled = answer.head.version
         for bundle, vector in zip(q.line.shard.bundles, answer.arrays):
             if len(bundle) > 1:
                 mine = [keys[i] for i in bundle]

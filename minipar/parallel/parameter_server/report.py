@@ -33,20 +33,20 @@ class Report:
     bytes_out: int = 0
     lost_workers: list[int] = field(default_factory=list)
     lost_pushes: dict[int, int] = field(default_factory=dict)  # by worker: acknowledged, and gone
-    _records: array[int] = field(default_factory=lambda: array("q"))
+    numbers: array[int] = field(default_factory=lambda: array("q"), init=False)  # of the records
 
     def note(self, record: Record) -> None:
-        self._records.extend(record)
+        self.numbers.extend(record)
 
     @property
     def records(self) -> list[Record]:
         """All pushes that were applied, in that order."""
-        numbers, n = self._records, len(Record._fields)
+        numbers, n = self.numbers, len(Record._fields)
         return [Record(*numbers[i : i + n]) for i in range(0, len(numbers), n)]
 
     @property
     def applied(self) -> int:
-        return len(self._records) // len(Record._fields)
+        return len(self.numbers) // len(Record._fields)
 
     def staleness(self) -> dict[int, int]:
         """How many pushes had which staleness."""

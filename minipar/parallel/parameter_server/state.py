@@ -15,8 +15,9 @@ from minipar.array import Array, describe
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Key, Shard
+from minipar.parallel.parameter_server.lines import take
 from minipar.parallel.parameter_server.wire import Head
-from minipar.parallel.parameter_server.worker import Worker, take
+from minipar.parallel.parameter_server.worker import Worker
 from minipar.tensor import Tensor
 
 Parameters = Mapping[str, Tensor]
@@ -36,8 +37,8 @@ def pull_state(worker: Worker, slots: Sequence[str], parameters: Parameters) -> 
     asked = []
     for line in worker.lines:
         outs = [key.of(state[name]) for key, name in _places(line.shard, slots)]
-        asked.append(worker.ask(line, head, outs=outs))
-    steps = max(answer.head.number for answer in take(asked))
+        asked.append(line.ask(head, outs=outs))
+    steps = max(answer.head.steps for answer in take(asked))
     return {"step": np.asarray(steps), **state}
 
 
@@ -58,14 +59,14 @@ def load_state(
                 f"optimizer state: {name} is {describe(state[name])} in what was loaded, the "
                 f"parameter here is {list(like.shape)}."
             )
-    head = Head(wire.LOAD, number=int(state["step"]))
+    head = Head(wire.LOAD, steps=int(state["step"]))
     asked = []
     for line in worker.lines:
         parts = [
             np.ascontiguousarray(key.of(state[name]), key.dtype)
             for key, name in _places(line.shard, slots)
         ]
-        asked.append(worker.ask(line, head, arrays=parts))
+        asked.append(line.ask(head, arrays=parts))
     take(asked)
 
 

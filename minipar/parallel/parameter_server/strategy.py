@@ -37,12 +37,13 @@ from minipar.nn import Module
 from minipar.optim import clip_grad_norm
 from minipar.parallel.parameter_server import pulls, wire
 from minipar.parallel.parameter_server.keys import SLICE_BYTES, shards_of, table_names
+from minipar.parallel.parameter_server.lines import take
 from minipar.parallel.parameter_server.payload import CODES, counts_of, messages_of
 from minipar.parallel.parameter_server.roles import Roles
 from minipar.parallel.parameter_server.state import load_state, pull_state
 from minipar.parallel.parameter_server.tables import RemoteTable, is_hollow
 from minipar.parallel.parameter_server.wire import Head
-from minipar.parallel.parameter_server.worker import Worker, take
+from minipar.parallel.parameter_server.worker import Worker
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.sparse import RowGradient
 
@@ -296,8 +297,7 @@ class ParameterServer:
             values = pulls.shared_out(self.worker.lines, new)
             take(
                 [
-                    self.worker.ask(
-                        line,
+                    line.ask(
                         Head(wire.SET),
                         counts_of(line.shard, own),
                         messages_of(line.shard, own),

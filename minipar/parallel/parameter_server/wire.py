@@ -2,7 +2,7 @@ r"""The messages between workers and servers: a head of integers, then plain arr
 
     worker                                                    server
     HELLO  checksum of the keys, last acknowledged push  ->
-                                                         <-   rule, last push that is known
+                                                         <-   rule, pushes lost
     PULL   rows wanted of each table │ ids ...           ->
                                                          <-   versions │ bundles ... │ rows ...
     PUSH   rows given of each key │ bundles ... │ ids, rows ...  ->           (is only laid aside)
@@ -10,10 +10,11 @@ r"""The messages between workers and servers: a head of integers, then plain arr
                                                          <-   squared norm of the round's mean
     STEP   number of the push, lr, factor                ->           (now it counts)
     BYE                                                  ->
+                                                         <-   once all its pushes are applied
 
 Whatever has an answer has exactly one, and a worker's answers come in the order in which it asked.
 So a receiver knows what comes next, and large arrays are received where they belong. That a push
-was refused is the answer to what its worker asks next.
+was refused is the answer to what its worker asks next; that it counts stands in all answers.
 
 A head is int64 [HEAD + tail]: the fields of `Head`, floats by their bits, then one number for each
 key or table (or a text, one byte each). Nothing is pickled, and nothing that comes is evaluated.
@@ -22,7 +23,7 @@ key or table (or a text, one byte each). Nothing is pickled, and nothing that co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -45,13 +46,15 @@ class Head(NamedTuple):
     version: int = 0  # how many updates the server has made; PUSH: when its weights were pulled
     messages: int = 0  # so many arrays follow
     expected: int = 0  # so many arrays are to follow the answer
-    code: int = 0  # how the dense arrays are written, see `codes`
+    code: int = 0  # how dense arrays are written, see `payload`; REFUSED: which of ERRORS
+    steps: int = 0  # of the optimizer, with its state
     rows: float = 0.0  # that a push is the mean of
     lr: float = 0.0
     factor: float = 1.0  # by which the gradient is shrunk
 
 
-INTEGERS = 7
+NEW = -1  # as the clock of a HELLO: I have none
+INTEGERS = 8
 HEAD = len(Head._fields)
 
 
@@ -86,6 +89,11 @@ def tail_text(tail: Sequence[int]) -> str:
 
 # The errors that a refusal may be: what is raised at the server is raised at the worker.
 ERRORS = (UsageError, ShapeMismatch, Diverged, PeerLost, CommError)
+
+
+def misfit(seen: str, expected: str) -> NoReturn:
+    """Raises: UsageError."""
+    raise UsageError(f"the message has {seen}, expected {expected}.")
 
 
 def error_number(error: MiniparError) -> int:
