@@ -9,13 +9,16 @@ may be written with fewer bytes (`compress`); rows of tables are not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from minipar import sparse
 from minipar.array import Array, describe
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.optim import squared_norm
 from minipar.parallel.compress.quantized import Code, Float16, Int8
 from minipar.parallel.flat import pack
 from minipar.parallel.parameter_server.keys import Key, Shard
@@ -109,7 +112,8 @@ def check_ids(key: Key, ids: Array) -> None:
     """ids: rows of this key, counted from its first.  Raises: ShapeMismatch, UsageError."""
     if ids.ndim != 1 or ids.dtype != np.int64:
         raise ShapeMismatch(f"{key.name}: ids are int64[k], not {describe(ids)}.")
-    if len(ids) and not 0 <= (low := int(ids.min())) <= (high := int(ids.max())) < key.rows:
+    low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+    if low < 0 or high >= key.rows:
         raise UsageError(
             f"{key.name}: the ids run from {low + key.start} to {high + key.start}, the rows of "
             f"this key from {key.start} to {key.stop - 1}."
@@ -118,10 +122,11 @@ def check_ids(key: Key, ids: Array) -> None:
 
 def not_finite(values: Mapping[int, Any]) -> int | None:
     """The first key that has NaN or infinity."""
-    for i, value in values.items():
-        x = value.rows if isinstance(value, RowGradient) else value
-        # One pass without a mask; finite numbers may add up to infinity, so look again.
-        if not np.isfinite(x.sum()) and not np.isfinite(x).all():
+    for i, g in values.items():
+        x = sparse.values(g)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = squared_norm(x)  # one pass, twice as fast as isfinite
+        if not math.isfinite(total) and not np.isfinite(x).all():  # finite ones may overflow
             return i
     return None
 

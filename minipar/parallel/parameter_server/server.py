@@ -165,7 +165,10 @@ class Server:
         return Push(head.rows, head.version, gradients)
 
     def welcome(self, m: Question) -> Sequence[int]:
-        """Put the worker on the clock; what rule holds.  Raises: UsageError if it has other keys."""
+        """Put the worker on the clock, and say which rule holds.
+
+        Raises: UsageError if it has other keys.
+        """
         if list(m.tail) != [self.store.shard.checksum]:
             raise UsageError(
                 "its keys are not those of this server. Servers and workers must build the same "
@@ -178,8 +181,9 @@ class Server:
         if lost:
             book.numbers[worker] += lost
             book.report.lost_pushes[worker] = book.report.lost_pushes.get(worker, 0) + lost
-            text = f"server {self.world.rank}: {lost} pushes of worker {worker} are lost"
-            print(f"{text}, made after the last snapshot", file=sys.stderr, flush=True)
+            pushes = f"{lost} push" + "es" * (lost > 1)
+            text = f"server {self.world.rank}: {pushes} of worker {worker} acknowledged after the"
+            print(f"{text} last snapshot: lost", file=sys.stderr, flush=True)
             self._must_save = True
         return book.rule.rounds, self.conduct.on_nan == "skip", lost
 
