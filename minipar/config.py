@@ -62,11 +62,32 @@ class Config:
     chunks: int = 0  # of the model, on each stage; 0: two if interleaved, else one
     balance: str = "bytes"
     recompute: bool = False
+    # parameter servers
+    ps: str = "none"  # sync, async, ssp
+    servers: int = 1
+    workers: int = 2
+    staleness: int = 1  # of ssp: clocks that a worker may be ahead of the slowest
+    prefetch: bool = False
+    on_worker_loss: str = "error"
+    snapshot_every: int = 0  # updates of a server; 0: it is not started again if it dies
+    # trouble on purpose: see drills.py
+    slow_worker: str = ""
+    kill_worker: str = ""
 
     @property
     def ranks(self) -> int:
         """How many ranks train it."""
-        return self.dp * self.pp * self.tp
+        return self.workers_in_all + (self.servers if self.ps != "none" else 0)
+
+    @property
+    def workers_in_all(self) -> int:
+        """The ranks that compute."""
+        return self.workers if self.ps != "none" else self.dp * self.pp * self.tp
+
+    @property
+    def places(self) -> int:
+        """Into how many parts a batch is dealt."""
+        return self.workers if self.ps != "none" else self.dp
 
     @property
     def micros(self) -> int:
@@ -102,11 +123,11 @@ FIXED = (
 )
 COUNTS = (
     *("dp", "steps", "batch", "block", "layers", "d", "heads", "patch", "eval_batches"),
-    *("pp", "tp", "accumulate", "local_steps"),
+    *("pp", "tp", "accumulate", "local_steps", "servers", "workers"),
 )
 NOT_NEGATIVE = (
     *("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"),
-    *("bucket_mb", "check_every", "microbatches", "chunks"),
+    *("bucket_mb", "check_every", "microbatches", "chunks", "staleness", "snapshot_every"),
 )
 OPTIMIZERS = ("adamw", "sgd", "adagrad")
 
@@ -145,10 +166,11 @@ def _check_batch(c: Config) -> None:
             f"cannot be cut into {c.micros} micro-batches: use a larger --batch, or fewer "
             "--microbatches."
         )
-    parts = c.dp * c.accumulate
+    parts = c.places * c.accumulate
     if c.batch % parts:
         less, more = c.batch // parts * parts, (c.batch // parts + 1) * parts
-        of = f"{c.dp} ranks" if c.ranks == c.dp else f"{c.dp} replicas"
+        of = f"{c.places} {'ranks' if c.ranks == c.places else 'replicas'}"
+        of = of if c.ps == "none" else f"{c.places} workers"
         of += f" in {c.accumulate} micro-batches" if c.accumulate > 1 else ""
         raise UsageError(
             f"a batch of {c.batch} cannot be divided among {of}: "

@@ -30,6 +30,7 @@ from minipar.models import GPT, MLP, ResNet, ViT, WideDeep, generate
 from minipar.models.resnet import SIZES
 from minipar.nn import ONE_RANK, Kit, Module
 from minipar.ops import binary_cross_entropy_with_logits, cross_entropy
+from minipar.parallel.parameter_server import Hollow
 from minipar.random import Init
 from minipar.tensor import Tensor, shown
 
@@ -78,15 +79,18 @@ def find(model: str) -> Recipe:
     return _own(file, name)
 
 
-def build_model(config: Config, train: Any = None, kit: Kit = ONE_RANK) -> Module:
+def build_model(
+    config: Config, train: Any = None, kit: Kit = ONE_RANK, hollow: bool = False
+) -> Module:
     """The model of the config, its weights drawn from (seed, name).
 
     train: the training data, whose shape some models take; None: it is loaded.
     kit:   of which layers it is built, if its recipe uses one.
+    hollow: large weights have a shape, but take no memory (parallel/parameter_server/tables.py).
     """
-    recipe = find(config.model)
+    recipe, init = find(config.model), Hollow if hollow else Init
     train = recipe.task.load(config)[0] if train is None else train
-    return recipe.build(config, Init(config.seed, np.dtype(config.dtype)), train, kit)
+    return recipe.build(config, init(config.seed, np.dtype(config.dtype)), train, kit)
 
 
 # -- tasks ------------------------------------------------------------------------------------

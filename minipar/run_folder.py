@@ -5,11 +5,14 @@ runs/gpt-1/config.json          what was trained: see `config.Config`
            loss.png             the two as curves
            first_steps/         weights after the first steps, to compare with one rank's
            checkpoints/step-001500/
+           servers/             of parameter servers: snapshots, and what happened
+           staleness.png        how stale the pushes were that they applied
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ class RunFolder:
         self.figure = self.path / "loss.png"
         self.checkpoints = self.path / "checkpoints"
         self.first_steps = self.path / "first_steps"
+        self.servers = self.path / "servers"
 
     @classmethod
     def create(cls, config: Config, out: str | None) -> RunFolder:
@@ -55,6 +59,14 @@ class RunFolder:
             return []
         lines = self.metrics_file.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def server_reports(self) -> list[dict[str, Any]]:
+        """What each parameter server has told at its end, in their order."""
+        return [json.loads(f.read_text()) for f in sorted(self.servers.glob("server-*.json"))]
+
+    def forget_servers(self) -> None:
+        """What servers of an earlier job have left: a checkpoint is what a run goes on from."""
+        shutil.rmtree(self.servers, ignore_errors=True)
 
     def forget_after(self, step: int) -> None:
         """Drop what was recorded after that step: it will be done, and recorded, again."""

@@ -7,18 +7,22 @@
 
 --tp N                each layer is cut over N ranks (--sequence-parallel: and the rest over
                       positions); ranks with the same slices share the work by any but ZeRO
+--ps sync|async|ssp   workers compute, --servers hold the weights and the optimizer
 --pp N                each replica is a pipeline of N ranks; the replicas of a stage share the work
                       by any of these that sends nothing before backward is over
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minipar.array import Array
 from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.errors import UsageError
@@ -31,6 +35,15 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.parameter_server import (
+    Conduct,
+    ParameterServer,
+    Roles,
+    Rule,
+    Snapshots,
+    rule_named,
+    serve,
+)
 from minipar.parallel.passes import Loss, OneByOne, Part, Passes, as_input, as_numbers
 from minipar.parallel.pipelined import Pipeline, PipelineParallel
 from minipar.parallel.schedule import named
@@ -50,18 +63,37 @@ class Member(NamedTuple):
 
     place: int  # of each batch it has part `place` of `places`
     places: int
-    together: Group  # the ranks that make every step side by side; their mean loss is the loss
     strategy: Strategy
     passes: Passes
+    together: Group | None  # who makes each step at the same time; None: nobody waits for others
+    updates: Callable[[], int] | None = None  # of all workers, where each goes at its own pace
+
+    def mean(self, x: Array) -> Array:
+        """The mean over those who step together; they all call this."""
+        return x if self.together is None else self.together.all_reduce(x, op="mean")
 
     @property
     def part_of_validation(self) -> tuple[int, int]:
         """Which part of how many."""
-        return self.place, self.places
+        return (0, 1) if self.together is None else (self.place, self.places)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it takes part in evaluating and saving: all do together, or the first alone."""
+        return self.together is not None or self.place == 0
+
+    def done(self, own: int) -> int:
+        """How many steps the run has made, if this rank has made so many."""
+        return own if self.updates is None else self.updates() // self.places
 
 
-def join(config: Config, world: Group, train: Any) -> Member:
-    """This rank's part in a run of the ranks of world.  train: the training data.  Collective."""
+def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -> Member:
+    """This rank's part in a run of the ranks of world.  Collective, over all that train.
+
+    train: the training data.  roles: of workers and servers, if there are servers.
+    """
+    if roles is not None:
+        return _join_workers(config, roles, train)
     c, make = config, make_optimizer(config)
     mesh = Mesh(world, dp=c.dp, pp=c.pp, tp=c.tp)
     kit = TensorKit(mesh.tp, c.sequence_parallel) if c.tp > 1 else ONE_RANK
@@ -85,7 +117,46 @@ def join(config: Config, world: Group, train: Any) -> Member:
     else:
         strategy = share(model, mesh.dp, make)
         passes = OneByOne(model, strategy, loss)
-    return Member(mesh.dp.rank, mesh.dp.size, world, strategy, passes)
+    return Member(mesh.dp.rank, mesh.dp.size, strategy, passes, world)
+
+
+def _join_workers(c: Config, roles: Roles, train: Any) -> Member:
+    """The part of a worker."""
+    assert roles.worker is not None
+    model, rounds = build_model(c, train, hollow=True), rule_of(c).rounds
+    if rounds and roles.workers is not None:
+        synchronise(model, roles.workers)
+    compress = c.compress if c.compress in ("float16", "int8") else "none"
+    strategy = ParameterServer(
+        model, roles, make_optimizer(c), prefetch=c.prefetch, compress=compress
+    )
+    passes = OneByOne(model, strategy, find(c.model).task.loss)
+    together = roles.workers if rounds and c.on_worker_loss == "error" else None
+    updates = None if rounds else partial(_updates, strategy)
+    return Member(roles.worker, c.workers, strategy, passes, together, updates)
+
+
+def _updates(strategy: ParameterServer) -> int:
+    return max(line.pulled for line in strategy.worker.lines)
+
+
+def rule_of(config: Config) -> Rule:
+    """Raises: UsageError."""
+    return rule_named(config.ps, config.staleness)
+
+
+def serve_run(config: Config, roles: Roles, train: Any, folder: Path) -> None:
+    """Be a server of the run until its workers are through.
+
+    folder: gets snapshots, and at the end what happened (`server-0.json`).
+    """
+    every = config.snapshot_every
+    snapshots = Snapshots(folder, every) if every else None
+    conduct = Conduct(on_worker_loss=config.on_worker_loss, snapshots=snapshots)
+    model = build_model(config, train)
+    report = serve(roles, model, make_optimizer(config), rule_of(config), conduct)
+    folder.mkdir(exist_ok=True)
+    (folder / f"server-{roles.server}.json").write_text(json.dumps(report.summary()) + "\n")
 
 
 def _pipeline(c: Config, model: Module, loss: Loss, mesh: Mesh, train: Any) -> Pipeline:
@@ -151,6 +222,9 @@ def check(config: Config) -> None:
         raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is a way of its own.")
     if c.overlap and not c.bucket_mb:
         raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
+    if c.ps != "none":
+        _check_servers(c)
+        return
     if c.pp > 1:
         _check_pipeline(c)
     if c.tp > 1 or c.sequence_parallel:
@@ -174,6 +248,28 @@ def _check_pipeline(c: Config) -> None:
     named(c.schedule, c.pp, c.micros, chunks)  # whether there is such a schedule
 
 
+def _check_servers(c: Config) -> None:
+    rule_of(c)
+    others = {
+        "--dp": c.dp > 1,
+        "--pp": c.pp > 1,
+        "--tp": c.tp > 1,
+        "--zero": c.zero,
+        "--local-steps": c.local_steps > 1,
+        "--overlap": c.overlap,
+        "--check-every": c.check_every,
+        f"--compress {c.compress}": c.compress not in ("none", "float16", "int8"),
+    }
+    for option, asked in others.items():
+        if asked:
+            raise UsageError(
+                f"--ps with {option} cannot be: say with --workers and --servers how many ranks "
+                "there are; of --compress it takes float16 and int8."
+            )
+    if c.on_worker_loss not in ("error", "drop"):
+        raise UsageError(f"--on-worker-loss is error or drop, not {c.on_worker_loss!r}.")
+
+
 def _check_tensor_parallel(c: Config) -> None:
     if c.tp == 1:
         raise UsageError("--sequence-parallel goes with --tp: it cuts what --tp leaves whole.")
@@ -186,6 +282,8 @@ def _check_tensor_parallel(c: Config) -> None:
 
 def why_not_like_one_rank(config: Config, model: Module) -> str | None:
     """Why a run with this config computes something else than one rank would; None: it does not."""
+    if config.ps != "none" and not rule_of(config).rounds:
+        return f"{rule_of(config)} applies each worker's gradient by itself"
     if config.local_steps > 1:
         return "replicas that train on their own are another algorithm"
     if config.compress != "none":

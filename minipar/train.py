@@ -26,14 +26,16 @@ from minipar.comm.group import Group
 from minipar.comm.wiring import even_cuts
 from minipar.config import Config
 from minipar.data import Sampler
+from minipar.drills import drills_of
 from minipar.errors import CheckpointError, Diverged
 from minipar.optim import warmup_cosine
 from minipar.parallel import checkpoint
+from minipar.parallel.parameter_server import ParameterServer, Roles
 from minipar.parallel.passes import Part, as_input, as_numbers
 from minipar.random import Draw
 from minipar.recipes import Task, find
 from minipar.run_folder import RunFolder
-from minipar.strategies import join
+from minipar.strategies import join, serve_run
 from minipar.tensor import no_grad
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
@@ -43,14 +45,17 @@ SHOWN_LOSS = 100  # the training loss that is shown is the mean over so many las
 class Trainer:
     """One rank's part of a training run."""
 
-    def __init__(self, group: Group, config: Config) -> None:
+    def __init__(self, group: Group, config: Config, roles: Roles | None = None) -> None:
+        """roles: of workers and servers, if there are servers; this rank is a worker then."""
         self.group, self.config, self.step = group, config, 0
+        self.drills = drills_of(config)
         self.task = find(config.model).task
         self.train, self.val = self.task.load(config)
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
-        self.member = member = join(config, group, self.train)
+        self.member = member = join(config, group, self.train, roles)
         self.strategy, self.passes = member.strategy, member.passes
+        self._begun = 0  # the step of the checkpoint that it goes on from
 
     def train_step(self) -> dict[str, Any]:
         """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
@@ -58,19 +63,27 @@ class Trainer:
         rows = self.sampler.rows(member.place, member.places)
         strategy.zero_grad()
         strategy.announce(len(rows))
-        loss = self.passes.train(self._parts(rows))
+        parts, begin = self._parts(rows), time.perf_counter()
+        loss = self.passes.train(parts)
+        self.drills.slow_down(self.group, time.perf_counter() - begin)
         strategy.sync_gradients(len(rows))
-        mean = float(member.together.all_reduce(np.array(loss), op="mean"))
+        mean = float(member.mean(np.array(loss)))
         norm = strategy.clip(c.clip)
         if not (math.isfinite(mean) and math.isfinite(norm)):  # no step, so that none can be saved
             raise Diverged(
                 f"step {self.step + 1}: the loss is {mean}, the norm of the gradient {norm}; try a "
                 "smaller --lr."
             )
-        strategy.optimizer.lr = lr = warmup_cosine(self.step, c.steps, c.lr, c.warmup, c.min_lr)
+        strategy.optimizer.lr = lr = warmup_cosine(self.done, c.steps, c.lr, c.warmup, c.min_lr)
         strategy.step()
         self.step += 1
-        return {"step": self.step, "loss": mean, "lr": lr, "grad_norm": norm}
+        self.drills.strike(self.group, self.step)
+        return {"step": self.done, "loss": mean, "lr": lr, "grad_norm": norm}
+
+    @property
+    def done(self) -> int:
+        """The steps of the run so far; those of this rank unless each goes at its own pace."""
+        return self._begun + self.member.done(self.step - self._begun)
 
     def _parts(self, rows: range) -> list[Part]:
         """These rows of the global batch, in micro-batches."""
@@ -89,7 +102,7 @@ class Trainer:
 
         val_loss, and for classes val_accuracy: the share of rows that the model is right about.
         """
-        c, together = self.config, self.member.together
+        c = self.config
         rank, ranks = self.member.part_of_validation
         batches = min(c.eval_batches, self.val_sampler.steps_per_epoch)
         total = np.zeros(2)
@@ -100,7 +113,7 @@ class Trainer:
                 total[0] += self.task.loss(output, as_numbers(y, c.dtype)).item()
                 if self.task.hits is not None:
                     total[1] += self.task.hits(output.data, y).mean()
-        loss, right = together.all_reduce(total, op="mean") / batches
+        loss, right = self.member.mean(total) / batches
         found = {"val_loss": float(loss)}
         return found if self.task.hits is None else {**found, "val_accuracy": float(right)}
 
@@ -116,7 +129,7 @@ class Trainer:
         weights, state = self.weights(), self.strategy.state_dict()
         if self.group.rank == 0:
             arrays = weights | {f"optimizer/{name}": a for name, a in state.items()}
-            checkpoint.save_step(run.checkpoints, self.step, arrays, {"step": self.step})
+            checkpoint.save_step(run.checkpoints, self.done, arrays, {"step": self.done})
 
     def restore(self, run: RunFolder) -> None:
         """Go to where the last checkpoint was written.  Raises: CheckpointError."""
@@ -127,7 +140,7 @@ class Trainer:
         with self.strategy.whole() as model:
             model.load_state_dict(_part(arrays, "model/"))
         self.strategy.load_state_dict(_part(arrays, "optimizer/"))
-        self.step = meta["step"]
+        self.step = self._begun = meta["step"]
 
 
 def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -138,48 +151,71 @@ def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[str, Any]:
-    """Train to config.steps in the run folder `path`; the numbers that `minipar train` reports."""
-    run, trainer = RunFolder(path), Trainer(group, config)
+    """Train to config.steps in the run folder `path`, or serve those who do.
+
+    Returns: the numbers that `minipar train` reports; nothing, on a server.
+    """
+    run, roles = RunFolder(path), None
+    if config.ps != "none":
+        roles = Roles(group, config.servers)
+        if roles.is_server:
+            serve_run(config, roles, find(config.model).task.load(config)[0], run.servers)
+            return {}
+    trainer = Trainer(group, config, roles)
     if resume:
         trainer.restore(run)
         if group.rank == 0:
             run.forget_after(trainer.step)
-    begun, first = time.perf_counter(), trainer.step
+    result = _train(trainer, run)
+    if isinstance(trainer.strategy, ParameterServer):
+        trainer.strategy.close()
+    return result
+
+
+def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
+    """The loop, and what it reports."""
+    group, config, speaks = trainer.group, trainer.config, trainer.member.speaks
+    begun, first = time.perf_counter(), trainer.done
+    found: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(run.metrics_file, "a")) if group.rank == 0 else None
         report = Report(config, trainer.task, log, first)
-        found = trainer.evaluate() if trainer.step >= config.steps else {}  # all is done already
+        if trainer.done >= config.steps and speaks:  # all is done already
+            found = trainer.evaluate()
         if config.check:
             stack.enter_context(checks())
-        while trainer.step < config.steps:
-            report.step(trainer.train_step())
-            done = trainer.step
-            if done == min(FIRST_STEPS, config.steps):
+        while (before := trainer.done) < config.steps:
+            metrics = trainer.train_step()
+            report.step(metrics)
+            done = trainer.done
+            if done == min(FIRST_STEPS, config.steps) and speaks and not trainer.member.updates:
                 weights = trainer.weights()
                 if group.rank == 0:
                     checkpoint.save(run.first_steps, weights, {"config": asdict(config)})
-            if _due(done, config.save_every, config.steps):
+            if _due(before, done, config.save_every, config.steps) and speaks:
                 trainer.save(run)
-            if _due(done, config.eval_every, config.steps):
+            if _due(before, done, config.eval_every, config.steps) and speaks:
                 found = trainer.evaluate()
                 report.evaluation(done, found)
     seconds = time.perf_counter() - begun
-    task, trained = trainer.task, trainer.step - first
-    result: dict[str, Any] = {**found, "train_seconds": seconds, "steps": trainer.step}
+    task, trained = trainer.task, trainer.done - first
+    result: dict[str, Any] = {**found, "train_seconds": seconds, "steps": trainer.done}
     items = trained * config.batch * task.items(config)
     result["item"], result[f"{task.counted}_per_s"] = task.item, items / seconds if trained else 0.0
     result["best_loss"] = getattr(trainer.val, "best_loss", None)
     if group.rank == 0:
         losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]
         result["train_loss"] = float(np.mean(losses))
-    with trainer.strategy.whole() as model:
-        if task.sample is not None:
-            result["sample"] = task.sample(model, trainer.val, config)
+    if speaks:
+        with trainer.strategy.whole() as model:
+            if task.sample is not None:
+                result["sample"] = task.sample(model, trainer.val, config)
     return result
 
 
-def _due(done: int, every: int, steps: int) -> bool:
-    return done == steps or (every > 0 and done % every == 0)
+def _due(before: int, done: int, every: int, steps: int) -> bool:
+    """Whether a multiple of every, or the end, was reached."""
+    return done >= steps or (every > 0 and done // every > before // every)
 
 
 def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any], list[float]]:
@@ -193,6 +229,7 @@ def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any
 def alone(config: Config) -> Config:
     """The same training on one rank."""
     backend = "local" if config.backend == "mpi" else config.backend
+    config = replace(config, ps="none", slow_worker="", kill_worker="")
     config = replace(config, dp=1, pp=1, tp=1, backend=backend, zero=0, overlap=False)
     return replace(config, accumulate=1, check_every=0, recompute=False, sequence_parallel=False)
 
@@ -204,6 +241,7 @@ class Report:
         self._config, self._log, self._first = config, log, first
         self._counted, self._items = task.counted, config.batch * task.items(config)
         self._begun = self._shown = time.perf_counter()
+        self._last = first
         self._losses: deque[float] = deque(maxlen=SHOWN_LOSS)
 
     def step(self, metrics: dict[str, Any]) -> None:
@@ -211,10 +249,11 @@ class Report:
         if self._log is None:
             return
         now, done = time.perf_counter(), metrics["step"]
-        rate = (done - self._first) / (now - self._begun)
+        rate = max(1e-9, done - self._first) / (now - self._begun)
         self._write({**metrics, f"{self._counted}_per_s": round(rate * self._items, 1)})
         self._losses.append(metrics["loss"])
-        lasting = done % 100 == 0 or done == self._config.steps
+        lasting = done // 100 > self._last // 100 or done >= self._config.steps
+        self._last = done
         if lasting or now - self._shown > 0.2:
             self._shown = now
             text = (

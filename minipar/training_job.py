@@ -20,6 +20,7 @@ import numpy as np
 
 from minipar.comm.failure import Failure
 from minipar.comm.launch import check, function_work, run_processes, run_threads
+from minipar.comm.local import LocalWorld
 from minipar.comm.script import LabelledOutput
 from minipar.config import FIXED, Config, option
 from minipar.config import check as check_config
@@ -30,6 +31,7 @@ from minipar.run_folder import RunFolder
 from minipar.strategies import check as check_strategy
 from minipar.strategies import why_not_like_one_rank
 from minipar.trace.figures import draw_loss
+from minipar.trace.staleness_figure import draw_staleness
 from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, speed, train_rank
 
 # How far weights may be apart after FIRST_STEPS. Rounding grows with the rate: resnet, which begins
@@ -89,6 +91,7 @@ def prepare(
     if run.latest_checkpoint() is None:
         raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
     config.save(run.path / "config.json")
+    run.forget_servers()
     return Job(config, run, resume=True)
 
 
@@ -170,6 +173,9 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
         "max_grad_norm_difference_to_one_rank": first and first.grad_norm,
         "run_dir": str(run.path),
     }
+    if config.ps != "none":
+        summary["servers"] = servers = run.server_reports()
+        _draw_staleness(config, run, servers)
     if as_json:
         print(json.dumps(summary))
     else:
@@ -226,7 +232,8 @@ def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None)
     """fn(group, config, *args) on config.ranks ranks.  Raises: RanksFailed, KeyboardInterrupt."""
     if config.backend == "local":
         with LabelledOutput(config.ranks, log_dir, plain=(0,)):
-            results, failed = run_threads(fn, config.ranks, (config, *args))
+            world = LocalWorld(config.ranks, restarts=_restarts(config))
+            results, failed = run_threads(fn, config.ranks, (config, *args), world)
         failure = None if failed is None else Failure.of(*failed)
     else:
         done = run_processes(
@@ -235,12 +242,24 @@ def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None)
             timeout_s=config.timeout_s,
             plain=(0,),
             log_dir=log_dir,
+            restarts=_restarts(config),
         )
         results, failure = done.results, done.failure
+    if failure is None and isinstance(results[0], BaseException):  # lost, though others went on
+        failure = Failure.of(0, results[0])
     if failure is not None:
         failure.show(config.ranks)
         raise RanksFailed(failure.exit_code)
     return results
+
+
+def _restarts(c: Config) -> int | None:
+    """How many lost ranks are started again; None: a lost rank ends the run.
+
+    With servers that make snapshots, each server may be lost once.
+    """
+    goes_on = c.ps in ("async", "ssp") or c.on_worker_loss == "drop" or c.snapshot_every
+    return (c.servers if c.snapshot_every else 0) if c.ps != "none" and goes_on else None
 
 
 def _how_to_go_on(run: RunFolder) -> str:
@@ -271,6 +290,7 @@ def _report(
         lines.append(f"best possible    {s['best_loss']:.3f}")
     if "val_accuracy" in s:
         lines.append(f"validation       {s['val_accuracy']:.1%} right")
+    lines += _served(s.get("servers", ()))
     lines += [
         f"speed            {speed(s[f'{counted}_per_s'], counted)}, {s['seconds']:.0f} s in all",
         f"run folder       {s['run_dir']}",
@@ -280,6 +300,36 @@ def _report(
         lines += ["", "A sample. After a piece of the validation text,", given]
         lines += ["the model goes on:", written]
     return "\n".join(lines)
+
+
+def _draw_staleness(c: Config, run: RunFolder, servers: Sequence[Mapping[str, Any]]) -> None:
+    """The staleness of what the first server has applied; others saw the same pushes."""
+    if c.ps != "sync" and servers:
+        counts = {int(n): k for n, k in servers[0]["staleness"].items()}
+        title = f"{c.model}, {c.ps}, {c.workers} workers, {run.path}"
+        draw_staleness(counts, run.path / "staleness.png", title)
+
+
+def _served(servers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the servers have to tell, in lines."""
+    if not servers:
+        return []
+    s = servers[0]
+    counts = {int(n): k for n, k in s["staleness"].items()}
+    mean = sum(n * k for n, k in counts.items()) / max(1, s["applied"])
+    lines = [
+        f"pushes           {s['applied']} applied, {mean:.2f} updates old in the mean, "
+        f"{max(counts, default=0)} at most"
+    ]
+    lost = sorted({w for s in servers for w in s["lost_workers"]})
+    if lost:
+        lines.append(f"lost             worker {', '.join(map(str, lost))}: the others went on")
+    gone = sum(n for s in servers for n in s["lost_pushes"].values())
+    if gone:
+        lines.append(
+            f"lost             {gone} pushes that a server had taken after its last snapshot"
+        )
+    return lines
 
 
 def _ranks(n: int) -> str:

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # distinct for the colour-blind, too
 
@@ -25,6 +28,14 @@ def _without_remarks() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def new_figure() -> Figure:
+    """An empty one, in the size and style of all that a run leaves."""
+    with _without_remarks():
+        from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+
+
 def draw_loss(
     metrics: Sequence[dict[str, Any]], path: Path, title: str = "", unit: str = "nats"
 ) -> None:
@@ -32,12 +43,9 @@ def draw_loss(
 
     metrics: records with "step" and "loss" or "val_loss", as in metrics.jsonl.
     """
-    with _without_remarks():
-        from matplotlib.figure import Figure
-
     train = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
     val = [(m["step"], m["val_loss"]) for m in metrics if "val_loss" in m]
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    figure = new_figure()
     axes = figure.subplots()
     if train:
         steps, losses = np.array(train).T

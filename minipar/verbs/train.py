@@ -53,6 +53,15 @@ TRAIN_HELP = (
     ),
     ("balance", "NAME", "pipeline: cut the model by bytes of parameters, or by measured time"),
     ("recompute", "", "pipeline: keep only what enters a stage, and compute the rest again"),
+    ("ps", "NAME", "parameter servers: sync, async or ssp (bounded staleness)"),
+    ("servers", "S", "parameter servers: ranks that hold the weights and the optimizer"),
+    ("workers", "W", "parameter servers: ranks that compute"),
+    ("staleness", "N", "ssp: steps that a worker may be ahead of the slowest"),
+    ("prefetch", "", "parameter servers: ask for the next weights early"),
+    ("on_worker_loss", "NAME", "ps sync: a lost worker is an error, or drop: go on without it"),
+    ("snapshot_every", "N", "updates between a server's snapshots, from which it starts again"),
+    ("slow_worker", "R:Fx", "a drill: rank R is F times as slow as it could be, like 1:5x"),
+    ("kill_worker", "R@stepN", "a drill: rank R dies after its step N, like 1@step50"),
     ("check", "", "look for arrays that are changed while backward still needs them"),
 )
 
@@ -67,7 +76,7 @@ def add(verbs: Any) -> None:
     kinds = option_types()
     for name, metavar, text in TRAIN_HELP:
         default = _default(name, Config(), RECIPES)
-        silent = default in ("None", "False") or "(default" in text
+        silent = default in ("None", "False", "", "none") or "(default" in text
         how: dict[str, Any] = {"type": kinds[name], "metavar": metavar}
         parser.add_argument(
             f"--{option(name)}",

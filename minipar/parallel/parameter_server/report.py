@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 
 class Record(NamedTuple):
@@ -51,3 +51,8 @@ class Report:
     def staleness(self) -> dict[int, int]:
         """How many pushes had which staleness."""
         return dict(sorted(Counter(record.staleness for record in self.records).items()))
+
+    def summary(self) -> dict[str, Any]:
+        """All that fits into JSON: the counts, and how many pushes had which staleness."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "numbers"}
+        return {"applied": self.applied, "staleness": self.staleness(), **found}
