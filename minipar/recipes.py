@@ -30,7 +30,7 @@ from minipar.models import GPT, MLP, ResNet, ViT, WideDeep, generate
 from minipar.models.resnet import SIZES
 from minipar.nn import ONE_RANK, Kit, Module
 from minipar.ops import binary_cross_entropy_with_logits, cross_entropy
-from minipar.parallel.parameter_server import Hollow
+from minipar.parallel.parameter_server.tables import Hollow
 from minipar.random import Init
 from minipar.tensor import Tensor, shown
 
