@@ -1,5 +1,6 @@
 """Every way of sharing the work in the one training loop, against one rank, saved and resumed."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,16 @@ import minipar
 from minipar.config import Config
 from minipar.config import check as check_config
 from minipar.errors import UsageError
-from minipar.recipes import build_model
+from minipar.parallel.parameter_server import Roles
+from minipar.recipes import build_model, find
 from minipar.run_folder import RunFolder
-from minipar.strategies import check, make_optimizer, make_strategy, why_not_like_one_rank
+from minipar.strategies import (
+    check,
+    make_optimizer,
+    make_strategy,
+    serve_run,
+    why_not_like_one_rank,
+)
 from minipar.train import Trainer, alone, train_rank
 
 TINY = Config(
@@ -80,10 +88,48 @@ def test_shared_layers_give_them_too(one_rank, way):
     like_one_rank(replace(TINY, **SHARED_LAYERS[way]), one_rank)
 
 
+SERVED = {
+    "sync": {"ps": "sync"},
+    "sync, two servers": {"ps": "sync", "workers": 3, "servers": 2, "accumulate": 2},
+    "ssp(0), prefetched": {"ps": "ssp", "staleness": 0, "prefetch": True},
+}
+
+
+def served(group, config, folder):
+    roles = Roles(group, config.servers)
+    if roles.is_server:
+        serve_run(config, roles, find(config.model).task.load(config)[0], folder)
+        return None
+    trainer = Trainer(group, config, roles)
+    metrics = [trainer.train_step() for _ in range(config.steps)]
+    found = [[m["loss"], m["grad_norm"]] for m in metrics]
+    state = trainer.strategy.state_dict()
+    answer = np.array(found), trainer.weights() | state, trainer.evaluate()["val_loss"]
+    trainer.strategy.close()
+    return answer
+
+
+@pytest.mark.parametrize("way", SERVED)
+def test_servers_that_wait_for_all_give_them_too(one_rank, way, tmp_path):
+    config = replace(TINY, **SERVED[way])
+    check_config(config)
+    check(config)
+    found = minipar.run(served, config.ranks, args=(config, tmp_path))
+    compare(found[: config.workers], one_rank)
+    assert found[config.workers :] == [None] * config.servers
+    report = json.loads((tmp_path / "server-0.json").read_text())
+    assert report["applied"] == config.workers * config.steps
+    assert report["staleness"] == {"0": report["applied"]}
+
+
 def like_one_rank(config, one_rank):
     check_config(config)
     check(config)
-    for found, arrays, val_loss in minipar.run(steps, config.ranks, args=(config,)):
+    compare(minipar.run(steps, config.ranks, args=(config,)), one_rank)
+
+
+def compare(ranks, one_rank):
+    for found, arrays, val_loss in ranks:
         np.testing.assert_allclose(found, one_rank[0], rtol=1e-10)
         assert arrays.keys() == one_rank[1].keys()
         for name, array in arrays.items():
@@ -148,6 +194,9 @@ def test_compressed_gradients_train_too(compress):
         ({"tp": 2, "zero": 1}, "--zero with --tp is not there yet"),
         ({"tp": 2, "model": "resnet"}, "the layers of resnet cannot be shared; those of gpt, mlp"),
         ({"sequence_parallel": True}, "--sequence-parallel goes with --tp"),
+        ({"ps": "bsp"}, "there is no rule 'bsp'; there are sync, async, ssp"),
+        ({"ps": "async", "dp": 2}, "--ps with --dp cannot be"),
+        ({"ps": "sync", "on_worker_loss": "cry"}, "--on-worker-loss is error or drop"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(change, says):
@@ -162,6 +211,7 @@ def test_what_one_rank_would_not_compute_is_not_compared():
 
     assert why(accumulate=2) is None and why(zero=3) is None
     assert "another algorithm" in why(local_steps=2)
+    assert why(ps="sync") is None and "by itself" in why(ps="ssp")
     assert "rounds" in why(compress="int8")
     assert "batch norm" in why(model="resnet", accumulate=2)
     assert why(model="resnet") is None
