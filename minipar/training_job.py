@@ -69,7 +69,7 @@ def prepare(
     base = _config_of(resume) if resume is not None else _defaults(given.get("model", "gpt"))
     config = replace(base, **given)
     if ranks is not None:
-        config = _filling(config, ranks, "dp" in given)
+        config = _filling(config, ranks, given)
     for name in not_looked_at(config.model, given):
         print(f"minipar: {config.model} does not look at --{option(name)}", file=sys.stderr)
     check_config(config)
@@ -95,13 +95,16 @@ def prepare(
     return Job(config, run, resume=True)
 
 
-def _filling(config: Config, ranks: int, fixed: bool) -> Config:
-    """The config with as many replicas as there are ranks for.  fixed: --dp was given."""
-    each = config.ranks // config.dp
-    if not fixed:
-        config = replace(config, dp=max(1, ranks // each))
-    if config.ranks != ranks:
+def _filling(config: Config, ranks: int, given: Mapping[str, Any]) -> Config:
+    """The config with as many replicas, or workers, as there are ranks for, if none are given."""
+    c, each = config, config.ranks // config.dp
+    if c.ps != "none":
+        config = c if "workers" in given else replace(c, workers=max(1, ranks - c.servers))
+        of = f"{config.workers} workers and {config.servers} servers"
+    else:
+        config = c if "dp" in given else replace(c, dp=max(1, ranks // each))
         of = f"--dp {config.dp}" if each == 1 else f"--dp {config.dp} of {each} ranks each"
+    if config.ranks != ranks:
         raise UsageError(f"{of} is {config.ranks} ranks, but mpirun has started {ranks}.")
     return config
 
@@ -156,7 +159,7 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     result: of rank 0.  Raises: as `_on_ranks`.
     """
     config, run = job.config, job.run
-    why = why_not_like_one_rank(config, build_model(config))
+    why = why_not_like_one_rank(config, build_model(config)) or _who_was_lost(run)
     first = differences_to_one_rank(run) if why is None else None
     sample = result.pop("sample", None)
     if sample is not None:
@@ -310,6 +313,12 @@ def _draw_staleness(c: Config, run: RunFolder, servers: Sequence[Mapping[str, An
         draw_staleness(counts, run.path / "staleness.png", title)
 
 
+def _who_was_lost(run: RunFolder) -> str | None:
+    """Why a run is another one than planned; None if nobody was lost."""
+    lost = sorted({w for s in run.server_reports() for w in s["lost_workers"]})
+    return f"worker {', '.join(map(str, lost))} was lost on the way" if lost else None
+
+
 def _served(servers: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the servers have to tell, in lines."""
     if not servers:
@@ -323,7 +332,7 @@ def _served(servers: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     lost = sorted({w for s in servers for w in s["lost_workers"]})
     if lost:
-        lines.append(f"lost             worker {', '.join(map(str, lost))}: the others went on")
+        lines.append(f"lost             worker {', '.join(map(str, lost))}; the others went on")
     gone = sum(n for s in servers for n in s["lost_pushes"].values())
     if gone:
         lines.append(

@@ -39,6 +39,7 @@ def test_without_mpirun_there_are_no_ranks(monkeypatch):
     [
         ({"dp": 3}, "--dp 3 is 3 ranks, but mpirun has started 4"),
         ({"pp": 3}, "--dp 1 of 3 ranks each is 3 ranks, but mpirun has started 4"),
+        ({"ps": "sync", "workers": 2}, "2 workers and 1 servers is 3 ranks, but mpirun has"),
     ],
 )
 def test_ranks_that_are_there_are_all_used(given, says, tmp_path):
@@ -46,6 +47,9 @@ def test_ranks_that_are_there_are_all_used(given, says, tmp_path):
         prepare(given, out=str(tmp_path / "run"), resume=None, ranks=4)
     job = prepare({"pp": 2, "batch": 32}, out=str(tmp_path / "run"), resume=None, ranks=4)
     assert (job.config.dp, job.config.pp) == (2, 2)
+    given = {"ps": "async", "servers": 2}
+    job = prepare(given, out=str(tmp_path / "served"), resume=None, ranks=4)
+    assert (job.config.workers, job.config.ranks) == (2, 4)
 
 
 def train(folder, *options):
