@@ -31,8 +31,8 @@ from minipar.run_folder import RunFolder
 from minipar.strategies import check as check_strategy
 from minipar.strategies import why_not_like_one_rank
 from minipar.trace.figures import draw_loss
-from minipar.trace.staleness_figure import draw_staleness
-from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, speed, train_rank
+from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, train_rank
+from minipar.training_report import draw_served, ranks_in_words, report, who_was_lost
 
 # How far weights may be apart after FIRST_STEPS. Rounding grows with the rate: resnet, which begins
 # with steps of 0.5, comes to 1e-4 in float32; a wrong gradient comes to 1e-2.
@@ -159,12 +159,12 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     result: of rank 0.  Raises: as `_on_ranks`.
     """
     config, run = job.config, job.run
-    why = why_not_like_one_rank(config, build_model(config)) or _who_was_lost(run)
+    why = why_not_like_one_rank(config, build_model(config)) or who_was_lost(run)
     first = differences_to_one_rank(run) if why is None else None
     sample = result.pop("sample", None)
     if sample is not None:
         (run.path / "sample.txt").write_bytes(b"".join(sample))
-    title = f"{config.model}, {_ranks(config.ranks)}, {run.path}"
+    title = f"{config.model}, {ranks_in_words(config.ranks)}, {run.path}"
     draw_loss(run.metrics(), run.figure, title, unit=f"nats per {result['item']}")
     summary = {
         "model": config.model,
@@ -178,14 +178,13 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     }
     if config.ps != "none":
         summary["servers"] = servers = run.server_reports()
-        _draw_staleness(config, run, servers)
+        draw_served(config, run, servers)
     if as_json:
         print(json.dumps(summary))
     else:
-        same = (
-            str(first) if first else f"{_ranks(config.ranks):16s} not compared with one rank: {why}"
-        )
-        print(_report(summary, same, find(config.model).task.counted, sample))
+        who = ranks_in_words(config.ranks)
+        same = str(first) if first else f"{who:16s} not compared with one rank: {why}"
+        print(report(summary, same, find(config.model).task.counted, sample))
     return 0 if first is None or first.same else 1
 
 
@@ -202,7 +201,7 @@ class Differences(NamedTuple):
 
     def __str__(self) -> str:
         c, limit = self.config, SAME[self.config.dtype]
-        ranks = "1 rank, twice" if c.ranks == 1 else _ranks(c.ranks)
+        ranks = "1 rank, twice" if c.ranks == 1 else ranks_in_words(c.ranks)
         steps = min(FIRST_STEPS, c.steps)
         if self.same:
             return (
@@ -274,79 +273,3 @@ def _how_to_go_on(run: RunFolder) -> str:
         f"interrupted; the last checkpoint is that of step {step}. "
         f"Go on with: minipar train --resume {shlex.quote(str(run.path))}"
     )
-
-
-def _report(
-    summary: Mapping[str, Any],
-    same: str,
-    counted: str,
-    sample: tuple[bytes, bytes] | None,
-) -> str:
-    s = summary
-    lines = [
-        "",
-        same,
-        f"training loss    {s['train_loss']:.3f} nats per {s['item']}",
-        f"validation loss  {s['val_loss']:.3f}",
-    ]
-    if s["best_loss"] is not None:
-        lines.append(f"best possible    {s['best_loss']:.3f}")
-    if "val_accuracy" in s:
-        lines.append(f"validation       {s['val_accuracy']:.1%} right")
-    lines += _served(s.get("servers", ()))
-    lines += [
-        f"speed            {speed(s[f'{counted}_per_s'], counted)}, {s['seconds']:.0f} s in all",
-        f"run folder       {s['run_dir']}",
-    ]
-    if sample is not None:
-        given, written = map(_indented, sample)
-        lines += ["", "A sample. After a piece of the validation text,", given]
-        lines += ["the model goes on:", written]
-    return "\n".join(lines)
-
-
-def _draw_staleness(c: Config, run: RunFolder, servers: Sequence[Mapping[str, Any]]) -> None:
-    """The staleness of what the first server has applied; others saw the same pushes."""
-    if c.ps != "sync" and servers:
-        counts = {int(n): k for n, k in servers[0]["staleness"].items()}
-        title = f"{c.model}, {c.ps}, {c.workers} workers, {run.path}"
-        draw_staleness(counts, run.path / "staleness.png", title)
-
-
-def _who_was_lost(run: RunFolder) -> str | None:
-    """Why a run is another one than planned; None if nobody was lost."""
-    lost = sorted({w for s in run.server_reports() for w in s["lost_workers"]})
-    return f"worker {', '.join(map(str, lost))} was lost on the way" if lost else None
-
-
-def _served(servers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the servers have to tell, in lines."""
-    if not servers:
-        return []
-    s = servers[0]
-    counts = {int(n): k for n, k in s["staleness"].items()}
-    mean = sum(n * k for n, k in counts.items()) / max(1, s["applied"])
-    lines = [
-        f"pushes           {s['applied']} applied, {mean:.2f} updates old in the mean, "
-        f"{max(counts, default=0)} at most"
-    ]
-    lost = sorted({w for s in servers for w in s["lost_workers"]})
-    if lost:
-        lines.append(f"lost             worker {', '.join(map(str, lost))}; the others went on")
-    gone = sum(n for s in servers for n in s["lost_pushes"].values())
-    if gone:
-        lines.append(
-            f"lost             {gone} pushes that a server had taken after its last snapshot"
-        )
-    return lines
-
-
-def _ranks(n: int) -> str:
-    return "1 rank" if n == 1 else f"{n} ranks"
-
-
-def _indented(text: bytes) -> str:
-    """The text behind a margin, with dots for what could disturb a terminal."""
-    lines = text.decode(errors="replace").split("\n")
-    shown = ("".join(c if c.isprintable() else "·" for c in line) for line in lines)
-    return "\n".join("    | " + line for line in shown)

@@ -171,10 +171,6 @@ def test_the_comparison_with_one_rank_sees_mistakes(tmp_path, monkeypatch, capsy
     assert ("NOT the same as one rank" in capsys.readouterr().out) == (mistake is not None)
 
 
-def test_a_sample_cannot_disturb_a_terminal():
-    assert training_job._indented(b"a\x1b[2J\x07\nb\xff") == "    | a·[2J·\n    | b\ufffd"
-
-
 @pytest.mark.slow
 def test_the_main_job_reaches_its_loss(tmp_path):
     """The README's first command: under 2 minutes on 2 free cores, under 1.8 nats per byte."""
