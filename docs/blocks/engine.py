@@ -40,13 +40,13 @@ def op_tables() -> str:
 
 def op_overhead() -> str:
     """The stored measurements of single ops."""
-    rows = [json.loads(line) for line in TRAINED.read_text(encoding="utf-8").splitlines()]
+    rows = _measured(1)
     return fenced("\n".join(overhead.line(row) for row in rows if "over_us" in row))
 
 
 def trained() -> str:
     """The stored measurements of training steps, minipar's by torch's."""
-    rows = [json.loads(line) for line in TRAINED.read_text(encoding="utf-8").splitlines()]
+    rows = _measured(1)
     lines = [
         "| model | threads | minipar | torch | step time | peak memory |",
         "|---|---:|---:|---:|---:|---:|",
@@ -62,6 +62,30 @@ def trained() -> str:
                 f"| {row['ratio']:.2f} × | {row['memory_ratio']:.2f} × |"
             )
     return "\n".join(lines)
+
+
+def trained_on_ranks() -> str:
+    """The stored measurements of training steps, and epochs, on two ranks."""
+    lines = [
+        "| model | engine | strategy | step | epoch | by DDP's | communication | of it, waiting |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in _measured(2):
+        epoch = "" if row["epoch_s"] is None else f"{row['epoch_s']:.2f} s"
+        comm, wait = (
+            "" if row[n] is None else f"{row[n]:.1%}".replace("%", " %")
+            for n in ("comm_share", "wait_share")
+        )
+        lines.append(
+            f"| {row['model']} | {row['engine']} | {row['strategy']} | {row['step_ms']:.3g} ms "
+            f"| {epoch} | {row['ratio']:.2f} × | {comm} | {wait} |"
+        )
+    return "\n".join(lines)
+
+
+def _measured(ranks: int) -> list[dict[str, Any]]:
+    rows = map(json.loads, TRAINED.read_text(encoding="utf-8").splitlines())
+    return [row for row in rows if row["ranks"] == ranks]
 
 
 def _arguments(op: Callable[..., Any]) -> str:
@@ -137,4 +161,4 @@ def _sent_in_a_step(make: Callable[[Init], Any], batch: Callable[[int], Any]) ->
     return max(minipar.run(work, 4))
 
 
-BLOCKS = (op_tables, op_overhead, trained, model_sizes)
+BLOCKS = (op_tables, op_overhead, trained, trained_on_ranks, model_sizes)

@@ -1,9 +1,10 @@
-"""How long a training step takes on N ranks, beside one rank, and torch's DDP on gloo.
+"""How long a training step takes on N ranks, beside one rank, and torch's on gloo.
 
-Every contender is a job of N processes with one thread each: minipar with a strategy, or torch. All
-jobs stay alive and are asked in turn, so that a machine that gets slower for a while gets slower
-for all of them. In data parallel each rank has a whole batch of the workload, another one. In
-tensor parallel all ranks have one batch together, and so have the stages of a pipeline, in
+Every contender is a job of N processes with one thread each: minipar with a strategy, torch (DDP,
+ZeroRedundancyOptimizer, FSDP), or nothing but the matrix products, each rank for itself. All jobs
+stay alive and are asked in turn, so that a machine that gets slower for a while gets slower for all
+of them. In data parallel, sharded or not, each rank has a whole batch of the workload, another one.
+In tensor parallel all ranks have one batch together, and so have the stages of a pipeline, in
 micro-batches; `alone` is one process with that batch.
 """
 
@@ -14,17 +15,28 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from minipar.bench.comm_peers import Contender, Missing, python_with
 from minipar.bench.pipeline_rank import PIPELINES
 from minipar.bench.rank_worker import STRATEGIES, TENSOR
 from minipar.bench.train import models
+from minipar.bench.workloads import WORKLOADS, ReluMLP
 from minipar.comm.environment import python_command
 from minipar.errors import UsageError
 
 WORKER = "minipar.bench.rank_worker"
 ALONE = "alone"
+TEN_STEPS = MappingProxyType({"steps": 10})
+AGAINST = MappingProxyType(  # engine and strategy, as they are in a row
+    {
+        "torch": ("torch", "ddp"),
+        "torch-zero1": ("torch", "zero1"),
+        "torch-fsdp": ("torch", "fsdp"),
+        "products": ("numpy", "products"),
+    }
+)
 
 
 def bench_ranks(
@@ -33,32 +45,42 @@ def bench_ranks(
     against: Sequence[str] = ("torch",),
     ranks: int = 2,
     rounds: int = 5,
-    steps: int = 10,
+    order: Mapping[str, int] = TEN_STEPS,
 ) -> list[dict[str, Any]]:
-    """Time `rounds` times `steps` training steps of each strategy and of torch, in turn.
+    """Time `rounds` times so many training steps of each strategy and each peer, in turn.
+
+    order: {"steps": 10}, or {"rows": 59500}: epochs of so many rows, batches drawn as they go.
 
     Returns a row per contender: engine, model, strategy, ranks, threads, step_ms (the median of all
-    steps, on rank 0), comm_share (of the time of these steps, what calls of the group took, None
-    for torch; of a pipeline, what a stage waited), peak_mb (of rank 0's process), ratio and
-    alone_ratio (step_ms by torch's, and by that of the strategy "alone"), simulated (of a pipeline:
-    forward and backward by what the simulator gives for the times of its actions), note (why there
-    are no numbers).
+    steps, on rank 0), epoch_s (the median of all epochs, None without), comm_share (of the time of
+    these steps, what calls of the group took; of a pipeline, what a stage waited; None for peers
+    and epochs), wait_share (what of it was waiting until all ranks had come, also None for
+    pipelines), peak_mb (of rank 0's process), ratio and alone_ratio (step_ms by that of torch's
+    DDP, and by that of the strategy "alone"), simulated (of a pipeline: forward and backward by
+    what the simulator gives for the times of its actions), note (why there are no numbers).
     """
     models([model])
+    if strange := set(against) - set(AGAINST):
+        raise UsageError(f"There is no {sorted(strange)} to bench; use {', '.join(AGAINST)}.")
+    if "products" in against and WORKLOADS[model].model is not ReluMLP:
+        raise UsageError("Matrix products alone are known only of the models mlp and shallow.")
     if unknown := set(strategies) - {*STRATEGIES, *TENSOR, *PIPELINES, ALONE}:
         known = ", ".join([*STRATEGIES, *TENSOR, *PIPELINES, ALONE])
         raise UsageError(f"There is no strategy {sorted(unknown)} to bench; use {known}.")
-    rows = [_row("minipar", model, strategy, ranks) for strategy in strategies]
-    rows += [_row(engine, model, "ddp", ranks) for engine in against]
+    if "rows" in order and (whole := set(strategies) - {*STRATEGIES, ALONE}):
+        raise UsageError(f"Epochs are timed of data parallel only, not of {sorted(whole)}.")
+    kinds = [("minipar", "minipar", strategy) for strategy in strategies]
+    kinds += [(kind, *AGAINST[kind]) for kind in against]
+    rows = [_row(engine, model, strategy, ranks) for _, engine, strategy in kinds]
     with tempfile.TemporaryDirectory() as folder:
         contenders: list[tuple[dict[str, Any], Contender]] = []
         try:
-            for row in rows:
+            for (kind, *_), row in zip(kinds, rows):
                 try:
-                    contenders.append((row, _start(row, Path(folder))))
+                    contenders.append((row, _start(kind, row, Path(folder))))
                 except Missing as missing:
                     row["note"] = str(missing)
-            _time_in_turn(contenders, rounds, steps)
+            _time_in_turn(contenders, rounds, dict(order))
         finally:
             for _, contender in contenders:
                 contender.close()
@@ -77,46 +99,53 @@ def _by(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], strategy: str
 def _row(engine: str, model: str, strategy: str, ranks: int) -> dict[str, Any]:
     ranks = 1 if strategy == ALONE else ranks
     row: dict[str, Any] = {"engine": engine, "model": model, "strategy": strategy, "ranks": ranks}
-    nothing = ("step_ms", "comm_share", "peak_mb", "ratio", "alone_ratio", "simulated", "note")
+    nothing = ("step_ms", "epoch_s", "comm_share", "wait_share", "peak_mb")
+    nothing += ("ratio", "alone_ratio", "simulated", "note")
     return {**row, "threads": 1, **dict.fromkeys(nothing)}
 
 
-def _start(row: Mapping[str, Any], folder: Path) -> Contender:
+def _start(kind: str, row: Mapping[str, Any], folder: Path) -> Contender:
     engine, model, strategy, ranks = (row[n] for n in ("engine", "model", "strategy", "ranks"))
     name = f"{engine}-{strategy}"
-    if engine == "torch":
-        python_with("torch", [sys.executable])
-        last = [str(ranks), str(folder / "gloo.store")]
-        jobs = [
-            python_command(WORKER, engine, model, "SOCKET", str(r), *last) for r in range(ranks)
-        ]
-    else:
+    if engine == "minipar":
         name_there = "dp" if strategy == ALONE else strategy
-        jobs = [python_command(WORKER, engine, model, "SOCKET", name_there, str(ranks))]
+        jobs = [python_command(WORKER, kind, model, "SOCKET", name_there, str(ranks))]
+    else:
+        if engine == "torch":
+            python_with("torch", [sys.executable])
+        last = [str(ranks), str(folder / f"{name}.store")]
+        jobs = [python_command(WORKER, kind, model, "SOCKET", str(r), *last) for r in range(ranks)]
     return Contender(name, ranks, jobs, folder)
 
 
 def _time_in_turn(
-    contenders: Sequence[tuple[dict[str, Any], Contender]], rounds: int, steps: int
+    contenders: Sequence[tuple[dict[str, Any], Contender]], rounds: int, order: Mapping[str, int]
 ) -> None:
     for _, contender in contenders:
         contender.order({"steps": 3}, "warming up")
     found: list[list[dict[str, Any]]] = [[] for _ in contenders]
     for _ in range(rounds):
         for answers, (_, contender) in zip(found, contenders):
-            answers.append(contender.order({"steps": steps}, "a training step"))
+            answers.append(contender.order(order, "training"))
     for answers, (row, _) in zip(found, contenders):
+        row["peak_mb"] = answers[-1]["peak_mb"]
+        if "rows" in order:
+            row["epoch_s"] = statistics.median(answer["seconds"] for answer in answers)
+            row["step_ms"] = row["epoch_s"] * 1e3 / answers[0]["steps"]
+            continue
         times = [ms for answer in answers for ms in answer["step_ms"]]
-        row["step_ms"], row["peak_mb"] = statistics.median(times), answers[-1]["peak_mb"]
+        row["step_ms"] = statistics.median(times)
         if "simulated" in answers[0]:
             row["simulated"] = statistics.median(answer["simulated"] for answer in answers)
-        if answers[0]["comm_ms"] is not None:
-            row["comm_share"] = sum(answer["comm_ms"] for answer in answers) / sum(times)
+        for share, part in (("comm_share", "comm_ms"), ("wait_share", "wait_ms")):
+            if answers[0].get(part) is not None:
+                row[share] = sum(answer[part] for answer in answers) / sum(times)
 
 
 RATIOS = ("ratio", "alone_ratio", "simulated")
 HEAD = f"{'engine':9s}{'model':10s}{'strategy':12s}{'ranks':>5s}" + (
-    f"{'ms/step':>10s}{'× torch':>9s}{'× alone':>9s}{'× simul.':>9s}{'comm':>7s}{'MB':>7s}"
+    f"{'ms/step':>10s}{'s/epoch':>9s}{'× torch':>9s}{'× alone':>9s}{'× simul.':>9s}"
+    f"{'comm':>7s}{'waits':>7s}{'MB':>7s}"
 )
 
 
@@ -125,7 +154,7 @@ def line(row: Mapping[str, Any]) -> str:
     start = f"{row['engine']:9s}{row['model']:10s}{row['strategy']:12s}{row['ranks']:5d}"
     if row["note"]:
         return f"{start}  {row['note']}"
-    ratios = ("" if row[n] is None else f"{row[n]:.2f}" for n in RATIOS)
-    share = "" if row["comm_share"] is None else f"{row['comm_share']:.1%}"
-    by = "".join(f"{ratio:>9s}" for ratio in ratios)
-    return f"{start}{row['step_ms']:10.2f}{by}{share:>7s}{row['peak_mb']:7.0f}"
+    epoch = "" if row["epoch_s"] is None else f"{row['epoch_s']:.2f}"
+    by = "".join(f"{'' if row[n] is None else f'{row[n]:.2f}':>9s}" for n in RATIOS)
+    comm, wait = ("" if row[n] is None else f"{row[n]:.1%}" for n in ("comm_share", "wait_share"))
+    return f"{start}{row['step_ms']:10.2f}{epoch:>9s}{by}{comm:>7s}{wait:>7s}{row['peak_mb']:7.0f}"

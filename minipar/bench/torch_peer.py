@@ -47,6 +47,40 @@ class TorchSteps:
         return loss.item()
 
 
+def shared(steps: TorchSteps, kind: str, ranks: int) -> None:
+    """Spread the steps over the ranks of the process group, in torch's ways.
+
+    torch        DistributedDataParallel
+    torch-zero1  the same, with ZeroRedundancyOptimizer
+    torch-fsdp   fully_shard on each block of a GPT or layer of an MLP, and on the whole
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+    from torch.nn.parallel import DistributedDataParallel
+
+    if kind == "torch-fsdp":
+        mesh = init_device_mesh("cpu", (ranks,))
+        parts: Any = getattr(steps.model, "blocks" if steps.work.kind == "gpt" else "layers")
+        for part in parts:
+            fully_shard(part, mesh=mesh)
+        fully_shard(steps.model, mesh=mesh)
+        steps.optimizer = steps.twin.optimizer(steps.model.parameters())
+        return
+    steps.model = DistributedDataParallel(steps.model)
+    if kind == "torch-zero1":
+        steps.optimizer = ZeroRedundancyOptimizer(
+            steps.model.parameters(), type(steps.optimizer), **_settings(steps.optimizer)
+        )
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What the optimizer was made with, as far as it is not the default."""
+    make: Any = type(optimizer)
+    known = make([torch.zeros(1)]).defaults
+    return {name: value for name, value in optimizer.defaults.items() if value != known[name]}
+
+
 def _tensors(arrays: Any) -> Any:
     if isinstance(arrays, tuple):
         return tuple(map(_tensors, arrays))
@@ -202,6 +236,7 @@ TWINS: Mapping[str, Twin] = MappingProxyType(
         "gpt": Twin(TorchGPT, _adamw, _of_every_position),
         "cnn": Twin(TorchResNet, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
         "mlp-text": Twin(TorchMLP, _adamw, _of_every_position),
+        "shallow": Twin(TorchReluMLP, lambda p: torch.optim.SGD(p, lr=0.01)),
         "mlp": Twin(TorchReluMLP, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)),
     }
 )

@@ -128,7 +128,7 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             lambda p: SGD(p, lr=0.01, momentum=0.9),
         ),
         "shallow": Workload(  # ShallowSpeed's; 64 rows for each of two ranks are its batch of 128
-            "mlp",
+            "shallow",
             ReluMLP,
             {"sizes": (784, 128, 127, 126, 125, 124, 123, 10)},
             images(64, 784),

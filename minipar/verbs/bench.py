@@ -44,11 +44,23 @@ def _add_bench_train(whats: Any) -> None:
         "--strategy",
         metavar="LIST",
         default="bucketed",
-        help="with ranks: dp,bucketed,overlapped,tp,tp-overlap,sequence,naive,gpipe,1f1b,"
-        "zero-bubble,alone",
+        help="with ranks: dp,bucketed,overlapped,zero1,zero2,zero3,tp,tp-overlap,sequence,naive,"
+        "gpipe,1f1b,zero-bubble,alone",
+    )
+    parser.add_argument(
+        "--epoch",
+        type=int,
+        default=0,
+        metavar="ROWS",
+        help="with ranks: time epochs of so many rows",
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
-    parser.add_argument("--against", default="torch", help="torch, or nothing ('')")
+    parser.add_argument(
+        "--against",
+        metavar="LIST",
+        default="torch",
+        help="torch, or nothing (''); with ranks also torch-zero1,torch-fsdp,products",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 
 
@@ -61,6 +73,8 @@ def _bench_train(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.ranks > 1:
         return _bench_ranks(arguments)
+    if arguments.epoch:
+        raise UsageError("--epoch times ranks: say how many with --ranks, from 2 on.")
     engines = ("minipar", *listed(arguments.against))
     models = train.models(listed(arguments.model))
     if not arguments.json:
@@ -77,8 +91,10 @@ def _bench_ranks(arguments: argparse.Namespace) -> int:
     strategies, against = listed(arguments.strategy), listed(arguments.against)
     if not arguments.json:
         print(ranks.HEAD, flush=True)
+    order = {"rows": arguments.epoch} if arguments.epoch else ranks.TEN_STEPS
+    how = arguments.ranks, arguments.rounds, order
     for model in train.models(listed(arguments.model)):
-        for row in ranks.bench_ranks(model, strategies, against, arguments.ranks, arguments.rounds):
+        for row in ranks.bench_ranks(model, strategies, against, *how):
             print(json.dumps(row) if arguments.json else ranks.line(row), flush=True)
     return 0
 

@@ -10,6 +10,7 @@ SMALL = {
     "mlp-text": ({"vocab": 256, "context": 4, "d": 6, "hidden": (9, 7)}, tokens(2, 8)),
     "cnn": ({"classes": 10, "layers": (1, 2), "width": 4}, images(5, 8, 8, 3)),
     "mlp": ({"sizes": (12, 9, 10)}, images(5, 12)),
+    "shallow": ({"sizes": (12, 9, 10)}, images(5, 12)),
 }
 
 
