@@ -7,7 +7,8 @@ gradient for. All of it is added up together with the gradients. So afterwards a
 many rows each of them had, and on how many ranks each parameter has a gradient.
 
 `shares.exchange` tells the same, and earlier, but with a message of its own. In a small model that
-is a good part of what a step costs; what rides along costs next to nothing.
+is a good part of what a step costs; what rides along costs next to nothing. (On a GPU `count` waits
+for it, once in a step.)
 
 A bucket of float16 or bfloat16 cannot carry it, for it counts no further than 2048 or 256. Then
 there is one bucket more, of float32.

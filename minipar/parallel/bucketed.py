@@ -24,9 +24,11 @@ Paper: Li et al. 2020, section 3.2.2.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from minipar.array import Array
+from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Embedding, Module
 from minipar.parallel.ballot import Ballot, with_room
@@ -59,7 +61,7 @@ class BucketedDataParallel(Replicas):
         self.dense = [(n, x) for n, x in self.trained if id(x) not in tables]
         layout = lay_out([x for _, x in self.dense], bucket_bytes)
         self.layout, (k, start, stop) = with_room(layout, group.size + len(self.dense))
-        self.buckets = [group.empty(n, dtype) for n, dtype in self.layout.buckets]
+        self.buckets = [self._room(n, dtype) for n, dtype in self.layout.buckets]
         self.gradients = [*self.buckets[:k], self.buckets[k][:start]]  # without the ballot
         self.ballot = Ballot(self.buckets[k][start:stop], self.dense, group)
         self.views: dict[int, Array] = {}
@@ -67,6 +69,11 @@ class BucketedDataParallel(Replicas):
         for (_, x), (k, start, stop) in zip(self.dense, self.layout.places):
             self.views[id(x)] = self.buckets[k][start:stop].reshape(x.shape)
             x.when_final(self._when_final)
+
+    def _room(self, n: int, dtype: Any) -> Array:
+        """A bucket: where the gradients are, for group.empty is in host memory."""
+        xp = array_module(*[x.data for _, x in self.trained])
+        return self.group.empty(n, dtype) if xp is np else xp.empty(n, dtype)
 
     def zero_grad(self) -> None:
         super().zero_grad()

@@ -94,6 +94,10 @@ class ndarray:
         self._host, self.base = host, base
         return self
 
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._host.__array_interface__["data"][0])
+
     # -- what cannot be done, and what costs ------------------------------------------------------
 
     def __array__(self, *args, **kwargs):
