@@ -28,6 +28,7 @@ from minipar.errors import UsageError
 
 WORKER = "minipar.bench.rank_worker"
 ALONE = "alone"
+RATIOS = ("ratio", "alone_ratio", "simulated")
 TEN_STEPS = MappingProxyType({"steps": 10})
 AGAINST = MappingProxyType(  # engine and strategy, as they are in a row
     {
@@ -99,8 +100,8 @@ def _by(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], strategy: str
 def _row(engine: str, model: str, strategy: str, ranks: int) -> dict[str, Any]:
     ranks = 1 if strategy == ALONE else ranks
     row: dict[str, Any] = {"engine": engine, "model": model, "strategy": strategy, "ranks": ranks}
-    nothing = ("step_ms", "epoch_s", "comm_share", "wait_share", "peak_mb")
-    nothing += ("ratio", "alone_ratio", "simulated", "note")
+    measured = ("step_ms", "epoch_s", "comm_share", "wait_share", "peak_mb")
+    nothing = (*measured, *RATIOS, "note")
     return {**row, "threads": 1, **dict.fromkeys(nothing)}
 
 
@@ -142,7 +143,6 @@ def _time_in_turn(
                 row[share] = sum(answer[part] for answer in answers) / sum(times)
 
 
-RATIOS = ("ratio", "alone_ratio", "simulated")
 HEAD = f"{'engine':9s}{'model':10s}{'strategy':12s}{'ranks':>5s}" + (
     f"{'ms/step':>10s}{'s/epoch':>9s}{'× torch':>9s}{'× alone':>9s}{'× simul.':>9s}"
     f"{'comm':>7s}{'waits':>7s}{'MB':>7s}"
