@@ -4,6 +4,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 
 import numpy as np
 
@@ -147,7 +148,8 @@ def inside_a_collective(group, call, sends, how):
     says = None
     while says is None:
         says = told(calls[call])
-    return says[0], told(group.barrier)[0], pair.all_reduce(np.full(2, group.rank + 1.0)).tolist()
+    handle = pair.all_reduce(np.full(2, group.rank + 1.0), async_op=True)
+    return says[0], told(group.barrier)[0], handle.wait().tolist()
 
 
 def serve(group, lives, pushes):
@@ -198,6 +200,14 @@ def server_dies(group, n, how="kill"):
                 assert (error.rank, error.incarnation, error.returns) == (0, 0, True)
                 says.append("lost")
     return says
+
+
+def something_keeps_it(group):
+    """Rank 1 raises, and a thread of it goes on."""
+    if group.rank == 1:
+        threading.Thread(target=threading.Event().wait).start()
+        die("raise")
+    return told(group.recv, 1)
 
 
 def two_at_once(group, how):

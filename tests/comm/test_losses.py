@@ -199,6 +199,12 @@ def test_workers_talk_to_the_next_server(backend, n):
         assert says.count("lost") == 1
 
 
+@pytest.mark.slow
+def test_a_rank_that_has_raised_is_lost_whatever_goes_on_in_its_process():
+    zero, one = run(losing.something_keeps_it, 2)
+    assert zero[0] == 1 and isinstance(one, ValueError)
+
+
 @pytest.mark.parametrize("backend", SLOWLY)
 def test_two_that_are_lost_at_once_meet_again(backend):
     zero, one, two, three = run(losing.two_at_once, 4, HOW[backend], backend=backend, restarts=2)
