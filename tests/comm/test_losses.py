@@ -8,6 +8,7 @@ import pytest
 
 import minipar
 from minipar.comm.frame import Call
+from minipar.comm.launch import run_processes, script_work
 from minipar.comm.losses import Losses, Lost
 from minipar.comm.transport import ANY
 from minipar.errors import Deadlock, PeerLost, UsageError
@@ -260,6 +261,11 @@ def test_a_message_to_oneself_and_a_second_thread_in_the_next_incarnation():
 def test_wrong_use_is_one_sentence(more, says):
     with pytest.raises(UsageError, match=says):
         minipar.run(lambda group: None, 2, **more)
+
+
+def test_several_hosts_refuse_it():
+    with pytest.raises(UsageError, match="on_lost='report' is for the ranks of one host"):
+        run_processes(script_work("script.py"), 2, nodes=object(), restarts=0)
 
 
 @pytest.mark.slow
