@@ -201,7 +201,8 @@ class Mailbox:
 
     def left(self, lane: Lane, src: int, incarnation: int) -> bool:
         """Whether a message from that incarnation of src waits for a receive."""
-        return any((m.src, m.incarnation) == (src, incarnation) for m in self._arrived[lane])
+        arrived = list(self._arrived[lane])  # another thread may deliver
+        return any((m.src, m.incarnation) == (src, incarnation) for m in arrived)
 
     def contradiction(self, call: Call) -> Message | None:
         """A message to a collective call that proves that its sender has parted ways with us.
