@@ -113,9 +113,9 @@ def power_sgd_bytes(p: int, shapes: Iterable[tuple[int, ...]], rank: int, itemsi
 
 # -- tensor parallel: bytes out of a rank in a step (the mean over the ranks), bytes that it holds -
 #
-# n: bytes of x [b, t, d] between the layers (of all parameters, for what is kept), m: of one number
-# for each position, r: of parameters that every rank has. In GPT the embedding sends like the
-# forward half of a pair, the output like the backward half.
+# n: bytes of x [b, t, d] between the layers, m: of one number for each position, r: of parameters
+# that every rank has. In GPT the embedding sends like the forward half of a pair, the output like
+# the backward half. For what is kept n is the bytes of all parameters, k·n of optimizer state.
 
 
 def tensor_pair_sent(p: int, n: float) -> float:

@@ -1,0 +1,303 @@
+# %% [markdown]
+# # One matrix is too large: where do you cut it?
+#
+# A layer of a large transformer does not fit on one device, or it takes too long there. Two devices
+# are to share it: not its rows of data, the *matrix itself*. Both work on the same data, each with
+# a part of the weights, and together they have to compute what one would.
+#
+# We take one block of a transformer apart, cut every matrix in it by hand, and put it together
+# again. This is the way of Megatron-LM (Shoeybi et al. 2019). It comes down to one question, asked
+# again and again: along which axis?
+
+# %%
+from collections.abc import Callable
+
+import numpy as np
+
+import minipar
+from minipar import Group, Init, Tensor, record
+from minipar.array import Array
+from minipar.events import EVERYBODY, last
+from minipar.nn import Block
+from minipar.ops import causal_attention, cross_entropy, gelu, linear
+from minipar.parallel.sharding import sharding, whole_state
+from minipar.parallel.tensor_layers import TensorKit
+from minipar.parallel.tensor_parallel import own_positions
+from minipar.trace.block_figure import draw_heads, draw_pair, draw_positions
+from minipar.trace.show import show
+
+P = 2  # ranks
+B, T, D, HEADS = 2, 6, 16, 4
+dice = np.random.default_rng(0)
+x = dice.normal(size=(B, T, D))
+
+# %% [markdown]
+# ## Two ways to cut a product
+#
+# Take z = x W. Cut W into a left and a right half, and each rank computes some of the **columns**
+# of z. Every number of them is complete. Nothing has to be sent, but nobody has all of z.
+#
+# Cut W into an upper and a lower half instead. Then each rank needs only some of the columns of x,
+# and gets a z of full size. But it is a **summand**: the true z is the sum of both.
+
+# %%
+w = dice.normal(size=(D, 4 * D))
+left, right = np.split(w, P, axis=1)
+upper, lower = np.split(w, P, axis=0)
+some, others = np.split(x, P, axis=-1)
+
+assert np.allclose(np.concatenate([x @ left, x @ right], axis=-1), x @ w)
+assert np.allclose(some @ upper + others @ lower, x @ w)
+
+# %% [markdown]
+# A transformer has two products behind each other, with gelu in between. Gelu is not linear, so it
+# wants complete numbers: of summands it makes nonsense.
+
+# %%
+half = gelu(Tensor(some @ upper)).data + gelu(Tensor(others @ lower)).data
+error = np.abs(half - gelu(Tensor(x @ w)).data).max()
+print(f"gelu of summands, added up, is wrong by {error:.1f}")
+assert error > 1
+
+# %% [markdown]
+# So: the first matrix by its columns, which gives each rank complete features. And the second by
+# its rows, which needs exactly those features. Between the two, nothing is sent.
+
+# %%
+show(draw_pair(P), "tensor_pair")
+
+# %% [markdown]
+# ## What happens at the ends
+#
+# At the right end partial sums have to be added up: an **all-reduce**. What about backward there?
+# All ranks go on with the same z, so each gets the same, complete gradient. Nothing is to be done.
+#
+# At the left end it is the other way round. Forward, all ranks have x already. Backward, each rank
+# knows how the loss depends on x *through its own columns*. The true gradient is the sum.
+#
+# The paper calls the two f and g. Each is one line forward and one line backward.
+
+
+# %%
+def f(x: Tensor, group: Group) -> Tensor:
+    return record(x.data, (x,), lambda dz, wanted: (group.all_reduce(dz),))
+
+
+def g(x: Tensor, group: Group) -> Tensor:
+    return record(group.all_reduce(x.data), (x,), lambda dz, wanted: (dz,))
+
+
+# %% [markdown]
+# ## The block, apart
+#
+# This is the block of all our transformers, as one rank has it, and what it computes. `reference`
+# has its output and all of its gradients: that is what we want to get.
+
+# %%
+block = Block(Init(0, np.float64), D, HEADS, dropout=0.0, out_std=0.1, causal=True)
+for parameter in block.parameters():
+    parameter.data += 0.1 * dice.normal(size=parameter.shape)  # no bias is zero
+weights = block.state_dict()
+for name, array in weights.items():
+    print(f"{name:22s}{array.shape}")
+
+source = Tensor(x, requires_grad=True)
+z = block(source)
+dz = dice.normal(size=z.shape)
+z.backward(dz)
+assert source.grad is not None
+reference = {"z": z.data, "x": source.grad}
+reference |= {name: y.grad for name, y in block.named_parameters()}
+
+# %% [markdown]
+# The feed-forward network is the pair from above. Its biases: that of `up` belongs to the columns
+# and is cut with them. That of `down` must be added **once**, after the sum, and not by each rank.
+#
+# **Attention** is a pair, too. Heads do not know of each other, so each rank takes some of them;
+# the output projection takes what the heads leave, feature by feature. But look at the first
+# matrix. One product gives q, k and v, one behind the other. Cut in the middle, rank 0 would have
+# all the queries, and rank 1 all the values.
+
+# %%
+show(draw_heads(P, HEADS), "tensor_heads")
+
+
+# %%
+def own(group: Group, name: str) -> Tensor:
+    """This rank's part of a weight."""
+    array, r, p = weights[name], group.rank, group.size
+    if "qkv" in name:  # the last axis is q, k and v, of HEADS heads each
+        of_heads = array.reshape(*array.shape[:-1], 3, p, -1)
+        array = of_heads[..., r, :].reshape(*array.shape[:-1], -1)
+    elif "up" in name:
+        array = np.split(array, p, axis=-1)[r]
+    elif name in ("attention.out.weight", "mlp.down.weight"):
+        array = np.split(array, p, axis=0)[r]
+    return Tensor(array.copy(), requires_grad=True)  # norms and row biases: all of it
+
+
+def block_by_hand(group: Group) -> dict[str, Array]:
+    w = {name: own(group, name) for name in weights}
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return minipar.ops.layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    def attention(x: Tensor) -> Tensor:
+        qkv = linear(f(x, group), w["attention.qkv.weight"], w["attention.qkv.bias"])
+        mixed = causal_attention(qkv.reshape(B, T, 3, HEADS // group.size, D // HEADS))
+        partial = linear(mixed.reshape(B, T, D // group.size), w["attention.out.weight"])
+        return g(partial, group) + w["attention.out.bias"]
+
+    def mlp(x: Tensor) -> Tensor:
+        hidden = gelu(linear(f(x, group), w["mlp.up.weight"], w["mlp.up.bias"]))
+        return g(linear(hidden, w["mlp.down.weight"]), group) + w["mlp.down.bias"]
+
+    source = Tensor(x, requires_grad=True)
+    h = source + attention(norm(source, "norm1"))
+    z = h + mlp(norm(h, "norm2"))
+    z.backward(dz)
+    return {"z": z.data, "x": source.grad, **{name: y.grad for name, y in w.items()}}
+
+
+for rank, found in enumerate(minipar.run(block_by_hand, ranks=P)):
+    assert np.allclose(found["z"], reference["z"], atol=1e-12)
+    assert np.allclose(found["x"], reference["x"], atol=1e-12)
+    half = reference["mlp.up.weight"][:, rank * 2 * D : (rank + 1) * 2 * D]
+    assert np.allclose(found["mlp.up.weight"], half, atol=1e-12)
+    for name in ("norm1.weight", "mlp.down.bias"):  # every rank has all of it, and all its gradient
+        assert np.allclose(found[name], reference[name], atol=1e-12)
+print("the block by hand gives what one rank gives")
+
+# %% [markdown]
+# Not one gradient of a weight was sent. A rank's own columns have their complete gradient there,
+# because all ranks have the same x and, thanks to g, the same dz.
+#
+# ## The block, together again
+#
+# The library does the same with a *kit*. A model asks it for a column, a row, a norm, without
+# saying how many ranks there are. The kit of one rank gives plain layers, `TensorKit` gives layers
+# that hold slices, and remembers which: `sharding` is the table of them.
+
+
+# %%
+def block_of_a_kit(group: Group, sequence: bool) -> dict[str, Array]:
+    kit = TensorKit(group, sequence)
+    part = Block(Init(0, np.float64), D, HEADS, 0.0, 0.1, causal=True, kit=kit)
+    for name, how in sharding(part).items():
+        tensor = dict(part.named_parameters())[name]
+        cut = getattr(how, "cut", None)
+        tensor.data[...] = cut(weights[name], group.rank, group.size) if cut else weights[name]
+    source = Tensor(x, requires_grad=True)
+    z = part(own_positions(source, group) if sequence else source)
+    z.backward(own_positions(Tensor(dz), group) if sequence else dz)
+    gradients = {name: y.grad for name, y in part.named_parameters()}
+    calls = [event.op for event in last() if event.peer == EVERYBODY]
+    counts = {op: np.array(calls.count(op)) for op in set(calls)}
+    return {"z": z.data, **counts, **whole_state(gradients, sharding(part), group)}
+
+
+for found in minipar.run(block_of_a_kit, ranks=P, args=(False,)):
+    for name in ("z", *weights):
+        assert np.allclose(found[name], reference[name], atol=1e-12), name
+    assert found["all_reduce"] == 4
+print("and so does the library, with 4 all-reduces: two pairs, forward and backward")
+
+# %% [markdown]
+# ## What is still done twice
+#
+# Between g and the next f both ranks compute the same: the norm, dropout, the sum of both branches.
+# Both also keep what these need for backward. But there every *position* is by itself. So each rank
+# could have some of the positions, and all of their features, until the next f.
+#
+# An all-reduce is a reduce-scatter and an all-gather (tutorial 2). Put the first half at g, and the
+# second at the next f: nothing more is sent, and what lies between them is cut by p. That is
+# **sequence parallel** (Korthikanti et al. 2022).
+
+# %%
+show(draw_positions(P), "tensor_positions")
+
+for rank, found in enumerate(minipar.run(block_of_a_kit, ranks=P, args=(True,))):
+    mine = slice(rank * T // P, (rank + 1) * T // P)
+    assert np.allclose(found["z"], reference["z"][:, mine], atol=1e-12)
+    assert "all_reduce" not in found and found["reduce_scatter"] == 4
+
+# %% [markdown]
+# One thing is new. A rank has used the gains of the norm for its own positions only, so its
+# gradient of them is a summand. Once a step these gradients have to be added up.
+
+# %%
+parts = [found["norm1.weight"] for found in minipar.run(block_of_a_kit, ranks=P, args=(True,))]
+assert not np.allclose(parts[0], reference["norm1.weight"])
+assert np.allclose(sum(parts), reference["norm1.weight"], atol=1e-12)
+print("the gradients of the gains add up to the true one")
+
+# %% [markdown]
+# ## Exercise
+#
+# **The loss of shards.** The last matrix of a language model is the largest one: it has a column
+# for each word. Cut by columns, each rank has the logits of *its* words. To gather them would be
+# the largest message of all.
+#
+# The loss of a position is log Σ exp(logit) - logit of the target. Write `loss_of_shards(group,
+# logits, targets)` for logits [n, v/p] of this rank's words and targets [n] among all v words. It
+# returns the mean loss. Send only a few numbers for each position. Beware: exp(1000) is infinite,
+# and the target may be a word of the other rank. A solution is at the very end.
+
+
+# %%
+def loss_of_shards(group: Group, logits: Array, targets: Array) -> float:
+    raise NotImplementedError("your turn")
+
+
+def check(loss_of_shards: Callable[[Group, Array, Array], float]) -> None:
+    dice = np.random.default_rng(1)
+    targets = dice.integers(0, 12, size=8)
+    for scale in (1, 1000):
+        logits = scale * dice.normal(size=(8, 12))
+
+        def work(group: Group, logits: Array = logits) -> float:
+            return loss_of_shards(group, np.split(logits, group.size, axis=1)[group.rank], targets)
+
+        right = cross_entropy(Tensor(logits), targets).item()
+        for rank, found in enumerate(minipar.run(work, ranks=3)):
+            assert np.isclose(found, right), f"rank {rank} says {found}, the loss is {right}"
+
+
+try:
+    check(loss_of_shards)
+    print("loss_of_shards is right")
+except (AssertionError, NotImplementedError) as wrong:
+    print(wrong)
+
+# %% [markdown]
+# ## What to keep
+#
+# - Columns, then rows: between the two products of a pair nothing is sent.
+# - f and g are a pair: what one does forward, the other does backward. One all-reduce for each pair
+#   and direction, of the size of x, whatever the size of the matrices.
+# - Heads are cut as heads, a bias after the sum is added once, what has been used for some of the
+#   positions only has a partial gradient.
+# - Everybody waits for these all-reduces, in every layer. So the ranks must be near each other.
+#
+# In the repository, `docs/tensor_parallel.md` has the formulas,
+# `minipar/parallel/tensor_parallel.py` f and g in all forms, and
+# `minipar/parallel/tensor_layers.py` the layers.
+
+# %% [markdown]
+# ## A solution of the exercise
+#
+# Three numbers for each position: the largest logit of all ranks, which is subtracted everywhere;
+# the sum of the exponentials; and the logit of the target, to which one rank contributes.
+
+
+# %%
+def loss_of_shards_solution(group: Group, logits: Array, targets: Array) -> float:
+    n, k = logits.shape
+    logits = logits - group.all_reduce(logits.max(axis=1), op="max")[:, None]
+    here = targets // k == group.rank
+    at_target = np.where(here, logits[np.arange(n), targets % k], 0.0)
+    total, at_target = group.all_reduce(np.stack([np.exp(logits).sum(axis=1), at_target]))
+    return float((np.log(total) - at_target).mean())
+
+
+check(loss_of_shards_solution)
