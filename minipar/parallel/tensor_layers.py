@@ -75,9 +75,9 @@ class Shards(NamedTuple):
     def through(self, op: Callable[..., Tensor], x: Tensor, layer: ColumnLinear) -> Tensor:
         """op(f(x), weight, bias): the features of this rank."""
         weights = layer.weight, layer.bias
-        if self.overlap and not self.sequence:
+        if self.overlap:
             self.expect_between(x, layer.name)
-            z = overlapped(op, x, weights, self.group)
+            z = overlapped(op, x, weights, self.group, self.sequence)
         else:
             z = op(self.enter(x, layer.name), *weights)
         return label(z, SHARDED, layer.name, self.group, FEATURES)

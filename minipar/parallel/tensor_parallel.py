@@ -97,33 +97,49 @@ def _gathered(x: Array, group: Group) -> Array:
 
 def _summed(x: Array, group: Group) -> Array:
     """[b, t, d] of each rank -> [b, t/p, d], the sum at this rank's positions."""
+    return group.reduce_scatter(_by_rank(x, group))[0]
+
+
+def _by_rank(x: Array, group: Group) -> Array:
+    """[b, t, d] -> [p, b, t/p, d]"""
     xp, (b, t, *rest) = array_module(x), x.shape
-    rows = xp.ascontiguousarray(x.reshape(b, group.size, t // group.size, *rest).swapaxes(0, 1))
-    return group.reduce_scatter(rows)[0]
+    return xp.ascontiguousarray(x.reshape(b, group.size, t // group.size, *rest).swapaxes(0, 1))
 
 
 def overlapped(
-    op: Callable[..., Tensor], x: Tensor, weights: Sequence[Tensor], group: Group
+    op: Callable[..., Tensor],
+    x: Tensor,
+    weights: Sequence[Tensor],
+    group: Group,
+    sequence: bool = False,
 ) -> Tensor:
-    """op(copy_to_shards(x), *weights), where backward sends while it computes.
+    """op(f(x), *weights), where backward sends while it computes.
 
         dx = dz Wᵀ     dW = xᵀ dz, db = Σ dz
              └─ all-reduce of dx ─┘
 
-    The vjp of the op is called twice, for x and for the weights. Keeps what the op keeps.
+    The vjp of the op is called in two halves, as for deferred leaves: for x, then for the weights.
+    Keeps what the op keeps.   sequence: which f.
     """
-    z = op(x, *weights)
+    whole = Tensor(_gathered(x.data, group), x.requires_grad) if sequence else x
+    z = op(whole, *weights)
     if z._node is None:
         return z
-    both = z._node.vjp
+    both, none = z._node.vjp, (False,) * len(weights)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        none = (False,) * len(weights)
-        dx, handle = None, None
+        handle = None
+        dws: Sequence[Array | None] = [None] * len(weights)
         if wanted[0]:
             dx = both(dz, (True, *none))[0]
-            handle = group.all_reduce(dx, async_op=True)
-        rest = both(dz, (False, *wanted[1:]))[1:] if any(wanted[1:]) else [None] * len(weights)
-        return (handle.wait() if handle else None, *rest)
+            if sequence:
+                handle = group.reduce_scatter(_by_rank(dx, group), async_op=True)
+            else:
+                handle = group.all_reduce(dx, async_op=True)
+        if any(wanted[1:]):
+            dws = both(dz, (False, *wanted[1:]))[1:]
+        if handle is None:
+            return (None, *dws)
+        return (handle.wait()[0] if sequence else handle.wait(), *dws)
 
     return record(z.data, (x, *weights), vjp)
