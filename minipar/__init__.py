@@ -13,6 +13,7 @@ The public names are those below; everything else is imported from its own modul
 
 from minipar import ops  # gives Tensor its operators
 from minipar.checks import checks
+from minipar.comm.cluster import Cluster
 from minipar.comm.group import Group
 from minipar.comm.launch import run
 from minipar.comm.transport import ANY
@@ -23,6 +24,6 @@ from minipar.tensor import Tensor, no_grad, record
 
 __version__ = "0.1.0"
 __all__ = (
-    "ANY", "Draw", "Group", "Init", "Tensor", "checkpoint", "checks", "init", "no_grad", "ops",
-    "record", "run",
+    "ANY", "Cluster", "Draw", "Group", "Init", "Tensor", "checkpoint", "checks", "init", "no_grad",
+    "ops", "record", "run",
 )  # fmt: skip

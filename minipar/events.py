@@ -27,7 +27,7 @@ class Event(NamedTuple):
     site: str  # file:line of the call
     algorithm: str = ""  # which one carried the call out, e.g. "ring"; none for send
     group: int = 0  # the group's number, 0 for all ranks
-    begin: int = 0  # nanoseconds of a clock of this process; only differences mean anything
+    begin: int = 0  # nanoseconds of `Group.now_ns`
     end: int = 0  # when the message could be forgotten, or the call returned; 0: not yet
 
 

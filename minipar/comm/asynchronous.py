@@ -39,6 +39,8 @@ class Handle:
         """Whether `wait` would return at once."""
         if not self.over:
             self._transport.progress()
+        if not self.over:
+            self._transport.check(self._transport.rank, self.call)
         return self.over
 
     def wait(self) -> Any:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from minipar import ambient
+from minipar.comm.cluster import Cluster
 from minipar.comm.control import MAIN_ALIAS
 from minipar.comm.environment import open_standard_streams
 from minipar.comm.failure import Failure, add_notes, left_cleanly
@@ -49,6 +50,7 @@ def run(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     on_lost: str = "abort",
     restarts: int = 0,
+    cluster: Cluster | None = None,
 ) -> list[Any]:
     """Call fn(group, *args) on every rank; what the ranks returned, in rank order.
 
@@ -59,14 +61,19 @@ def run(
                "abort" ends them, "report" only the calls that involve that rank (`losses`). Then
                its entry in the result is the exception that "abort" would raise.
     restarts:  how many lost ranks are started again, with "report".
+    cluster:   the declared speeds of links and ranks ("local" only): time is then virtual, the same
+               on every machine (see `Cluster`, `Group.spend` and `Group.now_ns`).
     Raises:    the first failing rank's own exception; PeerLost if a rank's process was killed;
                Deadlock; UsageError. With "report" only if all ranks are lost, or wait for each
                other.
     """
     check(ranks, backend)
     budget = _budget(on_lost, restarts)
+    if cluster is not None:
+        _check_cluster(cluster, ranks, backend)
     if backend == "local":
-        results, failed = run_threads(fn, ranks, args, LocalWorld(ranks, restarts=budget))
+        world = LocalWorld(ranks, restarts=budget, cluster=cluster)
+        results, failed = run_threads(fn, ranks, args, world)
         if failed is not None:
             _, error, notes = failed
             add_notes(error, notes)
@@ -193,6 +200,14 @@ def check(ranks: int, backend: str) -> None:
             "run(backend='process') was called inside a rank. If a script calls it, put the call "
             "under `if __name__ == '__main__':`, because every rank imports the script."
         )
+
+
+def _check_cluster(cluster: Cluster, ranks: int, backend: str) -> None:
+    if backend != "local":
+        raise UsageError(f"virtual time exists on local only; cluster= is not for {backend!r}")
+    strangers = sorted(rank for rank in cluster.slow if not 0 <= rank < ranks)
+    if strangers:
+        raise UsageError(f"slow= names rank {strangers[0]}, but there are ranks 0 to {ranks - 1}")
 
 
 # -- threads ----------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -55,6 +54,8 @@ class CallLink:
         record = self._record(peer, array.nbytes)
         pending = self._noted(self._transport.isend(array, peer, self.call))
         pending.record = record
+        if record is not None and pending.span is not None:
+            record[-2:] = pending.span
         return pending
 
     def send(self, array: Array, dst: int) -> None:
@@ -74,8 +75,9 @@ class CallLink:
         return incoming
 
     def add(self, into: Array, array: Array) -> None:
-        """into += array, or the call's op instead of +; here, so that a backend can charge it."""
+        """into += array, or the call's op instead of +; a backend may charge it."""
         self._combine(into, array, out=into)
+        self._transport.added(array.nbytes)
 
     @property
     def circle(self) -> Circle | None:
@@ -89,7 +91,7 @@ class CallLink:
         record = self._record(EVERYBODY, nbytes)
         result = work()
         if record is not None:
-            record[-1] = perf_counter_ns()
+            record[-1] = self._transport.now_ns()
         if self._circle is not None:
             stranger = self._transport.stranger(self.call)
             if stranger is not None:
@@ -135,7 +137,7 @@ class CallLink:
         if self._recorder is None:
             return None
         group, sequence, op, _, site = self.call
-        me, now = self._transport.rank, perf_counter_ns()
+        me, now = self._transport.rank, self._transport.now_ns()
         return self._recorder.take(
             [me, peer, op, sequence, nbytes, site, self._algorithm, group, now, 0]
         )

@@ -12,7 +12,8 @@ time: when a rank waits and nobody can go on, it is there, and can be named.
 `LocalWorld(size, buffer_bytes=0)` shows true rendezvous: a send waits for its receive, whatever its
 size, as it does on NCCL.
 
-Left out on purpose: time. Nobody waits on a clock here, so there is no timeout.
+`LocalWorld(size, cluster=...)` has a clock of its own (`virtual`), and the next one is then whoever
+has the smallest time. No clock of the machine is ever waited for, so there is no timeout.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from functools import partial
 
 import numpy as np
 
+from minipar.comm.cluster import Cluster
 from minipar.comm.deadlock import report
 from minipar.comm.failure import Failure
 from minipar.comm.frame import Call, header_for
@@ -45,6 +47,7 @@ from minipar.comm.transport import (
     WaitForWork,
     pending_receive,
 )
+from minipar.comm.virtual import Clock, isend_in_time
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said
 
 IDLE = Call(0, 0, "waiting for work", "", "its second thread")
@@ -56,10 +59,17 @@ class LocalWorld:
     """The baton, the mailboxes, and who waits for what."""
 
     def __init__(
-        self, size: int, buffer_bytes: int = BUFFERED_BYTES, restarts: int | None = None
+        self,
+        size: int,
+        buffer_bytes: int = BUFFERED_BYTES,
+        restarts: int | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         """restarts: how many lost ranks are started again; None: a lost rank ends the run."""
         self.size, self.buffer_bytes = size, buffer_bytes
+        self.clock = None if cluster is None else Clock(cluster, size, self._can_run)
+        self._news = False  # whether a rank has ended, or all have to; else what a thread does
+        # lets at most the other one of its rank go on, and what arrives those that it is for
         self.restarts, self.lost = restarts, list[Lost]()
         self.losses = [Losses(r, size) for r in range(size)] if restarts is not None else None
         self.mail = [Mailbox() for _ in range(size)]
@@ -82,7 +92,7 @@ class LocalWorld:
 
     def leave(self, rank: int, failed: BaseException | None = None) -> None:
         """This rank is over; whoever still waits for it will be told why."""
-        self._finished[2 * rank] = self._over[rank] = True
+        self._finished[2 * rank] = self._over[rank] = self._news = True
         if failed is not None and self.losses is None:
             self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
         self._pass_on(2 * rank)
@@ -91,6 +101,8 @@ class LocalWorld:
         """This rank has raised: the others are told, if they are to go on."""
         if self.losses is None or self.failure is not None:
             return None
+        if self.clock is not None:  # what it has sent comes first
+            self.wait_for_work(2 * rank, partial(self.clock.all_arrived, rank))
         why = Failure.of(rank, failed).why
         returns = bool(self.restarts)
         self.restarts = (self.restarts or 0) - returns
@@ -100,7 +112,7 @@ class LocalWorld:
             losses.note(lost)
             end_receives(mailbox)  # those of its own second thread, too
         self.mail[rank] = Mailbox()
-        self._over[rank] = True
+        self._over[rank] = self._news = True
         return lost
 
     def start_again(self, rank: int) -> None:
@@ -146,7 +158,7 @@ class LocalWorld:
 
     def stop(self, failure: CommError) -> None:
         """Make every wait, now and later, raise; the first failure is the one that counts."""
-        self.failure = self.failure or failure
+        self.failure, self._news = self.failure or failure, True
 
     def wait(self, thread: int, ready: Callable[[], bool], whom: int, call: Call) -> None:
         self._waits[thread] = (ready, whom, call)
@@ -179,16 +191,30 @@ class LocalWorld:
         return message.owned or message.taken
 
     def give_others_a_turn(self, thread: int) -> None:
+        if self.clock is not None:
+            self.clock.ask(thread)
         self._switch(thread)
         if self.failure is not None:
             raise type(self.failure)(str(self.failure))
+
+    def until_due(self, thread: int) -> None:
+        """Go on when the clock says so, which has been told what this thread does."""
+        self._switch(thread)
+
+    def note_no(self, thread: int, question: object) -> None:
+        """A thread has asked in vain; if it does nothing else, let time go by."""
+        if self.clock is not None and self.clock.asks_again(thread, question):
+            self._switch(thread)
 
     def note_fruitless(self, rank: int, whom: int, call: Call) -> None:
         """A rank has asked in vain whether something is done. That is no wait, but if it has asked
         very often while all others wait or have finished, it will ask for ever.
         """
+        self.note_no(2 * rank, (whom, call))
         others = (t for t in range(2 * self.size) if t != 2 * rank)
-        self._asked[rank] = 0 if any(self._can_run(t) for t in others) else self._asked[rank] + 1
+        idle = self.clock is None or self.clock.idle()
+        lively = not idle or any(self._can_run(t) for t in others)
+        self._asked[rank] = 0 if lively else self._asked[rank] + 1
         if self._asked[rank] > PATIENCE:
             self._waits[2 * rank] = (lambda: False, whom, call)
             self.stop(Deadlock(self._explain()))
@@ -200,16 +226,23 @@ class LocalWorld:
 
     def _pass_on(self, thread: int) -> bool:
         """Hand the baton to the next thread that can run; False if it stays here."""
-        threads = 2 * self.size
-        following = [(thread + i) % threads for i in range(1, threads + 1)]
-        chosen = next((t for t in following if self._can_run(t)), None)
+        if self.clock is None:
+            chosen = next((t for t in self._following(thread) if self._can_run(t)), None)
+        else:
+            news, self._news = self._news, False
+            chosen = self.clock.next(self._following(thread) if news else [thread ^ 1])
         if chosen is None and not all(self._finished):
             self.stop(Deadlock(self._explain()))
-            chosen = next(t for t in following if not self._finished[t])
+            chosen = next(t for t in self._following(thread) if not self._finished[t])
         if chosen is None or chosen == thread:
             return False
         self._turn[chosen].release()
         return True
+
+    def _following(self, thread: int) -> Iterator[int]:
+        """All threads, the next one first."""
+        threads = 2 * self.size
+        return ((thread + i) % threads for i in range(1, threads + 1))
 
     def _can_run(self, thread: int) -> bool:
         waiting = self._waits[thread]
@@ -257,13 +290,16 @@ class LocalTransport(Transport):
         self._second: int | None = None  # the identity of the second thread
 
     def isend(self, array: np.ndarray, dst: int, call: Call) -> Pending:
-        buffered = array.nbytes <= self._world.buffer_bytes
+        clock, mailbox = self._world.clock, self._world.mail[dst]
+        buffered = clock is not None or array.nbytes <= self._world.buffer_bytes
         payload = array.copy() if buffered else array
         message = Message(self.rank, header_for(call, array), payload, owned=buffered)
         if self.losses is not None:
             self.losses.check(call, dst)
             message.incarnation = self.losses.incarnation
-        self._world.mail[dst].deliver(message)
+        if clock is not None:
+            return isend_in_time(clock, self, message, dst, mailbox)
+        mailbox.deliver(message)
         has_gone = partial(self._world.has_let_go, message, dst)
         if self.losses is not None:
             return watched_send(self, has_gone, dst, call)
@@ -277,10 +313,30 @@ class LocalTransport(Transport):
 
     def poll(self, src: int, call: Call) -> bool:
         self.progress()
+        holds = partial(self._holds, src, call)
+        if not holds():
+            self._world.note_no(self._thread(), (src, call))
+        return holds()
+
+    def _holds(self, src: int, call: Call) -> bool:
         mailbox = self._world.mail[self.rank]
         if self.losses is not None:
             return would_end(self.losses, mailbox, src, call)
         return mailbox.holds(src, call)
+
+    def now_ns(self) -> int:
+        clock = self._world.clock
+        return super().now_ns() if clock is None else clock.now
+
+    def spend(self, seconds: float) -> None:
+        if self._world.clock is not None:
+            self._world.clock.compute(self._thread(), seconds)
+            self._world.until_due(self._thread())
+
+    def added(self, nbytes: int) -> None:
+        if self._world.clock is not None:
+            self._world.clock.add(self._thread(), nbytes)
+            self._world.until_due(self._thread())
 
     def progress(self) -> None:
         self._world.give_others_a_turn(self._thread())

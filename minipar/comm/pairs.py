@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,6 +81,20 @@ class Pairs:
         """Whether an array from src (any rank, if not given) is there for `recv` to take."""
         self._check_peer("poll", src, also=ANY)
         return self._calls.poll(src)
+
+    def spend(self, seconds: float) -> None:
+        """Say that this rank computes for so long. It moves the clock of a run with `cluster=`, by
+        as much more as the rank is slow there; elsewhere, where time is measured, it does nothing.
+        """
+        if not 0 <= seconds < math.inf:
+            raise UsageError(f"spend takes seconds, finite and not negative, not {seconds}")
+        self._transport.spend(seconds)
+
+    def now_ns(self) -> int:
+        """The time of this rank in nanoseconds: virtual in a run with `cluster=`, where it begins
+        at 0; elsewhere that of a clock of this process, of which only differences mean anything.
+        """
+        return self._transport.now_ns()
 
     def _check_peer(self, op: str, peer: int, also: int = 0) -> None:
         if not 0 <= peer < self.size and peer != also:

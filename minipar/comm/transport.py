@@ -67,6 +67,18 @@ class Transport(Protocol):
 
     # What a transport may offer; those that inherit from this class get the plain answers.
 
+    def now_ns(self) -> int:
+        """Nanoseconds of this rank's clock; only differences mean anything."""
+        return time.perf_counter_ns()
+
+    def spend(self, seconds: float) -> None:
+        """This rank has computed for so long, if its time is declared and not measured."""
+        return
+
+    def added(self, nbytes: int) -> None:
+        """This rank has added up so many bytes, if its time is declared and not measured."""
+        return
+
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         """These ranks (the own one among them), if they can show each other arrays in memory."""
         return None
@@ -247,6 +259,7 @@ class Pending:
         self._whom, self._call = whom, call
         self.note = ""  # a line to be added to what goes wrong
         self.record: list[Any] | None = None  # of an event, whose end is that of the wait
+        self.span: tuple[int, int] | None = None  # its begin and end, where they are declared
 
     def done(self) -> bool:
         """Whether `wait` would return at once.  Raises: PeerLost, Deadlock if it never will be."""
@@ -266,7 +279,7 @@ class Pending:
                     raise type(error)(f"{error}\n{self.note}") from None
                 raise
         if self.record is not None:
-            self.record[-1] = self.record[-1] or time.perf_counter_ns()
+            self.record[-1] = self.record[-1] or self._transport.now_ns()
         return self._result()
 
 

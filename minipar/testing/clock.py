@@ -2,7 +2,8 @@
 
 The clock follows the model that the formulas of `cost` are about: a message takes its cost, a rank
 sends one message and receives one at a time, both at once if it likes. It runs three times in one,
-for α, β and γ alone: as messages, as bytes sent, as bytes added.
+for α, β and γ alone: as messages, as bytes sent, as bytes added. `comm/virtual.py` has the same
+model with all three together, for whole runs.
 
     rank 0  |--- send ---|--- send ---|            two messages to two ranks: one after the other
     rank 1  |--- recv ---|-add-|                   its time is 1 message, n bytes sent, n added

@@ -1,0 +1,61 @@
+"""The machine that a run on the local backend pretends to have: how long things take there.
+
+    Cluster(alpha_s=5e-6, beta_s_per_byte=1 / 10e9)              equal links between all ranks
+    Cluster(per_node=4, between=(20e-6, 1 / 1e9))                ranks 0-3 on one node, 4-7 on ...
+    Cluster(slow={1: 5.0})                                       rank 1 computes 5 times as long
+
+It is plain numbers; `virtual` is the clock that goes by them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from minipar.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Declared speeds, for `minipar.run(fn, ranks, cluster=Cluster(...))`. Defaults: equal links.
+
+    alpha_s:          seconds per message
+    beta_s_per_byte:  seconds per byte sent; 1 / 10e9 is 10 GB/s
+    gamma_s_per_byte: seconds per byte that a collective adds up
+    slow:             {rank: factor}: its computation, adding included, takes so many times as long
+    per_node:         so many ranks with consecutive numbers share a node; 0: all of them do
+    between:          (alpha_s, beta_s_per_byte) of messages from node to node; None: as within
+
+    Times are rounded to whole nanoseconds, message by message.  Raises: UsageError.
+    """
+
+    alpha_s: float = 5e-6
+    beta_s_per_byte: float = 1 / 10e9
+    gamma_s_per_byte: float = 1 / 20e9
+    slow: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    per_node: int = 0
+    between: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [self.alpha_s, self.beta_s_per_byte, self.gamma_s_per_byte, *self.slow.values()]
+        numbers += [self.per_node, *(self.between or ())]
+        if not all(0 <= number < math.inf for number in numbers):  # nan is not
+            raise UsageError(f"times of a cluster are finite and not negative; this is {self}")
+        object.__setattr__(self, "slow", MappingProxyType(dict(self.slow)))
+
+    def message_ns(self, src: int, dst: int, nbytes: int) -> int:
+        """α + n·β of that link."""
+        alpha, beta = self.alpha_s, self.beta_s_per_byte
+        if self.between and self.per_node and src // self.per_node != dst // self.per_node:
+            alpha, beta = self.between
+        return round(1e9 * (alpha + beta * nbytes))
+
+    def adding_ns(self, rank: int, nbytes: int) -> int:
+        """n·γ on that rank."""
+        return self.computing_ns(rank, self.gamma_s_per_byte * nbytes)
+
+    def computing_ns(self, rank: int, seconds: float) -> int:
+        """What takes so many seconds on a rank that is not slow."""
+        return round(1e9 * seconds * self.slow.get(rank, 1.0))

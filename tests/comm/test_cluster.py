@@ -1,0 +1,61 @@
+"""A declared cluster: what its numbers mean, and which it refuses. Its clock: test_virtual."""
+
+import numpy as np
+import pytest
+
+import minipar
+from minipar import Cluster
+from minipar.errors import UsageError
+
+
+def test_times_are_whole_nanoseconds():
+    cluster = Cluster(alpha_s=5e-6, beta_s_per_byte=1 / 10e9, gamma_s_per_byte=1 / 20e9)
+    assert cluster == Cluster()
+    assert [cluster.message_ns(0, 1, n) for n in (0, 4, 6, 10**6)] == [5000, 5000, 5001, 105_000]
+    assert cluster.adding_ns(0, 10**6) == 50_000
+    assert cluster.computing_ns(0, 0.1) == 10**8
+
+
+def test_a_slow_rank_takes_longer_to_compute_and_to_add_but_not_to_send():
+    cluster = Cluster(1e-6, 1e-9, 1e-9, slow={1: 2.5})
+    assert cluster.computing_ns(1, 1e-6) == 2500
+    assert cluster.adding_ns(1, 1000) == 2500
+    assert cluster.message_ns(1, 0, 1000) == 2000
+
+
+def test_links_between_nodes_have_numbers_of_their_own():
+    cluster = Cluster(1e-6, 1e-9, per_node=2, between=(9e-6, 4e-9))
+    assert [cluster.message_ns(2, dst, 1000) for dst in range(6)] == [13_000] * 2 + [2000] * 2 + [
+        13_000
+    ] * 2
+    assert Cluster(1e-6, 1e-9, per_node=2).message_ns(0, 5, 1000) == 2000
+
+
+def test_it_cannot_be_changed_and_can_be_compared():
+    slow = {1: 2.0}
+    cluster = Cluster(slow=slow)
+    slow[1] = 3.0
+    assert cluster == Cluster(slow={1: 2.0}) != Cluster(slow=slow)
+    with pytest.raises(AttributeError):
+        cluster.alpha_s = 1.0
+    with pytest.raises(TypeError):
+        cluster.slow[1] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        (lambda: Cluster(alpha_s=-1), "finite and not negative"),
+        (lambda: Cluster(slow={0: float("nan")}), "finite and not negative"),
+        (lambda: Cluster(between=(1.0, float("inf"))), "finite and not negative"),
+        (lambda: minipar.run(print, 2, cluster=Cluster(slow={2: 3})), "there are ranks 0 to 1"),
+        (
+            lambda: minipar.run(np.zeros, 2, backend="process", cluster=Cluster()),
+            "virtual time exists on local only",
+        ),
+        (lambda: minipar.run(lambda g: g.spend(-1.0), 1), "spend takes seconds"),
+    ],
+)
+def test_wrong_use_is_one_sentence(use, says):
+    with pytest.raises(UsageError, match=says):
+        use()
