@@ -229,6 +229,10 @@ def test_what_is_no_action_is_named():
         check([[Action("F", -1)]])
 
 
+def test_one_stage_is_its_own_neighbour_and_sends_nothing():
+    assert check(parse("F0 F1 F2 F0.1 F1.1 F2.1 B0.1 B1.1 B2.1 B0 B1 B2")).peaks == [6]
+
+
 def test_inference_stores_nothing_but_a_stage_that_trains_alone_is_wrong():
     assert check(parse("F0 F1\nF0 F1")).peaks == [0, 0]
     with pytest.raises(ScheduleError, match="stage 0 never does B0"):
