@@ -8,7 +8,7 @@ What must hold:
    - then it computes, and begins to send its result (isend), which its neighbour takes when it
      comes to the action that needs it;
    - it does not go on while more than `unfinished` of its sends of that kind to that neighbour have
-     not been taken. 1 is the executor's: it waits for a send before it begins the next. 0 is a
+     not been taken. 1 is the executor's: having begun a send, it waits for the one before. 0 is a
      plain send, which 1F1B cannot live with.
 3. What a stage receives is what it needs next: between two stages activations arrive in the order
    sent, and so do gradients. (The executor can put aside what comes early. A schedule that counts
