@@ -27,6 +27,6 @@ for step in range(300):
 
 _, logits = pipeline.evaluate(minipar.Tensor(points), yes)
 held = ", ".join(name for name, _ in pipeline.stage.named_parameters())
-print(f"stage {group.rank} has {held}; at most {pipeline.last.peak} micro-batches at a time")
+print(f"stage {group.rank} has {held}; most stored at once: {pipeline.last.peak}")
 if logits is not None:  # on the last stage
     print(f"{(logits.argmax(axis=1) == yes).mean():.0%} are right")
