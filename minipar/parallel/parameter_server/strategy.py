@@ -77,7 +77,7 @@ class ParameterServer:
         self.who = f"worker {roles.worker}"
         self.optimizer: Any = make_optimizer(())  # for its lr, and the names of its state
         self._pull: pulls.Pull | None = None
-        self._rows, self._factor = 1.0, 1.0
+        self._rows, self._factor, self._pushed = 1.0, 1.0, False
         self._make_room(model)
         self._spare = {n: np.empty_like(x.data) for n, x in self.dense.items() if prefetch}
         self._agree_on_the_rest(model)
@@ -153,8 +153,10 @@ class ParameterServer:
         return norm
 
     def step(self) -> None:
-        if not self.worker.rounds:
+        """What was pushed counts; in async and ssp this worker's gradient, if nothing was."""
+        if not self._pushed:
             self._push()
+        self._pushed = False
         self.worker.step(self.optimizer.lr, self._factor)
         if self.prefetch and self.worker.rounds:
             self._ask_early()
@@ -169,6 +171,7 @@ class ParameterServer:
         if not self.worker.skip_nan:
             pulls.check_finite(values, self.worker.lines, self.who)
         self.worker.push(values, rows)
+        self._pushed = True
 
     def _push(self) -> None:
         self.push({n: x.grad for n, x in self.trained.items() if x.grad is not None}, self._rows)

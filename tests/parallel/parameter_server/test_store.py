@@ -22,10 +22,6 @@ def store_of(make=sgd):
     return Store(shards_of(model, 1)[0], model, make), model
 
 
-def row(i, value):
-    return RowGradient(np.array([i]), np.full((1, 2), value), (12, 2))
-
-
 class Sending:
     """A send under way."""
 
