@@ -82,6 +82,17 @@ def test_a_push_that_comes_again_is_applied_once(rule):
     assert desk.x == -2
 
 
+def test_a_push_that_comes_again_is_no_part_of_the_next_round():
+    desk = Desktop(SYNC)
+    for worker in range(2):
+        desk.push(worker, 1, 1)
+        desk.step(worker, 1)
+    desk.push(0, 1, 1)
+    desk.push(1, 1, 2)
+    assert not desk.book.complete(2, desk.book.pushes)
+    assert list(desk.book.pushes) == [1]
+
+
 def test_a_push_that_was_not_laid_aside_cannot_count():
     desk = Desktop(ASYNC)
     desk.step(0, 1)

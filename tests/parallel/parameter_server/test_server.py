@@ -108,6 +108,17 @@ def test_a_push_that_is_not_said_to_count_is_not_applied():
     assert report.applied == 1
 
 
+def test_lost_pushes_are_counted_once(capfd):
+    def say(line):
+        line.number = 5  # as if another incarnation of the server had acknowledged five
+        return [line.join(clock=5).tail[-1] for _ in range(2)]
+
+    found, report = with_line(say)
+    assert found == [5, 0]
+    assert report.lost_pushes == {0: 5}
+    assert "5 pushes of worker 0 acknowledged after the last snapshot" in capfd.readouterr().err
+
+
 def test_what_is_no_message_ends_the_server():
     def say(line):
         line.world.send(np.zeros(3), line.rank)

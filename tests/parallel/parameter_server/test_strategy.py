@@ -243,6 +243,68 @@ def test_a_pull_never_sees_half_a_push(prefetch):
     assert all(len(values) == 1 for seen in found for values in seen)
 
 
+def test_what_is_asked_for_early_does_not_come_into_weights_that_are_in_use():
+    def work(ps, world):
+        seen = []
+        for _ in range(6):
+            ps.pull()
+            before = ps.model.x.data.copy()
+            for _ in range(20 * (1 - world.rank)):
+                world.poll()
+            assert (ps.model.x.data == before).all()
+            seen.append(before[0])
+            ps.push({"x": np.ones_like(before)})
+            ps.step()
+        return seen
+
+    found, _ = served(work, 2, model=Large, prefetch=True, slice_bytes=1 << 30)
+    assert all(len(set(seen)) > 3 for seen in found)
+
+
+def test_rows_wait_behind_weights_that_were_asked_for_early():
+    """Worker 0 is ahead: its early pull has to wait, and so have rows that it asks for then."""
+
+    def work(ps, world):
+        for _ in range(3):
+            ps.pull()
+            for _ in range(30 * world.rank):
+                world.poll()
+            rows = ps.tables["table.weight"][np.array([3, 9])]
+            assert (rows == [[3, 3], [9, 9]]).all()
+            ps.push({"y": np.ones(5)})
+            ps.step()
+        return set(ps.model.x.data.reshape(-1).tolist())
+
+    found, _ = served(work, 2, rule=ssp(1), prefetch=True)
+    assert found == [{0.0}, {0.0}]
+
+
+def test_a_goodbye_returns_when_the_last_push_has_been_applied():
+    events = []
+
+    def noted(named):
+        optimizer = adagrad(named)
+        step = optimizer.step
+        optimizer.step = lambda: (step(), events.append("applied"))
+        return optimizer
+
+    def work(world):
+        roles = Roles(world)
+        if roles.is_server:
+            return serve(roles, Small(), noted, SYNC)
+        ps = ParameterServer(Small(), roles, noted)
+        for _ in range(20 * roles.worker):
+            world.poll()
+        ps.pull()
+        ps.push({"y": np.ones(5)})
+        ps.step()
+        ps.close()
+        return events.append("closed")
+
+    minipar.run(work, 3)
+    assert events == ["applied", "closed", "closed"]
+
+
 def test_versions_are_visible():
     def work(ps, world):
         ps.pull()
