@@ -50,7 +50,7 @@ class Config:
     # how ranks share the work: see strategies.py
     accumulate: int = 1  # micro-batches, one after another
     zero: int = 0
-    bucket_mb: float = 4.0
+    bucket_mb: float = 8.0
     overlap: bool = False
     local_steps: int = 1
     compress: str = "none"

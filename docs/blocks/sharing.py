@@ -13,9 +13,9 @@ from minipar.random import Init
 
 def data_parallel_table() -> str:
     """What each form of data parallel sends in a step, for a GPT of 25 million weights."""
-    n, gradients, bucket = 100 * MB, 100, 4 * MB
+    n, gradients, bucket = 96 * MB, 100, 8 * MB
     rows = [
-        "| ranks | sent by each rank | messages, naive | messages, in buckets of 4 MB "
+        "| ranks | sent by each rank | messages, naive | messages, in buckets of 8 MB "
         "| naive takes | in buckets |",
         "|" + "---:|" * 6,
     ]

@@ -39,7 +39,7 @@ from minipar.parallel.shares import dense_gradient, exchange
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
 
-BUCKET_BYTES = 4 * MB
+BUCKET_BYTES = 8 * MB
 
 
 class BucketedDataParallel(Replicas):
