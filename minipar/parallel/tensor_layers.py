@@ -18,7 +18,6 @@ Letters: b batch items, t positions, d features, i, o features in and out; p ran
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from minipar.array import Array, array_module, beside, describe, extremes
@@ -27,25 +26,29 @@ from minipar.errors import ShapeMismatch, UsageError
 from minipar.labels import PARTIAL, REPLICATED, SHARDED, expect, label
 from minipar.nn import Dropout, Embedding, Kit, LayerNorm, Linear, Positions
 from minipar.nn.layers import STD, GroupedQKV, Output, split_heads
-from minipar.ops import dropout, linear, linear_gelu
+from minipar.ops import linear, linear_gelu
+from minipar.parallel.sequence_layers import (
+    BOTH,
+    SequenceDropout,
+    SequenceEntry,
+    SequenceNorm,
+    SequencePositions,
+)
 from minipar.parallel.sharding import Replicated, Sharded
 from minipar.parallel.tensor_parallel import (
+    FEATURES,
+    POSITIONS,
     copy_to_shards,
     gather_features,
     gather_positions,
     overlapped,
-    own_positions,
     scatter_positions,
     sum_over_shards,
 )
 from minipar.parallel.vocab_loss import vocab_parallel_cross_entropy
-from minipar.random import Draw, Init
+from minipar.random import Init
 from minipar.segments import sum_to_table
 from minipar.tensor import Tensor, record
-
-POSITIONS, FEATURES = 1, -1  # axes
-SUMMED = Replicated(summed=True)
-BOTH = MappingProxyType({"weight": SUMMED, "bias": SUMMED})
 
 
 class Shards(NamedTuple):
@@ -264,57 +267,6 @@ class SharedLinear(Linear):
     """A linear layer that every rank holds, and uses for a part of the work."""
 
     layout: Mapping[str, Any] = BOTH
-
-
-# -- where each rank has its own positions -----------------------------------------------------
-
-
-class SequenceNorm(LayerNorm):
-    """Layer norm of the own positions.   x: [b, t/p, d]."""
-
-    layout: Mapping[str, Any] = BOTH
-
-
-class SequencePositions(Positions):
-    """Adds their vectors to the own positions.   x: [b, t/p, d]."""
-
-    layout: Mapping[str, Any] = MappingProxyType({"weight": SUMMED})
-
-    def __init__(self, init: Init, n: int, d: int, std: float, group: Group) -> None:
-        super().__init__(init, n, d, std)
-        self.group = group
-
-    def __call__(self, x: Tensor) -> Tensor:
-        k, r = x.shape[1], self.group.rank
-        return x + self.weight[r * k : (r + 1) * k]
-
-
-class SequenceDropout(Dropout):
-    """Dropout at the own positions: those elements that one rank would drop.   x: [b, t/p, d]."""
-
-    def __init__(self, init: Init, p: float, group: Group) -> None:
-        super().__init__(init, p)
-        self.group = group
-
-    def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        if draw is None or self.p == 0:
-            return x
-        part, parts = self.group.rank, self.group.size
-        return dropout(x, draw.keep_part(self.name, x.shape, self.p, part, parts), self.p)
-
-
-class SequenceEntry(Linear):
-    """The first layer: from x, which all ranks have, to z at the own positions.   [b, t, i]."""
-
-    layout: Mapping[str, Any] = BOTH
-
-    def __init__(self, init: Init, i: int, o: int, std: float, group: Group) -> None:
-        super().__init__(init, i, o, std=std)
-        self.name, self.group = init.path, group
-
-    def __call__(self, x: Tensor) -> Tensor:
-        z = super().__call__(own_positions(copy_to_shards(x, self.group), self.group))
-        return label(z, SHARDED, self.name, self.group, POSITIONS)
 
 
 # -- all of them ------------------------------------------------------------------------------

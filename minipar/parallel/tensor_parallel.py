@@ -39,6 +39,8 @@ from minipar.comm.group import Group
 from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record, shown
 
+POSITIONS, FEATURES = 1, -1  # axes of x [b, t, d]
+
 
 def copy_to_shards(x: Tensor, group: Group) -> Tensor:
     """f: what every rank has goes to every rank's shard of a layer.   Keeps nothing."""
