@@ -176,6 +176,7 @@ FLOORS = {
     "parallel.vocab_loss": 8,
     "parallel.sharding": 8,
     "parallel.sequence_layers": 9,
+    "parallel.shards": 9,
     "parallel.tensor_layers": 10,
     "parallel.tensor_strategy": 11,
     "parallel.batch_norm": 8,

@@ -17,8 +17,8 @@ Letters: b batch items, t positions, d features, i, o features in and out; p ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.comm.group import Group
@@ -35,76 +35,16 @@ from minipar.parallel.sequence_layers import (
     SequencePositions,
 )
 from minipar.parallel.sharding import Replicated, Sharded
+from minipar.parallel.shards import Shards
 from minipar.parallel.tensor_parallel import (
     FEATURES,
-    POSITIONS,
-    copy_to_shards,
     gather_features,
-    gather_positions,
-    overlapped,
-    scatter_positions,
     sum_over_shards,
 )
 from minipar.parallel.vocab_loss import vocab_parallel_cross_entropy
 from minipar.random import Init
 from minipar.segments import sum_to_table
 from minipar.tensor import Tensor, record
-
-
-class Shards(NamedTuple):
-    """Who shares the layers, and how.
-
-    sequence: between the layer pairs each rank has its own positions.
-    overlap:  a column's input gradient is sent while its weight gradient is computed.
-    """
-
-    group: Group
-    sequence: bool = False
-    overlap: bool = False
-
-    def enter(self, x: Tensor, layer: str) -> Tensor:
-        """f: from what is whole (or cut by positions) into the layers that are cut."""
-        self.expect_between(x, layer)
-        z = (gather_positions if self.sequence else copy_to_shards)(x, self.group)
-        return label(z, REPLICATED, layer, self.group)
-
-    def leave(self, x: Tensor, layer: str) -> Tensor:
-        """g: the way out, where partial sums are added up."""
-        expect(x, (PARTIAL,), "g, the sum over the shards,", layer, self.group)
-        z = (scatter_positions if self.sequence else sum_over_shards)(x, self.group)
-        kind, axis = self.between
-        return label(z, kind, layer, self.group, axis)
-
-    def through(self, op: Callable[..., Tensor], x: Tensor, layer: ColumnLinear) -> Tensor:
-        """op(f(x), weight, bias): the features of this rank."""
-        weights = layer.weight, layer.bias
-        if self.overlap:
-            self.expect_between(x, layer.name)
-            z = overlapped(op, x, weights, self.group, self.sequence)
-        else:
-            z = op(self.enter(x, layer.name), *weights)
-        return label(z, SHARDED, layer.name, self.group, FEATURES)
-
-    @property
-    def between(self) -> tuple[str, int | None]:
-        """What x is from g to the next f: its kind, and the axis of a shard."""
-        return (SHARDED, POSITIONS) if self.sequence else (REPLICATED, None)
-
-    def expect_between(self, x: Tensor, layer: str) -> None:
-        kind, axis = self.between
-        expect(x, (kind,), "f, the way into the shards,", layer, self.group, axis)
-
-    def slice(self, whole: Array, how: Sharded) -> Tensor:
-        """This rank's part of a parameter."""
-        return Tensor(how.cut(whole, self.group.rank, self.group.size), requires_grad=True)
-
-    def check(self, init: Init, what: str, n: int) -> None:
-        """Raises: UsageError if the ranks cannot have equal parts of n things."""
-        if n % self.group.size:
-            raise UsageError(
-                f"{init.path}: {n} {what} cannot be shared out evenly among {self.group.size} "
-                f"ranks. Choose a number that {self.group.size} divides, or other ranks."
-            )
 
 
 class ColumnLinear(Linear):
@@ -135,14 +75,14 @@ class ColumnLinear(Linear):
         self.bias: Tensor = shards.slice(init.zeros("bias", (o,)), self.layout["bias"])
 
     def __call__(self, x: Tensor) -> Tensor:
-        z = self.shards.through(linear, x, self)
+        z = self.shards.through(linear, x, (self.weight, self.bias), self.name)
         if not self.gather:
             return z
         z = gather_features(z, self.shards.group)
         return label(z, REPLICATED, self.name, self.shards.group)
 
     def gelu(self, x: Tensor) -> Tensor:
-        return self.shards.through(linear_gelu, x, self)
+        return self.shards.through(linear_gelu, x, (self.weight, self.bias), self.name)
 
 
 class RowLinear(Linear):

@@ -16,10 +16,10 @@ from minipar.nn.transformer import Block
 from minipar.ops import cross_entropy
 from minipar.optim import AdamW
 from minipar.parallel.sharding import Replicated, sharding, sum_gradients, whole_state
+from minipar.parallel.shards import Shards
 from minipar.parallel.tensor_layers import (
     ColumnLinear,
     RowLinear,
-    Shards,
     TensorKit,
     VocabParallelEmbedding,
 )

@@ -11,12 +11,13 @@ from minipar.models import GPT, MLP
 from minipar.models import mlp as mlp_module
 from minipar.ops import cross_entropy, linear, tanh
 from minipar.optim import AdamW, clip_grad_norm
-from minipar.parallel import tensor_layers, tensor_strategy, vocab_loss
+from minipar.parallel import shards, tensor_strategy, vocab_loss
 from minipar.parallel.data import DataParallel
 from minipar.parallel.memory import held_bytes
 from minipar.parallel.sharded import Zero1
 from minipar.parallel.sharding import Replicated, Sharded
-from minipar.parallel.tensor_layers import ColumnLinear, RowLinear, Shards, TensorKit
+from minipar.parallel.shards import Shards
+from minipar.parallel.tensor_layers import ColumnLinear, RowLinear, TensorKit
 from minipar.parallel.tensor_strategy import TensorParallel
 from minipar.random import Draw, Init
 from minipar.testing import tensor
@@ -53,11 +54,11 @@ def test_overlapping_equals_one_rank(sequence, monkeypatch):
 
 
 def g_without_all_reduce(patch):
-    patch(tensor_layers, "sum_over_shards", lambda x, group: x)
+    patch(shards, "sum_over_shards", lambda x, group: x)
 
 
 def f_without_all_reduce(patch):
-    patch(tensor_layers, "copy_to_shards", lambda x, group: x)
+    patch(shards, "copy_to_shards", lambda x, group: x)
 
 
 def twice(f):
@@ -65,11 +66,11 @@ def twice(f):
 
 
 def g_doubled(patch):
-    patch(tensor_layers, "sum_over_shards", twice(tensor_layers.sum_over_shards))
+    patch(shards, "sum_over_shards", twice(shards.sum_over_shards))
 
 
 def f_doubled(patch):
-    patch(tensor_layers, "copy_to_shards", twice(tensor_layers.copy_to_shards))
+    patch(shards, "copy_to_shards", twice(shards.copy_to_shards))
 
 
 def row_bias_on_every_rank(patch):
