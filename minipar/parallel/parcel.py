@@ -26,11 +26,12 @@ import numpy as np
 from minipar.array import Array, to_numpy
 from minipar.comm.frame import dtype_of
 from minipar.comm.group import Group
-from minipar.comm.transport import Pending
+from minipar.comm.transport import BUFFERED_BYTES, Pending
 from minipar.errors import UsageError
 from minipar.tensor import Tensor
 
 LABEL_BYTES = 1024
+LINE = 64  # staged arrays begin at cache lines
 PLAIN, DATA, WANTS_GRADIENT = 0, 1, 2  # an array; a tensor; one that wants a gradient
 Key = tuple[str, int, int]  # phase, micro-batch, chunk: an action of the receiver
 
@@ -38,9 +39,11 @@ Key = tuple[str, int, int]  # phase, micro-batch, chunk: an action of the receiv
 class Mail:
     """The parcels of one stage, to and from the others."""
 
-    def __init__(self, group: Group, xp: Any = np) -> None:
-        """xp: the array module of what travels."""
-        self.group, self.xp = group, xp
+    def __init__(self, group: Group, xp: Any = np, slots: Array | None = None) -> None:
+        """xp: the array module of what travels.  slots: see `slots_for`."""
+        self.group, self.xp, self.slots = group, xp, slots
+        self.largest = 0  # bytes of a parcel that `slots` should have room for
+        self._next_slot = {"F": 0, "B": 0}
         self._early: dict[Key, Any] = {}
         self._sent: dict[tuple[int, str], list[Pending]] = {}  # the last parcel of a kind
         self.waited = 0  # ns in which `take` waited, so far
@@ -56,9 +59,30 @@ class Mail:
             self._early[key] = _put_together(form, lambda shape, dtype: arrays.pop(0))
             return
         label, before = _label([*key, form], self.xp), self._sent.get((dst, key[0]), ())
+        arrays = self._staged(key[0], arrays)
         self._sent[dst, key[0]] = [self.group.isend(array, dst) for array in (label, *arrays)]
         for sending in before:
             sending.wait()
+
+    def _staged(self, kind: str, arrays: list[Array]) -> list[Array]:
+        """The arrays, those that are large as copies in a slot, if there is one with room."""
+        starts = [0]
+        for array in arrays:
+            large = array.nbytes > BUFFERED_BYTES
+            starts.append(starts[-1] + (-(-array.nbytes // LINE) * LINE if large else 0))
+        self.largest = max(self.largest, starts[-1])
+        if self.slots is None or not 0 < starts[-1] <= self.slots.shape[-1]:
+            return arrays
+        slot = self.slots["FB".index(kind), self._next_slot[kind]]
+        self._next_slot[kind] ^= 1  # what is in the other one is waited for before it is used again
+        staged = []
+        for array, start, stop in zip(arrays, starts, starts[1:]):
+            if start < stop:
+                place = slot[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+                place[...] = array
+                array = place
+            staged.append(array)
+        return staged
 
     def take(self, src: int, key: Key) -> Any:
         """The parcel for that action; tensors that want a gradient are leaves of a new graph."""
@@ -80,6 +104,15 @@ class Mail:
             for sending in sendings:
                 sending.wait()
         self._sent.clear()
+
+
+def slots_for(largest: int, group: Group) -> Array:
+    """Memory that the transport reaches directly, two slots for each kind of parcel.  Collective.
+
+    On processes of one host a receiver copies large arrays out of it by itself. From elsewhere it
+    would get them only as fast as the sender, who is about to compute, comes to hand them over.
+    """
+    return group.empty((2, 2, largest), np.uint8)
 
 
 def leaves_of(tree: Any) -> Iterator[Any]:

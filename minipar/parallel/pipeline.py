@@ -24,8 +24,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from minipar.ambient import grad_enabled
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
@@ -51,20 +49,17 @@ class StageRun:
     def __init__(
         self,
         chunks: Sequence[Sequence[Module]],
-        group: Group,
+        mail: Mail,
         parts: Sequence[Part],
         loss: Loss,
         recompute: bool = False,
-        xp: Any = np,
     ) -> None:
         """chunks: for each chunk of this stage, the pieces of the model that it is made of.
 
         parts: all of them on every stage; the first one reads their x, the last one their y.
-        xp:    the array module of the model.
         """
-        self.chunks, self.group, self.parts = chunks, group, parts
+        self.chunks, self.mail, self.group, self.parts = chunks, mail, mail.group, parts
         self.loss, self.recompute = loss, recompute
-        self.mail = Mail(group, xp)
         self.kept: dict[tuple[int, int], Any] = {}  # (m, c) -> x and y, or None for y
         self.put_off: dict[tuple[int, int], Callable[[], None]] = {}
         self.peak = 0  # of what was stored: kept or put off

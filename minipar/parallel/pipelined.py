@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -34,12 +34,12 @@ from minipar.array import Array, array_module
 from minipar.comm.frame import dtype_of
 from minipar.comm.group import Group
 from minipar.comm.wiring import even_cuts
-from minipar.errors import UsageError
+from minipar.errors import SharedMemoryFull, UsageError
 from minipar.nn import Module
 from minipar.parallel.agreement import check_same_form
 from minipar.parallel.data import DataParallel
 from minipar.parallel.flat import nothing
-from minipar.parallel.parcel import mapped
+from minipar.parallel.parcel import Mail, mapped, slots_for
 from minipar.parallel.passes import Loss, Part
 from minipar.parallel.pipeline import StageRun
 from minipar.parallel.schedule import Program, forward_only, named
@@ -83,6 +83,7 @@ class Pipeline:
         for x in model.parameters():
             group.broadcast(x.data, out=x.data)
         self._let_go()
+        self._slots: Array | None = None
         self.last: StageRun | None = None  # what the last step was like
 
     def train(self, parts: Sequence[Part]) -> float:
@@ -91,10 +92,13 @@ class Pipeline:
         Returns: the sum of the losses by their shares, on every rank.
         """
         m = len(parts)
-        if m not in self._programs:
+        new = m not in self._programs
+        if new:
             self._programs[m] = self._checked(m)
         self.last = run = self._run(parts)
         run.carry_out(self._programs[m])
+        if new:
+            self._make_room(run.mail)
         return self._told(run.total)
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, Array | None]:
@@ -121,7 +125,15 @@ class Pipeline:
 
     def _run(self, parts: Sequence[Part]) -> StageRun:
         xp = array_module(*(x.data for x in self.model.parameters()))
-        return StageRun(self.stage.chunks, self.group, parts, self.loss, self.recompute, xp)
+        mail = Mail(self.group, xp, self._slots)
+        return StageRun(self.stage.chunks, mail, parts, self.loss, self.recompute)
+
+    def _make_room(self, mail: Mail) -> None:
+        """Have slots for the largest parcels of this step; if memory is short, go on without."""
+        largest = int(self.group.all_reduce(np.array(mail.largest), "max"))
+        if largest > (0 if self._slots is None else self._slots.shape[-1]) and mail.xp is np:
+            with suppress(SharedMemoryFull):
+                self._slots = slots_for(largest, self.group)
 
     def _checked(self, m: int) -> Program:
         """What this stage does with m micro-batches, of a schedule that can be run."""

@@ -7,7 +7,7 @@ import minipar
 from minipar.comm.launch import run_threads
 from minipar.comm.local import LocalWorld
 from minipar.errors import UsageError
-from minipar.parallel.parcel import LABEL_BYTES, Mail, leaves_of, mapped
+from minipar.parallel.parcel import LABEL_BYTES, Mail, leaves_of, mapped, slots_for
 from minipar.tensor import Tensor
 
 TREES = [
@@ -118,3 +118,31 @@ def test_arrays_of_a_gpu_arrive_on_it(cupy):
 
     arrived = minipar.run(work, 2)[1]
     assert isinstance(arrived, cupy.ndarray) and arrived.shape == (2, 3)
+
+
+def through_slots(group):
+    """Six parcels, of which two are under way at a time: what the receiver got, if it dawdles."""
+    arrays = [(np.full(40_000, m + 0.5), np.full(3, m), np.full((2, 50_000), m)) for m in range(6)]
+    mail = Mail(group, slots=slots_for(largest=320_000 + 800_000, group=group))
+    if group.rank == 0:
+        for m, tree in enumerate(arrays):
+            mail.post(1, ("F", m, 0), tree)
+            assert mail.largest == mail.slots.shape[-1]
+        return mail.finish()
+    return all(same(mail.take(0, ("F", m, 0)), tree) for m, tree in enumerate(arrays))
+
+
+@pytest.mark.parametrize("backend", ["local", "process"])
+def test_large_arrays_go_through_slots(backend):
+    assert minipar.run(through_slots, 2, backend=backend)[1]
+
+
+def test_what_has_no_room_in_a_slot_goes_as_it_is():
+    def work(group):
+        mail = Mail(group, slots=slots_for(64, group))
+        if group.rank == 0:
+            mail.post(1, ("F", 0, 0), np.ones(100_000))
+            return mail.finish()
+        return mail.take(0, ("F", 0, 0)).sum()
+
+    assert minipar.run(work, 2)[1] == 100_000
