@@ -32,10 +32,10 @@ class Small(Module):
 
 
 class Large(Module):
-    """One vector of 80,000 numbers: too many for a transport to copy them."""
+    """One vector of 500,000 numbers, 4 MB: more than a transport copies before it is taken."""
 
     def __init__(self):
-        self.x = Tensor(np.zeros(80_000), requires_grad=True)
+        self.x = Tensor(np.zeros(500_000), requires_grad=True)
 
 
 def sgd(named):

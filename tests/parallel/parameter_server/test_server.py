@@ -111,7 +111,7 @@ def test_a_push_that_is_not_said_to_count_is_not_applied():
 def test_lost_pushes_are_counted_once(capfd):
     def say(line):
         line.number = 5  # as if another incarnation of the server had acknowledged five
-        return [line.join(clock=5).tail[-1] for _ in range(2)]
+        return [line._hello().tail[-1] for _ in range(2)]
 
     found, report = with_line(say)
     assert found == [5, 0]
