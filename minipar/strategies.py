@@ -113,6 +113,8 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
     if c.pp > 1:
         passes = pipeline = _pipeline(c, model, loss, mesh, train)
         view = partial(WholeModel, group=mesh.tp) if c.tp > 1 else None
+        if c.tp > 1:
+            pipeline.complete = model.output.whole
         strategy = PipelineParallel(pipeline, make, mesh.dp, share, view)
     else:
         strategy = share(model, mesh.dp, make)

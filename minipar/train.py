@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from minipar.array import Array
 from minipar.checks import checks
 from minipar.comm.group import Group
 from minipar.comm.wiring import even_cuts
@@ -36,7 +37,7 @@ from minipar.random import Draw
 from minipar.recipes import Task, find
 from minipar.run_folder import RunFolder
 from minipar.strategies import join, serve_run
-from minipar.tensor import no_grad
+from minipar.tensor import Tensor
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
 SHOWN_LOSS = 100  # the training loss that is shown is the mean over so many last steps
@@ -104,18 +105,17 @@ class Trainer:
         """
         c = self.config
         rank, ranks = self.member.part_of_validation
-        batches = min(c.eval_batches, self.val_sampler.steps_per_epoch)
-        total = np.zeros(2)
-        with self.strategy.whole() as model, no_grad():
-            for n in range(batches):
-                x, y = self.val.batch(self.val_sampler.indices(n, rank, ranks))
-                output = model(as_input(x, c.dtype))
-                total[0] += self.task.loss(output, as_numbers(y, c.dtype)).item()
-                if self.task.hits is not None:
-                    total[1] += self.task.hits(output.data, y).mean()
-        loss, right = self.member.mean(total) / batches
+        count = min(c.eval_batches, self.val_sampler.steps_per_epoch)
+        examples = (self.val.batch(self.val_sampler.indices(n, rank, ranks)) for n in range(count))
+        batches = ((as_input(x, c.dtype), as_numbers(y, c.dtype)) for x, y in examples)
+        total = self.passes.measure(batches, self._loss_and_hits)
+        loss, right = self.member.mean(total) / count
         found = {"val_loss": float(loss)}
         return found if self.task.hits is None else {**found, "val_accuracy": float(right)}
+
+    def _loss_and_hits(self, output: Tensor, y: Array) -> Array:
+        loss, hits = self.task.loss(output, y).item(), self.task.hits
+        return np.array([loss, 0.0 if hits is None else float(hits(output.data, y).mean())])
 
     # -- checkpoints --------------------------------------------------------------------------
 

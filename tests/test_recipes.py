@@ -68,6 +68,15 @@ def test_every_model_goes_through_the_same_numbers_on_any_number_of_ranks(name):
             assert found == pytest.approx(one[2], rel=1e-10)
 
 
+@pytest.mark.parametrize("way", [{"pp": 2, "microbatches": 2}, {"pp": 2, "tp": 2, "dp": 2}])
+def test_accuracy_is_the_same_where_the_last_stage_finds_it(way):
+    config = small("vit")
+    (alone,) = minipar.run(lambda group: Trainer(group, config).evaluate(), 1)
+    config = replace(config, **way)
+    for found in minipar.run(lambda group: Trainer(group, config).evaluate(), config.ranks):
+        assert found == pytest.approx(alone, rel=1e-12)
+
+
 def test_accuracy_is_the_share_of_rows_that_are_right():
     trainer = minipar.run(lambda group: Trainer(group, small("vit")), 1)[0]
     found = trainer.evaluate()

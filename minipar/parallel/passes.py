@@ -11,15 +11,18 @@ the activations of one of them only. A model that is cut over several ranks has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from minipar.array import Array, is_array
 from minipar.parallel.strategy import Strategy
 from minipar.random import Draw
-from minipar.tensor import Tensor
+from minipar.tensor import Tensor, no_grad
 
+Measure = Callable[[Tensor, Array], Array]  # of a whole output, and y: two numbers
 Loss = Callable[[Any, Any], Tensor]  # of what the model gives, and y: a mean over the rows
 
 
@@ -38,6 +41,9 @@ class Passes(Protocol):
     def train(self, parts: Sequence[Part]) -> float:
         """Forward and backward of all parts: adds to the gradients; Σ share · loss."""
 
+    def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
+        """Σ of(output, y) over the batches, in evaluation, on every rank."""
+
 
 class OneByOne:
     """All of the model is here: one part after another."""
@@ -52,6 +58,13 @@ class OneByOne:
                 loss = self.loss(self.model(part.x, part.draw), part.y)
                 (loss if part.share == 1 else loss * part.share).backward()
             total += loss.item() * part.share
+        return total
+
+    def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
+        total = np.zeros(2)
+        with self.strategy.whole() as model, no_grad():
+            for x, y in batches:
+                total += of(model(x), y)
         return total
 
 

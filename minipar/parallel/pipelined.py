@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ from minipar.parallel.agreement import check_same_form
 from minipar.parallel.data import DataParallel
 from minipar.parallel.flat import nothing
 from minipar.parallel.parcel import Mail, mapped, slots_for
-from minipar.parallel.passes import Loss, Part
+from minipar.parallel.passes import Loss, Measure, Part
 from minipar.parallel.pipeline import StageRun
 from minipar.parallel.schedule import Program, forward_only, named
 from minipar.parallel.schedule_check import check
@@ -84,6 +84,7 @@ class Pipeline:
             group.broadcast(x.data, out=x.data)
         self._let_go()
         self._slots: Array | None = None
+        self.complete: Callable[[Tensor], Tensor] = lambda output: output  # if it is cut, to whole
         self.last: StageRun | None = None  # what the last step was like
 
     def train(self, parts: Sequence[Part]) -> float:
@@ -109,6 +110,15 @@ class Pipeline:
         with no_grad():
             run.carry_out([a._replace(chunk=c) for c in range(len(chunks)) for a in program])
         return self._told(run.total), mapped(_array, run.output)
+
+    def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
+        """Σ of(output, y) over the batches, found on the last stage, on every rank.  Collective."""
+        total = np.zeros(2)
+        for x, y in batches:
+            output = self.evaluate(x, y)[1]
+            if output is not None:
+                total += of(self.complete(Tensor(output)), y)
+        return self.group.broadcast(total, self.group.size - 1)
 
     @contextmanager
     def whole(self) -> Iterator[Module]:
