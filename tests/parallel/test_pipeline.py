@@ -204,6 +204,18 @@ def test_with_recomputation_only_inputs_are_stored():
         assert (seen, left, stored) == (1, 0, 5)  # the one that is being computed again
 
 
+def test_with_recomputation_outputs_are_let_go(monkeypatch):
+    backward, outputs = pipeline.StageRun.backward, []
+
+    def watched(self, m, c):
+        outputs.extend(y for _, y in self.kept.values())
+        backward(self, m, c)
+
+    monkeypatch.setattr(pipeline.StageRun, "backward", watched)
+    minipar.run(live, 2, args=("gpipe", 3, True))
+    assert outputs == [None] * 2 * (3 + 2 + 1)
+
+
 # -- classic mistakes -------------------------------------------------------------------------
 
 
