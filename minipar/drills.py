@@ -4,7 +4,9 @@
     --kill-worker 1@step50    rank 1 is gone after its 50th step, as if by kill -9
 
 With them one sees what a strategy does about a straggler, and about a lost rank. On `process` the
-slow rank sleeps and the dying one kills itself; on `local` it raises.
+slow rank sleeps and the dying one kills itself. On `local` the dying one raises, and time is
+virtual (comm/virtual.py): a forward and backward takes a second, and of the slow rank more. So the
+same run always goes through the same events.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import signal
 import time
 from typing import NamedTuple
 
+from minipar.comm.cluster import Cluster
 from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.errors import MiniparError, UsageError
+
+VIRTUAL_S = 1.0  # of a forward and backward, where time is virtual
 
 
 class Killed(MiniparError):
@@ -34,8 +39,14 @@ class Drills(NamedTuple):
 
     def slow_down(self, group: Group, seconds: float) -> None:
         """After work that took so many seconds."""
-        if group.rank == self.slow:
+        if group.backend == "local":
+            group.spend(VIRTUAL_S)
+        elif group.rank == self.slow:
             time.sleep(seconds * (self.factor - 1))
+
+    def cluster(self) -> Cluster | None:
+        """On which the ranks of `local` run."""
+        return None if self.slow is None else Cluster(slow={self.slow: self.factor})
 
     def strike(self, group: Group, step: int) -> None:
         """After a step of this rank."""

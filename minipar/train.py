@@ -202,6 +202,8 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     result: dict[str, Any] = {**found, "train_seconds": seconds, "steps": trainer.done}
     items = trained * config.batch * task.items(config)
     result["item"], result[f"{task.counted}_per_s"] = task.item, items / seconds if trained else 0.0
+    if group.backend == "local" and config.slow_worker:
+        result["virtual_seconds"] = group.now_ns() / 1e9
     result["best_loss"] = getattr(trainer.val, "best_loss", None)
     if group.rank == 0:
         losses = [m["loss"] for m in run.metrics() if "loss" in m][-SHOWN_LOSS:]

@@ -24,6 +24,7 @@ from minipar.comm.local import LocalWorld
 from minipar.comm.script import LabelledOutput
 from minipar.config import FIXED, Config, option
 from minipar.config import check as check_config
+from minipar.drills import drills_of
 from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
 from minipar.recipes import build_model, find, not_looked_at
@@ -234,7 +235,8 @@ def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None)
     """fn(group, config, *args) on config.ranks ranks.  Raises: RanksFailed, KeyboardInterrupt."""
     if config.backend == "local":
         with LabelledOutput(config.ranks, log_dir, plain=(0,)):
-            world = LocalWorld(config.ranks, restarts=_restarts(config))
+            cluster = drills_of(config).cluster()
+            world = LocalWorld(config.ranks, restarts=_restarts(config), cluster=cluster)
             results, failed = run_threads(fn, config.ranks, (config, *args), world)
         failure = None if failed is None else Failure.of(*failed)
     else:

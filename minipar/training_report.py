@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipar.config import Config
+from minipar.drills import VIRTUAL_S
 from minipar.run_folder import RunFolder
 from minipar.trace.staleness_figure import draw_staleness
 from minipar.train import speed
@@ -33,6 +34,11 @@ def report(
         f"speed            {speed(s[f'{counted}_per_s'], counted)}, {s['seconds']:.0f} s in all",
         f"run folder       {s['run_dir']}",
     ]
+    if "virtual_seconds" in s:
+        took = (
+            f"{s['virtual_seconds']:.1f} s, where each forward and backward takes {VIRTUAL_S:g} s"
+        )
+        lines.insert(-1, f"virtual time     {took}")
     if sample is not None:
         given, written = map(indented, sample)
         lines += ["", "A sample. After a piece of the validation text,", given]

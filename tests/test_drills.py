@@ -1,12 +1,13 @@
 """Trouble on purpose: who is slow, who dies, and what cannot be meant."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 import minipar
 from minipar.config import Config
-from minipar.drills import Drills, Killed, drills_of
+from minipar.drills import VIRTUAL_S, Drills, Killed, drills_of
 from minipar.errors import UsageError
 
 CONFIG = Config(ps="async", workers=3)
@@ -48,5 +49,19 @@ def test_a_rank_dies_after_its_step_and_once():
 def test_a_slow_rank_sleeps_so_much_longer(monkeypatch):
     slept = []
     monkeypatch.setattr("minipar.drills.time.sleep", slept.append)
-    minipar.run(lambda group: Drills(slow=1, factor=5.0).slow_down(group, 0.25), 2)
+    for rank in range(2):
+        group = SimpleNamespace(backend="process", rank=rank)
+        Drills(slow=1, factor=5.0).slow_down(group, 0.25)
     assert slept == [1.0]
+
+
+def test_on_threads_the_time_is_virtual():
+    drills = Drills(slow=1, factor=5.0)
+
+    def work(group):
+        drills.slow_down(group, 0.25)
+        return group.now_ns()
+
+    found = minipar.run(work, 2, cluster=drills.cluster())
+    assert found == [VIRTUAL_S * 1e9, 5 * VIRTUAL_S * 1e9]
+    assert Drills().cluster() is None
