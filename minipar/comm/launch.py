@@ -28,7 +28,8 @@ from minipar.comm.group import Group
 from minipar.comm.history import History, first_partings
 from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.hosts.sites import OneHost, SeveralHosts
-from minipar.comm.local import LocalTransport, LocalWorld
+from minipar.comm.local import LocalWorld
+from minipar.comm.local_transport import LocalTransport
 from minipar.comm.output import Output
 from minipar.comm.roll import Roll
 from minipar.comm.signals import sigterm_interrupts

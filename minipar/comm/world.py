@@ -7,7 +7,8 @@ import os
 
 from minipar import ambient
 from minipar.comm.group import Group
-from minipar.comm.local import LocalTransport, LocalWorld
+from minipar.comm.local import LocalWorld
+from minipar.comm.local_transport import LocalTransport
 from minipar.comm.mpi import job
 
 

@@ -13,7 +13,8 @@ import pytest
 import minipar
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.comm.launch import BACKENDS
-from minipar.comm.local import LocalTransport, LocalWorld
+from minipar.comm.local import LocalWorld
+from minipar.comm.local_transport import LocalTransport
 from minipar.comm.reduction import reduction_for
 
 PAGE = (Path(__file__).parents[2] / "docs/names.md").read_text(encoding="utf-8")

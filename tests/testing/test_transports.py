@@ -8,7 +8,7 @@ import pytest
 import minipar
 from minipar.comm.frame import header_for
 from minipar.comm.group import Group
-from minipar.comm.local import LocalTransport
+from minipar.comm.local_transport import LocalTransport
 from minipar.comm.transport import BUFFERED_BYTES, Message, Pending
 from minipar.testing import PROMISES, PromiseBroken, check_transport
 
