@@ -1,9 +1,9 @@
 """A group of ranks and its calls: what a training script talks to.
 
-A `Group` numbers each call, writes down where it was made, and hands it as a link to one of the
-algorithms of `algorithms`. What is not index arithmetic happens here: shapes, roots, `out=`, and
-`async_op=True`, with which a call returns a handle at once: `wait()` of it returns what the call
-would have, `done()` asks. Until then, neither x nor out may be changed.
+Each call looks at what it was given, begins (`Conductor`: it gets a number and an algorithm), and
+hands its link to one of the algorithms of `algorithms`. What is not index arithmetic happens here:
+shapes, roots, `out=`. With `async_op=True` a call returns a handle at once: `wait()` of it returns
+what the call would have, `done()` asks. Until then, neither x nor out may be changed.
 
 Every rank of the group must make the same collective calls in the same order, with arrays of the
 same shape and dtype, and the same `algorithm=` (None: `choose` decides, alike on all ranks). Ranks
@@ -14,51 +14,23 @@ calls raise UsageError, CallMismatch, PeerLost, CommTimeout, Deadlock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from minipar.array import Array, array_module, describe
-from minipar.comm.algorithms import LEAVES_BUF_ALONE, Algorithm, Choice, pick
-from minipar.comm.asynchronous import Worker
-from minipar.comm.history import History
-from minipar.comm.link import CallLink, as_array
-from minipar.comm.pairs import Pairs
+from minipar.comm.algorithms import LEAVES_BUF_ALONE, Choice
+from minipar.comm.conductor import Conductor
+from minipar.comm.link import as_array
 from minipar.comm.reduction import reduction_for
 from minipar.comm.results import check_out, delivered, place_for, put
-from minipar.comm.subgroups import Serials, entry, group_number, members
-from minipar.comm.transport import Transport
-from minipar.comm.wiring import Link, even_cuts, seen_from
-from minipar.errors import CallMismatch, UsageError
-
-SAME_AS = MappingProxyType({"split": "all_gather", "subgroup": "all_gather"})
+from minipar.comm.wiring import even_cuts
+from minipar.errors import UsageError
 
 
-class Group(Pairs):
+class Group(Conductor):
     """Some ranks of the world that communicate with each other."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        ranks: Sequence[int] | None = None,
-        ident: int = 0,
-        parent: Group | None = None,
-        history: History | None = None,
-    ) -> None:
-        """ranks: world ranks in group order (None: all).  ident: see `subgroups`.
-
-        parent: the group that was split; all groups of a rank share serials, worker and history.
-        """
-        if history is None:
-            history = History() if parent is None else parent.history
-        super().__init__(transport, ranks, ident, history)
-        self._serials: Serials = Serials() if parent is None else parent._serials
-        self._worker: Worker = Worker(transport) if parent is None else parent._worker
-        self._medium = transport.backend
-        if transport.backend == "process" and self._calls.circle is None:
-            self._medium = "hosts"
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> Array:
         """An array in memory that the transport reaches directly: `out=x` of such arrays is faster.
@@ -307,7 +279,7 @@ class Group(Pairs):
         All ranks of this group call this. In the new group they are ordered by key (None: by their
         rank here), ties by rank. Messages of different groups do not mix.
         """
-        return self._split("split", color, self.rank if key is None else key)
+        return self._part("split", color, self.rank if key is None else key)
 
     def subgroup(self, ranks: Sequence[int]) -> Group | None:
         """A group of these ranks of this group, in this order; None on the others.
@@ -321,62 +293,8 @@ class Group(Pairs):
             raise UsageError(f"subgroup: a rank stands in {ranks} more than once")
         inside = self.rank in ranks
         place = ranks.index(self.rank) if inside else 0
-        return self._split("subgroup", 0 if inside else None, place, f"of {ranks}")
+        return self._part("subgroup", 0 if inside else None, place, f"of {ranks}")
 
-    def close(self) -> CallMismatch | None:
-        """Finish what was begun and sent; the launcher calls this.
-
-        Returns: the error that it is if all ranks return well now, with a call left out by this.
-        """
-        self._worker.end()
-        return self._transport.close()
-
-    # -- bookkeeping --------------------------------------------------------------------------
-
-    def _begin(
-        self,
-        op: str,
-        signature: str,
-        nbytes: int,
-        algorithm: Choice,
-        root: int = 0,
-        combine: Callable[..., Array] = np.add,
-    ) -> tuple[Algorithm, CallLink, Link]:
-        """The algorithm of a collective call, its link, and the link as seen from the root."""
-        if root:
-            self._check_peer(op, root)
-        name, run = pick(SAME_AS.get(op, op), algorithm, nbytes, self.size, self._medium)
-        call = self._calls.collective(op, signature, name, combine)
-        return run, call, seen_from(call, root) if root else call
-
-    def _carry_out(
-        self, link: CallLink, nbytes: int, work: Callable[[], Any], async_op: bool
-    ) -> Any:
-        """Do the work now, or hand it to the second thread: always, if that has other work left."""
-        if not async_op and not self._worker.queue:
-            return link.carry_out(work, nbytes)
-        handle = self._worker.submit(lambda: link.carry_out(work, nbytes), link.call)
-        return handle if async_op else handle.wait()
-
-    def _split(self, op: str, color: int | None, key: int, signature: str = "") -> Group | None:
-        mine = entry(color, key, self._serials)
-        table = np.empty((self.size, len(mine)), mine.dtype)
-        table[self.rank] = mine
-        run, call, link = self._begin(op, signature, 0, None)
-
-        def work() -> None:
-            run(link, table.reshape(-1), even_cuts(table.size, self.size))
-
-        self._carry_out(call, table.nbytes, work, False)
-        ranks = [self.world_ranks[r] for r in members(table, self.rank)]
-        number = group_number(table, min(ranks, default=0), self._transport.size, self._serials)
-        return Group(self._transport, ranks, number, self) if ranks else None
-
-    def _one_row_per_rank(self, op: str, x: Any) -> Array:
-        x = as_array(op, x)
-        if x.ndim and len(x) == self.size:
-            return x
-        raise UsageError(
-            f"rank {self.rank}/{self.size}, {op}: x is {describe(x)}, but it needs a row for each "
-            f"rank: [{self.size}, ...]"
-        )
+    def _part(self, op: str, color: int | None, key: int, signature: str = "") -> Group | None:
+        ranks, ident = self._split(op, color, key, signature)
+        return Group(self._transport, ranks, ident, self) if ranks else None
