@@ -13,8 +13,11 @@ old incarnation is left in it. `losses` has the side of the ranks.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Collection
 
+from minipar.comm.child import Child
+from minipar.comm.crew import Crew
 from minipar.comm.exchange import CELL, REACHED
 from minipar.comm.failure import Failure
 from minipar.comm.losses import Lost, Standing
@@ -82,3 +85,38 @@ class Roll:
         self._board.note_heard(rank, len(self.lost))
         self.absent.discard(rank)
         self.failures.pop(rank, None)
+
+
+# -- what the launcher does -----------------------------------------------------------------------
+
+
+def report_loss(
+    child: Child, roll: Roll, crew: Crew, finished: Collection[int], stopping: bool
+) -> None:
+    """The rank's process has ended; the others go on, perhaps with another in its place.
+
+    finished: ranks that have returned.  stopping: whether the job is about to end.
+    """
+    number = child.number
+    child.send_signal(signal.SIGKILL)  # what it has started and left behind
+    if number in finished:  # it broke after its return, so nobody waits for it
+        roll.failures[number] = child.failure
+        crew.say(number, child.failure.why)
+        return
+    returns = roll.restarts > 0 and not stopping and crew.replace(child)
+    lost = roll.lose(child.failure, returns)
+    crew.say(number, str(lost))
+    crew.broadcast("reported", lost)
+
+
+def start_again(roll: Roll, crew: Crew, finished: Collection[int]) -> None:
+    """Let those begin of whose loss all others have heard."""
+    there = {
+        c.number for c in crew.children if c.started and not c.exited and c.number not in finished
+    }
+    for number in roll.due(there):
+        roll.clear(number, there)
+        crew.broadcast("joined", number, roll.incarnation(number))
+        child = next(c for c in crew.children if c.number == number)
+        crew.begin(child, roll.standing(finished))
+        there.add(number)
