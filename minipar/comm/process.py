@@ -1,21 +1,20 @@
 """Ranks as processes on one host, connected by byte rings in shared memory.
 
-Every ordered pair of ranks has a ring of its own, and a message is a header and then its payload
-in that stream, cut into pieces of whatever size fits. One routine, `_move`, moves bytes both
-ways without blocking, and every wait is a loop around it. That is why two ranks that send to each
-other at once do not block each other: each takes in while it waits to get rid.
+Every ordered pair of ranks has a ring of its own, and `Channels` moves the bytes. On that the
+contract is kept in a few lines each:
 
-    sender:    queue -> [header|payload|header|...] -> ring          (progress: push)
-    receiver:  ring -> header -> payload -> mailbox -> receive       (progress: pull)
+    isend    a header and the array go into the receiver's queue, and into the ring what fits
+    irecv    from the mailbox, which is filled by whatever moves bytes
+    wait     move bytes until there is what it waits for
 
 A wait never sleeps until somebody wakes it (see `backoff`), so no wake-up can be lost, and a dead
-peer is noticed: the launcher reports it through `note_*`.
+peer is noticed: the launcher reports it through `note_*`. Large arrays of ranks of one host need
+not go through a ring at all: `loans` of one to another, and the `circle` of a whole group.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,11 +23,11 @@ import numpy as np
 
 from minipar.comm.backoff import wait_until
 from minipar.comm.board import Board
-from minipar.comm.byte_ring import ByteRing
+from minipar.comm.channels import Channels
 from minipar.comm.circle import Circle, Circles
 from minipar.comm.exchange import Exchange
-from minipar.comm.frame import Call, Header, header_for
-from minipar.comm.loans import Loan, Loans
+from minipar.comm.frame import Call, header_for
+from minipar.comm.loans import Loan
 from minipar.comm.losses import (
     Lost,
     Standing,
@@ -37,10 +36,9 @@ from minipar.comm.losses import (
     watched_send,
     would_end,
 )
-from minipar.comm.streams import Closed, Incoming, Outgoing, Reader, Writer
+from minipar.comm.streams import Reader, Writer
 from minipar.comm.transport import (
     ANY,
-    BUFFERED_BYTES,
     DEFAULT_TIMEOUT_S,
     Mailbox,
     Message,
@@ -55,7 +53,6 @@ from minipar.comm.transport import (
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted
 
 AT_THE_END = Call(0, 0, "sending the rest", "", "its return")
-KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
 
 
 class ProcessTransport(Transport):
@@ -74,18 +71,12 @@ class ProcessTransport(Transport):
         """streams: to and from every other rank."""
         self.rank, self.size, self.timeout_s = rank, size, timeout_s
         self._mailbox, self._board = Mailbox(), board
-        self._channels = streams
-        self._writers = {r: writer for r, (writer, _) in streams.items()}
-        self._queues: dict[int, deque[Outgoing]] = {r: deque() for r in streams}
-        self._streams = {
-            r: Incoming(r, reader, self._mailbox, self._fetch) for r, (_, reader) in streams.items()
-        }
-        self._lock = threading.Lock()  # a rank may have a second thread (`asynchronous`)
-        self._second: int | None = None  # its identity
+        self._channels = Channels(rank, streams, self._mailbox)
+        self._lock, self._move = self._channels.lock, self._channels.move
+        self._peers = streams.keys()
+        self._second: int | None = None  # the identity of its second thread (`asynchronous`)
         self._shared: Exchange | None = None
         self._circles: Circles | None = None
-        self._near: list[Incoming] = []  # the streams from ranks of this host
-        self._loans: Loans | None = None
         self._failure: CommError | None = None
         self._finished: frozenset[int] = frozenset()
 
@@ -99,21 +90,10 @@ class ProcessTransport(Transport):
             with self._lock:
                 self._mailbox.deliver(message)
             return Pending(self, lambda: True, dst, call)
-        loan = None
-        with self._lock:  # around `lend`, too: what is lent is numbered as it is queued
+        with self._lock:
             if self.losses is not None:
                 self.losses.check(call, dst)
-            if self._loans is not None and array.nbytes > BUFFERED_BYTES:
-                loan = self._loans.lend(array, dst, call)
-            if loan is not None:
-                header = header._replace(place=loan.where)
-            outgoing = Outgoing(header, array)
-            queue = self._queues[dst]
-            queue.append(outgoing)
-            self._push(dst)
-            if not outgoing.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
-                outgoing.keep()
-        done = loan.help if loan else lambda: outgoing.done
+            done = self._channels.send(header, array, dst)
         if self.losses is not None:
             return watched_send(self, done, dst, call)
         return Pending(self, done, dst, call)
@@ -165,15 +145,15 @@ class ProcessTransport(Transport):
 
     def share(self, exchange: Exchange) -> None:
         """From now on the ranks of this host show each other arrays through this."""
-        self._shared, self._circles, self._loans = exchange, Circles(exchange), Loans(exchange)
+        self._shared, self._circles = exchange, Circles(exchange)
         exchange.check = self._raise_failure
-        self._near = [s for rank, s in self._streams.items() if rank in exchange.here]
+        self._channels.share(exchange)
 
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         return None if self._circles is None else self._circles.of(ranks)
 
     def stranger(self, call: Call) -> Message | None:
-        for stream in self._near:
+        for stream in self._channels.near:
             if stream.readable():
                 self._move()
                 break
@@ -210,10 +190,11 @@ class ProcessTransport(Transport):
 
         Returns: the error that it is if all ranks return well now.  Raises: as `wait`.
         """
-        for dst, queue in self._queues.items():
-            if queue:
-                self.wait(partial(self._is_rid_of, queue, dst), dst, AT_THE_END)
-        for loan in [] if self._loans is None else list(self._loans.open.values()):
+        for dst in self._channels.queues:
+            if self._channels.queues[dst]:
+                self.wait(partial(self._is_rid_of, dst), dst, AT_THE_END)
+        loans = self._channels.loans
+        for loan in [] if loans is None else list(loans.open.values()):
             if loan.private:
                 self.wait(partial(self._is_over, loan), loan.dst, AT_THE_END)
         self._move()
@@ -221,8 +202,8 @@ class ProcessTransport(Transport):
             return None  # of a collective that a loss has ended, something is always left
         return self._mailbox.never_taken(self.rank, partial(self._board.did, self.rank))
 
-    def _is_rid_of(self, queue: deque[Outgoing], dst: int) -> bool:
-        return not queue or dst in self._finished
+    def _is_rid_of(self, dst: int) -> bool:
+        return not self._channels.queues[dst] or dst in self._finished
 
     def _is_over(self, loan: Loan) -> bool:
         return loan.over() or loan.dst in self._finished
@@ -247,8 +228,8 @@ class ProcessTransport(Transport):
         self._finished, self._circles = standing.finished, None
         if self._shared is not None:
             self._shared.reports = True
-        for rank in self._channels:
-            self._close(rank)
+        for rank in self._peers:
+            self._channels.close(rank)
             if rank not in standing.absent | losses.for_good:
                 self.note_joined(rank, losses.current(rank))
 
@@ -257,13 +238,7 @@ class ProcessTransport(Transport):
         if self._shared is not None:
             self._shared.vanished.add(lost.rank)  # first: a copy from it, under way, has the lock
         with self._lock:
-            self._streams[lost.rank].cut()
-            self._close(lost.rank)
-            if self._loans is not None:
-                self._loans.forget(lost.rank)
-            for ring in self._channels[lost.rank]:
-                if isinstance(ring, ByteRing):
-                    ring.clear()
+            self._channels.forget(lost.rank)
             self.losses.note(lost)
             end_receives(self._mailbox)
         self._board.note_heard(self.rank, self.losses.count)
@@ -271,57 +246,9 @@ class ProcessTransport(Transport):
     def note_joined(self, rank: int, incarnation: int) -> None:
         """The next incarnation of that rank is about to use its channels."""
         with self._lock:
-            self._writers[rank], reader = self._channels[rank]
-            self._streams[rank].open(reader, incarnation)
+            self._channels.open(rank, incarnation)
             if self._shared is not None:
                 self._shared.vanished.discard(rank)
-
-    def _close(self, rank: int) -> None:
-        self._writers[rank] = Closed()
-        self._streams[rank].open(Closed(), 0)
-        self._queues[rank].clear()
-
-    # -- moving bytes -------------------------------------------------------------------------
-
-    def _move(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            return False  # the other thread is at it
-        try:
-            return self._move_all()
-        finally:
-            self._lock.release()
-
-    def _move_all(self) -> bool:
-        moved = False
-        for dst, queue in self._queues.items():
-            if queue:
-                moved |= self._push(dst)
-        for stream in self._streams.values():
-            if stream.readable():
-                moved |= stream.pull()
-        return moved
-
-    def _push(self, dst: int) -> bool:
-        queue, writer = self._queues[dst], self._writers[dst]
-        moved = False
-        while queue and queue[0].push(writer):
-            moved = True
-            if queue[0].parts:
-                break
-            queue.popleft()
-        return moved
-
-    def _fetch(self, src: int, header: Header, into: np.ndarray) -> bool:
-        """Fill `into`, if the payload does not follow; whether it did."""
-        shared, loans = self._shared, self._loans
-        if shared is None or loans is None or src not in shared.here:
-            if header.place:
-                raise CommError(f"rank {src} points to memory that rank {self.rank} cannot reach")
-        elif header.place:
-            loans.fetch(src, header, into)
-        else:
-            shared.try_to_reach(shared.here.index(src))  # so that the next one need not follow
-        return bool(header.place)
 
     # -- giving up ----------------------------------------------------------------------------
 
@@ -334,9 +261,9 @@ class ProcessTransport(Transport):
 
     def _raise_if_gone(self, whom: int, call: Call) -> None:
         """A rank that has returned sends nothing more once its ring is empty."""
-        awaited = self._streams.keys() if whom == ANY else {whom}
+        awaited = self._peers if whom == ANY else {whom}
         over = self._finished if self.losses is None else self._finished | self.losses.for_good
-        if not awaited <= over or any(self._streams[r].readable() for r in awaited):
+        if not awaited <= over or self._channels.readable(awaited):
             return
         last = {r: self._board.read(r) for r in awaited}
         raise gone(self.rank, call, last, self._mailbox.unasked(whom))

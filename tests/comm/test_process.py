@@ -227,8 +227,8 @@ def test_what_is_lent_is_numbered_as_it_is_queued():
 
     class Lender:
         def lend(self, array, dst, call):
-            held.append(transport._lock.locked())
+            held.append(transport._channels.lock.locked())
 
-    transport._loans = Lender()
+    transport._channels.loans = Lender()
     transport.isend(np.zeros(100_000), 1, Call(0, 0, "send", "", "a.py:1"))
     assert held == [True]
