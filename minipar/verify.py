@@ -6,6 +6,7 @@
 A row is a strategy on so many ranks of a backend. It trains a small net for some steps in float64
 (testing/training.py), and is compared with what it should give: an exact form with one rank that
 has the whole batch, an inexact one with one process that holds all replicas (testing/replicas.py).
+Servers come on top of the ranks: ps=2+1 is a row of 3, two of which train (testing/servers.py).
 Compared are weights, gradients, the norm of the gradient in each step, and the optimizer's state.
 
 A row that cannot even run has an `error`, and the other rows come all the same.
@@ -29,12 +30,13 @@ from minipar.parallel.compress import Compressed, Compressor, Float16, Int8, Pow
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.parameter_server import ASYNC, SYNC, ParameterServer, Rule, ssp
 from minipar.parallel.pipelined import PipelineParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_strategy import TensorParallel
-from minipar.testing import pipelines, replicas, tensor
+from minipar.testing import pipelines, replicas, servers, tensor
 from minipar.testing.strategies import TOLERANCE, Difference, Serial, difference, one_rank
 from minipar.testing.training import Case
 
@@ -50,8 +52,13 @@ class Held(NamedTuple):
     make: Any  # a MakeStrategy that a process can import
     serial: Serial = one_rank
     synchronised: bool = True  # batch norm over the rows of all ranks
-    axis: str = "dp"  # of the mesh, along which the ranks stand
+    axis: str = "dp"  # of the mesh, along which the ranks stand; "ps": with servers beside them
     measure: Callable[[int, str], Difference] | None = None  # what is not data parallel has its own
+
+    def layout(self, p: int) -> tuple[str, int]:
+        """What p ranks that train are called, and how many ranks there are in all."""
+        beside = servers.servers_for(p) if self.axis == "ps" else 0
+        return f"{self.axis}={p}+{beside}" if beside else f"{self.axis}={p}", p + beside
 
     def difference(self, p: int, backend: str) -> Difference:
         """How far p ranks of a backend are from the definition."""
@@ -90,6 +97,11 @@ def _held_pipeline(schedule: str) -> Held:
     return Held(PipelineParallel, axis="pp", measure=measure)
 
 
+def _held_servers(rule: Rule) -> Held:
+    measure = partial(servers.difference, rule=rule)
+    return Held(ParameterServer, axis="ps", measure=measure)
+
+
 STRATEGIES = MappingProxyType(
     {
         "dp": Held(DataParallel),
@@ -109,6 +121,9 @@ STRATEGIES = MappingProxyType(
         "sequence": Held(
             TensorParallel, axis="tp", measure=partial(tensor.difference, sequence=True)
         ),
+        "ps-sync": _held_servers(SYNC),
+        "ps-async": _held_servers(ASYNC),
+        "ps-ssp": _held_servers(ssp(1)),
         "naive": _held_pipeline("naive"),
         "gpipe": _held_pipeline("gpipe"),
         "1f1b": _held_pipeline("1f1b"),
@@ -127,7 +142,7 @@ def verify(
     """A row for each strategy, backend and number of ranks, as soon as it is there.
 
     strategies: names in STRATEGIES, or a mapping from names of your own; None: all.
-    ranks:      None: 1, 2, 3 and 4, or with quick 2.
+    ranks:      that train. None: 1, 2, 3 and 4, or with quick 2.
     Each row has strategy, layout, backend, ranks, max_error, tolerance, ok; where (what differs
     most), error (None, or what was raised) and seconds. max_error is None if there is no number:
     it did not run, or something is missing or not a number.
@@ -162,11 +177,12 @@ def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
         max_error, where = held.difference(p, backend)
     except Exception as failed:  # of any kind: the rows that follow count as well
         error = f"{type(failed).__name__}: {said(failed)}"
+    layout, ranks = held.layout(p)
     return {
         "strategy": name,
-        "layout": f"{held.axis}={p}",
+        "layout": layout,
         "backend": backend,
-        "ranks": p,
+        "ranks": ranks,
         "max_error": max_error if max_error < math.inf else None,
         "tolerance": TOLERANCE,
         "ok": max_error <= TOLERANCE,
