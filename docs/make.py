@@ -23,12 +23,19 @@ import sys
 import drawings
 import drawings_pipeline
 import drawings_pipeline_run
+import drawings_server
 import drawings_tensor
 from blocks import BLOCKS
 from blocks.communication import measured_hash
 from blocks.text import DOCS, FIGURES
 
-DRAWINGS = (drawings, drawings_pipeline, drawings_pipeline_run, drawings_tensor)
+DRAWINGS = (
+    drawings,
+    drawings_pipeline,
+    drawings_pipeline_run,
+    drawings_server,
+    drawings_tensor,
+)
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

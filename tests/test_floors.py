@@ -227,6 +227,7 @@ FLOORS = {
     "trace.graph_figure": 9,
     "trace.block_figure": 9,
     "trace.staleness_figure": 10,
+    "trace.worker_figure": 10,
     "trace.backward_figure": 10,
     "trace.show": 9,
     "trace.overlap": 9,

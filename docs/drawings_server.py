@@ -1,0 +1,159 @@
+"""The figures of parameter_server.md: four workers, one of them slow, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import minipar
+from minipar.array import Array
+from minipar.nn import Linear, Module
+from minipar.ops import cross_entropy, tanh
+from minipar.optim import SGD
+from minipar.parallel.parameter_server import (
+    ASYNC,
+    SYNC,
+    ParameterServer,
+    Report,
+    Roles,
+    Rule,
+    serve,
+    ssp,
+)
+from minipar.trace.staleness_figure import draw_staleness
+from minipar.trace.worker_figure import draw_workers
+
+WORKERS, SLOW, UNTIL_S, LR = 4, 5.0, 200.0, 1.0
+RULES = {"sync": SYNC, "ssp(2)": ssp(2), "async": ASYNC}
+LOOKS: dict[str, Any] = {  # colours of Okabe & Ito; the dashes tell them apart in print
+    "sync": {"color": "#222222", "linestyle": "-"},
+    "ssp(2)": {"color": "#0072B2", "linestyle": (0, (5, 2))},
+    "async": {"color": "#D55E00", "linestyle": (0, (1, 1.2))},
+}
+
+
+class Net(Module):
+    """x [b, 16] -> one of 4 classes."""
+
+    def __init__(self) -> None:
+        init = minipar.Init(seed=1, dtype=np.float64)
+        self.up, self.down = Linear(init / "up", 16, 32), Linear(init / "down", 32, 4)
+
+    def __call__(self, x: minipar.Tensor) -> minipar.Tensor:
+        return self.down(tanh(self.up(x)))
+
+
+def data() -> tuple[Array, Array]:
+    """1024 rows, and the classes that another net gives them."""
+    dice = np.random.default_rng(0)
+    x = dice.normal(size=(1024, 16))
+    return x, (np.tanh(x @ dice.normal(size=(16, 12))) @ dice.normal(size=(12, 4))).argmax(1)
+
+
+class Course(NamedTuple):
+    """What a run has been."""
+
+    spans: list[list[tuple[float, float]]]  # when each worker computed
+    times: list[float]  # of the server's updates
+    losses: list[float]  # after them
+    report: Report
+
+    def pushes(self) -> Array:
+        """How many pushes were in the weights after each update."""
+        applied = [record.applied for record in self.report.records]
+        return np.searchsorted(applied, np.arange(len(self.times)), side="right")
+
+
+def noting(world: minipar.Group, times: list[float], losses: list[float]) -> Any:
+    """Makes an optimizer that notes when it made a step, and the loss over all rows after it."""
+    x, y = data()
+
+    def make(named: Any) -> SGD:
+        weights = dict(named)
+        optimizer, net = SGD(weights.items(), lr=0.1), Net()
+        step = optimizer.step
+
+        def noted() -> None:
+            step()
+            for name, w in net.named_parameters():
+                w.data = weights[name].data
+            times.append(world.now_ns() / 1e9)
+            losses.append(cross_entropy(net(minipar.Tensor(x)), y).item())
+
+        optimizer.step = noted  # type: ignore[method-assign]
+        return optimizer
+
+    return make
+
+
+def work(world: minipar.Group, rule: Rule, lr: float) -> Any:
+    """A worker's spans; a server's times, losses and report."""
+    roles = Roles(world)
+    if roles.is_server:
+        times: list[float] = []
+        losses: list[float] = []
+        return times, losses, serve(roles, Net(), noting(world, times, losses), rule)
+    spans, (x, y) = [], data()
+    dice = np.random.default_rng(world.rank)
+    with ParameterServer(Net(), roles, lambda named: SGD(named, lr)) as ps:
+        while world.now_ns() / 1e9 < UNTIL_S:
+            ps.zero_grad()
+            rows = dice.integers(0, len(y), 32)
+            cross_entropy(ps.model(minipar.Tensor(x[rows])), y[rows]).backward()
+            begin = world.now_ns() / 1e9
+            world.spend(1.0)
+            spans.append((begin, world.now_ns() / 1e9))
+            ps.sync_gradients()
+            ps.step()
+    return spans
+
+
+@cache
+def course(name: str, slow: float = SLOW) -> Course:
+    """A step of sync is one of four gradients, so its rate is four times as large."""
+    rule = RULES[name]
+    cluster = minipar.Cluster(slow={1: slow})
+    args = rule, LR if rule.rounds else LR / WORKERS
+    *spans, (times, losses, report) = minipar.run(work, WORKERS + 1, args=args, cluster=cluster)
+    return Course(spans, times, losses, report)
+
+
+def timeline(path: Path) -> None:
+    draw_workers({name: course(name).spans for name in RULES}, 31.0).savefig(path)
+
+
+def losses(path: Path) -> None:
+    """Without a straggler and with one: against pushes, and against time."""
+    figure = Figure(figsize=(9.5, 5.6), dpi=140, layout="constrained")
+    for row, (slow, what) in zip(
+        figure.subplots(2, 2, sharey=True), ((1.0, "all equally fast"), (SLOW, "one 5 × slower"))
+    ):
+        for name, look in LOOKS.items():
+            found = course(name, slow)
+            for axes, where in zip(row, (found.pushes(), found.times)):
+                axes.plot(where, found.losses, label=name, linewidth=1.8, **look)
+        for axes, unit, end in zip(row, ("pushes applied", "seconds"), (160, UNTIL_S)):
+            axes.set(xlim=(0, end), ylim=(0, 1.4), title=f"{what}, against {unit.split()[0]}")
+            axes.set_xlabel(unit, loc="right", labelpad=1)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25)
+        row[0].set_ylabel("loss")
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path)
+
+
+def staleness(path: Path) -> None:
+    figure = course("async").report.staleness()
+    draw_staleness(figure, path, "async, four workers, one of them 5 × slower")
+
+
+MADE: dict[str, Callable[[Path], None]] = {
+    "server_timeline.png": timeline,
+    "server_losses.png": losses,
+    "server_staleness.png": staleness,
+}
