@@ -1,0 +1,260 @@
+# %% [markdown]
+# # One of four machines is slow: must the others wait?
+#
+# Four machines train one network. Each computes a gradient on rows of its own, they add up all four,
+# and make a step. One of them is five times slower than the others: it is old, or hot, or somebody
+# else works on it. Then every step takes five times as long, and three good machines stand still.
+#
+# In this tutorial they stop waiting. For that, the weights must be somewhere: on a **parameter
+# server**. You write one, in thirty lines. The papers are Dean et al. 2012 and Ho et al. 2013.
+
+# %%
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import minipar
+from minipar import Cluster, Group, Init, Tensor
+from minipar.array import Array
+from minipar.nn import Linear, Module
+from minipar.ops import cross_entropy, tanh
+from minipar.optim import SGD
+from minipar.parallel.parameter_server import (
+    ASYNC,
+    SYNC,
+    ParameterServer,
+    Report,
+    Roles,
+    Rule,
+    serve,
+    ssp,
+)
+from minipar.trace.show import show
+from minipar.trace.worker_figure import draw_workers
+
+WORKERS, SERVER = 4, 4  # ranks 0-3 work, rank 4 is the server
+
+# %% [markdown]
+# ## What is learnt
+#
+# A small network, and 512 rows. To send its weights as one message, we keep them in one vector.
+
+
+# %%
+class Net(Module):
+    def __init__(self) -> None:
+        init = Init(seed=1, dtype=np.float64)
+        self.up, self.down = Linear(init / "up", 16, 32), Linear(init / "down", 32, 4)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.down(tanh(self.up(x)))
+
+
+dice = np.random.default_rng(0)
+X = dice.normal(size=(512, 16))
+Y = (np.tanh(X @ dice.normal(size=(16, 12))) @ dice.normal(size=(12, 4))).argmax(axis=1)
+
+
+def vector(arrays: list[Array]) -> Array:
+    return np.concatenate([a.reshape(-1) for a in arrays])
+
+
+def net_with(weights: Array) -> Net:
+    net, start = Net(), 0
+    for x in net.parameters():
+        x.data = weights[start : start + x.data.size].reshape(x.shape)
+        start += x.data.size
+    return net
+
+
+def rows_of(worker: int, step: int) -> Array:
+    return np.random.default_rng([worker, step]).integers(0, len(Y), 32)
+
+
+def gradient(weights: Array, rows: Array) -> Array:
+    net = net_with(weights)
+    cross_entropy(net(Tensor(X[rows])), Y[rows]).backward()
+    return vector([x.grad for x in net.parameters()])
+
+
+def loss(weights: Array) -> float:
+    return cross_entropy(net_with(weights)(Tensor(X)), Y).item()
+
+
+START = vector([x.data for x in Net().parameters()])
+
+# %% [markdown]
+# ## A worker
+#
+# It gets weights from the server, computes a gradient, and sends it there. How long a gradient takes
+# we declare: one second (`spend`), on a machine that is not slow. Time is *virtual*: the clock goes
+# by what is declared, so you need not wait, and see the same on every machine.
+
+
+# %%
+def work(world: Group, until_s: float) -> list[tuple[float, float]]:
+    """When it computed."""
+    spans: list[tuple[float, float]] = []
+    world.send(0 * START, SERVER)  # a push of nothing, to be sent weights
+    weights = world.recv(SERVER)
+    while world.now_ns() < until_s * 1e9:
+        push = gradient(weights, rows_of(world.rank, len(spans)))
+        begin = world.now_ns() / 1e9
+        world.spend(1.0)
+        spans.append((begin, world.now_ns() / 1e9))
+        world.send(push, SERVER)
+        weights = world.recv(SERVER)
+    world.send(np.empty(0), SERVER)  # goodbye
+    return spans
+
+
+# %% [markdown]
+# ## A server by hand
+#
+# It takes what comes, from whomever: `recv(ANY)`. It applies it, and answers with new weights. The
+# only question is **when** it answers. The *clock* of a worker is how many pushes it has made. The
+# server answers a worker that is no more than `bound` clocks ahead of the slowest:
+#
+# | bound | is called | means |
+# |---|---|---|
+# | 0 | sync | nobody goes on before all have pushed |
+# | s | ssp, bounded staleness | a worker may be s steps ahead |
+# | ∞ | async | nobody waits for anybody |
+
+
+# %%
+def serve_by_hand(world: Group, bound: float, rate: float) -> list[tuple[float, int, Array]]:
+    """After each push: the time, how stale the push was, and the weights."""
+    weights, course = START.copy(), []
+    clocks = dict.fromkeys(range(WORKERS), -1)  # the first push is of nothing
+    seen = dict.fromkeys(range(WORKERS), 0)  # how many pushes were in the weights of each worker
+    asking: list[int] = []
+    while clocks:
+        worker, push = world.recv(minipar.ANY)
+        if len(push) == 0:
+            del clocks[worker]
+        else:
+            clocks[worker] += 1
+            asking.append(worker)
+            if clocks[worker] > 0:
+                staleness = len(course) - seen[worker]
+                weights = weights - rate * push
+                course.append((world.now_ns() / 1e9, staleness, weights))
+        for other in list(asking):
+            if clocks[other] <= min(clocks.values()) + bound:
+                asking.remove(other)
+                seen[other] = len(course)
+                world.send(weights, other)
+    return course
+
+
+def rank(world: Group, bound: float, rate: float, until_s: float) -> Any:
+    return serve_by_hand(world, bound, rate) if world.rank == SERVER else work(world, until_s)
+
+
+@cache
+def train(bound: float, slow: float = 5.0, rate: float = 0.25, until_s: float = 60.0) -> Any:
+    """What workers and server return. Worker 1 is the slow one."""
+    return minipar.run(
+        rank, WORKERS + 1, args=(bound, rate, until_s), cluster=Cluster(slow={1: slow})
+    )
+
+
+MODES = {"sync": 0.0, "ssp(2)": 2.0, "async": math.inf}
+panels = {name: train(bound)[:WORKERS] for name, bound in MODES.items()}
+show(draw_workers(panels, until_s=31.0), "server_workers")
+
+# %% [markdown]
+# Where it is hatched, a worker waits. Under `sync`, three of four do so most of the time. Under `ssp`
+# they gain two steps at first, and are as slow as the slowest from then on. Under `async` nobody
+# waits. How long do 40 pushes take?
+
+
+# %%
+def seconds_for(course: list[tuple[float, int, Array]], pushes: int) -> float:
+    return course[pushes - 1][0]
+
+
+takes = {name: seconds_for(train(bound)[SERVER], 40) for name, bound in MODES.items()}
+for name, seconds in takes.items():
+    print(f"{name:7s} {seconds:5.1f} s for 40 pushes")
+assert takes["sync"] > 2.5 * takes["async"]
+assert takes["async"] < takes["ssp(2)"] < takes["sync"]
+
+# %% [markdown]
+# The fast three make 3 pushes in a second, the slow one a fifth of one: 40 / 3.2 = 12.5 seconds.
+#
+# And is `sync` still what one machine would do? All four compute with the same weights, and their
+# gradients are taken off one after the other. That is one step with their sum:
+
+# %%
+weights = START
+for step in range(3):
+    weights = weights - 0.25 * sum(gradient(weights, rows_of(w, step)) for w in range(WORKERS))
+assert np.abs(weights - train(0.0)[SERVER][3 * WORKERS - 1][2]).max() < 1e-12
+print("sync is what one machine does")
+
+# %% [markdown]
+# ## The price
+#
+# Not so with `async`. A worker computes with weights that others have changed by the time it pushes.
+# The **staleness** of a push is how many other pushes came between.
+
+# %%
+for name, bound in MODES.items():
+    stale = [staleness for _, staleness, _ in train(bound)[SERVER]]
+    found, counts = np.unique(stale, return_counts=True)
+    listed = ", ".join(f"{n}: {k / len(stale):.0%}" for n, k in zip(found, counts) if k > 1)
+    print(f"{name:7s} staleness {listed}")
+stale = [staleness for _, staleness, _ in train(math.inf)[SERVER]]
+assert 2 <= np.mean(stale) <= 4 and max(stale) == 15
+
+# %% [markdown]
+# (Pushes that come between count under `sync`, too. But there they are of the same round, and to add
+# them up is what one wants.) Under `async` a fast worker misses what the other two or three have
+# pushed, and the slow one misses 15. Its gradients are of weights from long ago. Does it hurt? Here
+# is the loss, against pushes and against time:
+
+# %%
+LOOKS: dict[str, Any] = {
+    "sync": {"color": "#222222", "linestyle": "-"},
+    "ssp(2)": {"color": "#0072B2", "linestyle": (0, (5, 2))},
+    "async": {"color": "#D55E00", "linestyle": (0, (1, 1.2))},
+}
+figure = Figure(figsize=(9.5, 5.6), dpi=130, layout="constrained")
+for row, slow in zip(figure.subplots(2, 2, sharey=True), (1.0, 5.0)):
+    what = "one 5 × slower" if slow > 1 else "all equally fast"
+    for name, bound in MODES.items():
+        times, _, versions = zip(*train(bound, slow)[SERVER])
+        losses = [loss(w) for w in versions]
+        row[0].plot(range(1, len(losses) + 1), losses, label=name, linewidth=1.8, **LOOKS[name])
+        row[1].plot(times, losses, linewidth=1.8, **LOOKS[name])
+    row[0].set(title=f"{what}, against pushes", xlim=(0, 50), ylim=(0, 1.5), ylabel="loss")
+    row[1].set(title=f"{what}, against seconds", xlim=(0, 60), ylim=(0, 1.5))
+    for axes in row:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+figure.axes[0].legend(frameon=False)
+show(figure, "server_losses")
+
+# %% [markdown]
+# Against pushes they hardly differ: a gradient that is a little old is almost as good. So time
+# decides, and there `async` wins as soon as somebody is slow.
+#
+# But only at a moderate rate. The faster the weights move, the less is an old gradient worth. Let
+# `sync` and `async` make 120 pushes each, at higher and higher rates:
+
+# %%
+print("rate    sync   async     (loss after 120 pushes, one worker 5 × slower)")
+after: dict[str, dict[float, float]] = {"sync": {}, "async": {}}
+for rate in (0.125, 0.25, 0.5, 1.0, 2.0):
+    for name, until_s in (("sync", 150.0), ("async", 40.0)):
+        course = train(MODES[name], 5.0, rate, until_s)[SERVER]
+        after[name][rate] = float(np.mean([loss(w) for _, _, w in course[110:120]]))
+    print(f"{rate:5.3f}{after['sync'][rate]:7.2f}{after['async'][rate]:8.2f}")
+
+# %% [markdown]
+# ## The same through minipar
