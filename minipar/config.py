@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from minipar.errors import CheckpointError, UsageError
@@ -129,6 +131,15 @@ NOT_NEGATIVE = (
     *("warmup", "weight_decay", "save_every", "eval_every", "min_lr", "seed"),
     *("bucket_mb", "check_every", "microbatches", "chunks", "staleness", "snapshot_every"),
 )
+# What has a meaning only with another option.
+GO_WITH = MappingProxyType(
+    {
+        "pp": ("microbatches", "schedule", "chunks", "balance", "recompute"),
+        "tp": ("sequence_parallel",),
+        "ps": ("servers", "workers", "prefetch", "on_worker_loss", "snapshot_every"),
+        "ps ssp": ("staleness",),
+    }
+)
 OPTIMIZERS = ("adamw", "sgd", "adagrad")
 
 
@@ -156,6 +167,19 @@ def check(config: Config) -> None:
     if c.model in ("gpt", "vit") and c.d % c.heads:
         raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
     _check_batch(c)
+
+
+def check_given(config: Config, given: Collection[str]) -> None:
+    """Raises: UsageError if one of the options that were given would do nothing.
+
+    Only of those: what a run that is resumed had before may have lost its meaning.
+    """
+    c = config
+    asked = {"pp": c.pp > 1, "tp": c.tp > 1, "ps": c.ps != "none", "ps ssp": c.ps == "ssp"}
+    for other, names in GO_WITH.items():
+        for name in names:
+            if name in given and not asked[other]:
+                raise UsageError(f"--{option(name)} does nothing here: it goes with --{other}.")
 
 
 def _check_batch(c: Config) -> None:

@@ -70,6 +70,10 @@ def drills_of(config: Config) -> Drills:
             )
     if dying:
         drills = drills._replace(dying=int(dying[0]), step=int(dying[1]))
+        if not 1 <= drills.step <= config.steps:
+            raise UsageError(
+                f"--kill-worker {config.kill_worker}: the steps are 1 to {config.steps}."
+            )
     for name, rank in (("--slow-worker", drills.slow), ("--kill-worker", drills.dying)):
         if rank is not None and rank >= config.workers_in_all:
             raise UsageError(f"{name}: there is no worker {rank} among {config.workers_in_all}.")

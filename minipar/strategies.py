@@ -24,8 +24,9 @@ import numpy as np
 
 from minipar.array import Array
 from minipar.comm.group import Group
+from minipar.comm.launch import run
 from minipar.config import Config
-from minipar.errors import UsageError
+from minipar.errors import ShapeMismatch, UsageError
 from minipar.nn import ONE_RANK, BatchNorm, Module
 from minipar.optim import SGD, Adagrad, AdamW, Optimizer
 from minipar.parallel.batch_norm import synchronise
@@ -49,13 +50,13 @@ from minipar.parallel.pipelined import Pipeline, PipelineParallel
 from minipar.parallel.schedule import named
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
-from minipar.parallel.stages import balanced, bytes_of, pieces_of, seconds_of
+from minipar.parallel.stages import balanced, bytes_of, pieces_of, seconds_of, users_of
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_layers import TensorKit
 from minipar.parallel.tensor_strategy import TensorParallel, WholeModel
 from minipar.random import Draw
 from minipar.recipes import RECIPES, build_model, find
-from minipar.tensor import Tensor
+from minipar.tensor import Tensor, no_grad
 
 
 class Member(NamedTuple):
@@ -163,15 +164,18 @@ def serve_run(config: Config, roles: Roles, train: Any, folder: Path) -> None:
 
 def _pipeline(c: Config, model: Module, loss: Loss, mesh: Mesh, train: Any) -> Pipeline:
     """This rank's stage of a pipeline.  Collective."""
-    chunks = c.chunks or (2 if c.schedule == "interleaved" else 1)
     costs = bytes_of(pieces_of(model))
     if c.balance == "time":
         rows = range(max(1, c.batch // c.dp // c.micros))
         x, y = train.batch(np.array(rows))
         part = Part(as_input(x, c.dtype), as_numbers(y, c.dtype), Draw(c.seed, 0, rows), 1.0)
         costs = mesh.world.broadcast(np.array(seconds_of(model, part, loss))).tolist()
-    cuts = balanced(costs, c.pp * chunks)
+    cuts = balanced(costs, c.pp * _chunks(c))
     return Pipeline(model, mesh.pp, loss, c.schedule, cuts, c.recompute)
+
+
+def _chunks(c: Config) -> int:
+    return c.chunks or (2 if c.schedule == "interleaved" else 1)
 
 
 def make_strategy(config: Config, model: Module, group: Group, make: MakeOptimizer) -> Strategy:
@@ -246,8 +250,9 @@ def _check_pipeline(c: Config) -> None:
             f"{what} sends gradients while backward runs, and a pipeline has many backwards in a "
             "step; it goes with --zero 1, --compress, --local-steps and buckets."
         )
-    chunks = c.chunks or (2 if c.schedule == "interleaved" else 1)
-    named(c.schedule, c.pp, c.micros, chunks)  # whether there is such a schedule
+    named(c.schedule, c.pp, c.micros, _chunks(c))  # whether there is such a schedule
+    if c.schedule == "forward":
+        raise UsageError("--schedule forward has no backward, so nothing would be trained.")
 
 
 def _check_servers(c: Config) -> None:
@@ -280,6 +285,28 @@ def _check_tensor_parallel(c: Config) -> None:
         raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")
     if c.zero:
         raise UsageError("--zero with --tp is not there yet: both cut the same gradients.")
+
+
+def check_model(config: Config, model: Module, train: Any) -> None:
+    """Whether this model can be cut as the config asks; where it is cut does not matter here.
+
+    train: the training data, of which ranks try a row.  Raises: UsageError.
+    """
+    c = config
+    if c.pp > 1:
+        users_of(model, balanced(bytes_of(pieces_of(model)), c.pp * _chunks(c)), c.pp)
+    if c.tp > 1:
+        run(_try_shards, c.tp, args=(c, train))
+
+
+def _try_shards(group: Group, c: Config, train: Any) -> None:
+    model: Any = build_model(c, train, TensorKit(group, c.sequence_parallel))
+    x, _ = train.batch(np.arange(1))
+    try:
+        with no_grad():
+            model(as_input(x, c.dtype))
+    except ShapeMismatch as error:  # of positions, which only the data show
+        raise UsageError(f"--tp {c.tp}: {error}") from None
 
 
 def why_not_like_one_rank(config: Config, model: Module) -> str | None:

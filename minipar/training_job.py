@@ -22,7 +22,7 @@ from minipar.comm.failure import Failure
 from minipar.comm.launch import check, function_work, run_processes, run_threads
 from minipar.comm.local import LocalWorld
 from minipar.comm.script import LabelledOutput
-from minipar.config import FIXED, Config, option
+from minipar.config import FIXED, Config, check_given, option
 from minipar.config import check as check_config
 from minipar.drills import drills_of
 from minipar.errors import CheckpointError, UsageError
@@ -30,7 +30,7 @@ from minipar.parallel import checkpoint
 from minipar.recipes import build_model, find, not_looked_at
 from minipar.run_folder import RunFolder
 from minipar.strategies import check as check_strategy
-from minipar.strategies import why_not_like_one_rank
+from minipar.strategies import check_model, why_not_like_one_rank
 from minipar.trace.figures import draw_loss
 from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, train_rank
 from minipar.training_report import draw_served, ranks_in_words, report, who_was_lost
@@ -74,7 +74,9 @@ def prepare(
     for name in not_looked_at(config.model, given):
         print(f"minipar: {config.model} does not look at --{option(name)}", file=sys.stderr)
     check_config(config)
+    check_given(config, given)
     check_strategy(config)
+    drills_of(config)
     if ranks is None:
         check(config.ranks, config.backend)
     if resume is None:
@@ -117,7 +119,8 @@ def _defaults(model: str) -> Config:
 def _config_of(resume: str) -> Config:
     if not Path(resume).is_dir():
         raise UsageError(f"there is no run folder {resume}; --resume takes one, like runs/gpt-1.")
-    return RunFolder(resume).config()
+    config = RunFolder(resume).config()
+    return replace(config, slow_worker="", kill_worker="")  # a drill is over with the job it was in
 
 
 def _check_data(config: Config) -> None:
@@ -129,7 +132,7 @@ def _check_data(config: Config) -> None:
                 f"the {part} data has {len(examples)} examples, and a batch needs {config.batch}. "
                 "Pass more (--data) or a smaller --batch (for text, also a smaller --block)."
             )
-    build_model(config, data[0])
+    check_model(config, build_model(config, data[0]), data[0])
 
 
 def _check_place(config: Config, out: str | None) -> None:

@@ -27,6 +27,8 @@ def test_what_is_written_is_what_happens():
         ({"slow_worker": "1:0.5x"}, "nobody gets faster"),
         ({"slow_worker": "3:2x"}, "there is no worker 3 among 3"),
         ({"kill_worker": "first"}, "write it like 1@step50"),
+        ({"kill_worker": "1@step0"}, "the steps are 1 to 1500"),
+        ({"kill_worker": "1@1501"}, "the steps are 1 to 1500"),
         ({"kill_worker": "9@step1"}, "there is no worker 9 among 3"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minipar import training_job
+from minipar.errors import UsageError
 from minipar.parallel.bucketed import BucketedDataParallel
 from tests.jobs import started
 
@@ -123,6 +124,58 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     assert not Path(tmp_path, "runs").exists()
 
 
+SMALL = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 20}
+PIECEMEAL = """
+from minipar.nn import Linear, Module, Piece
+
+class Whole(Module):
+    def __init__(self, init):
+        self.first, self.last = Linear(init / "first", 1, 1), Linear(init / "last", 1, 1)
+
+class Forgetful(Whole):
+    def pieces(self):
+        return [Piece(lambda x, draw: x, self.first), Piece(lambda x, draw: x)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"tp": 3}, "attention.qkv: 2 heads cannot be shared out evenly among 3 ranks"),
+        ({"tp": 2, "sequence_parallel": True, "block": 15}, "--tp 2: sequence parallel: x is .*15"),
+        ({"tp": 3, "model": "mlp", "heads": 3}, "layers.0: 32 outputs cannot be shared out"),
+        ({"tp": 2, "sequence_parallel": True, "model": "mlp"}, "none can be alone"),
+        ({"pp": 4}, "3 pieces cannot be cut into 4 parts"),
+        ({"pp": 2, "schedule": "interleaved"}, "3 pieces cannot be cut into 4 parts"),
+        ({"pp": 2, "model": "Whole"}, "Whole cannot be cut into stages: give it a method pieces"),
+        ({"pp": 2, "model": "Forgetful"}, "of the pieces, last.weight is in none"),
+        ({"ps": "async", "kill_worker": "2@step5"}, "there is no worker 2 among 2"),
+        ({"schedule": "gpipe"}, "--schedule does nothing here: it goes with --pp"),
+        ({"workers": 2}, "--workers does nothing here: it goes with --ps"),
+        ({"ps": "sync", "staleness": 2}, "--staleness does nothing here: it goes with --ps ssp"),
+    ],
+)
+def test_what_ranks_would_stumble_over_is_said_before_they_start(tmp_path, given, says):
+    (tmp_path / "own.py").write_text(PIECEMEAL)
+    if given.get("model", "gpt")[0].isupper():
+        given = given | {"model": f"{tmp_path}/own.py:{given['model']}"}
+    with pytest.raises(UsageError, match=says):
+        training_job.prepare(SMALL | given, out=str(tmp_path / "run"), resume=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_has_no_drills_but_those_that_are_asked_for(tmp_path):
+    run = str(tmp_path / "run")
+    drills = {"kill_worker": "1@step9", "slow_worker": "0:2x"}
+    given = SMALL | {"dp": 2, "backend": "local", "save_every": 5} | drills
+    job = training_job.prepare(given, out=run, resume=None)
+    assert training_job.execute(job, as_json=False) == 1
+    config = training_job.prepare({}, out=None, resume=run).config
+    assert (config.kill_worker, config.slow_worker) == ("", "")
+    again = training_job.prepare({"kill_worker": "0@step7"}, out=None, resume=run)
+    assert again.config.kill_worker == "0@step7"
+
+
 @pytest.mark.slow
 def test_a_resume_changes_nothing_that_a_checkpoint_has_fixed(tmp_path):
     assert train(tmp_path, "gpt", *TINY).returncode == 0
@@ -164,8 +217,7 @@ def late(parallel, rows):
 def test_the_comparison_with_one_rank_sees_mistakes(tmp_path, monkeypatch, capsys, mistake):
     if mistake is not None:
         monkeypatch.setattr(BucketedDataParallel, "sync_gradients", mistake)
-    given = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 20}
-    given |= {"dp": 2, "backend": "local", "eval_batches": 1}
+    given = SMALL | {"dp": 2, "backend": "local", "eval_batches": 1}
     job = training_job.prepare(given, out=str(tmp_path / "run"), resume=None)
     assert training_job.execute(job, as_json=False) == (mistake is not None)
     assert ("NOT the same as one rank" in capsys.readouterr().out) == (mistake is not None)
