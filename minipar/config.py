@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -169,8 +169,8 @@ def check(config: Config) -> None:
     _check_batch(c)
 
 
-def check_given(config: Config, given: Collection[str]) -> None:
-    """Raises: UsageError if one of the options that were given would do nothing.
+def check_given(config: Config, given: Mapping[str, Any]) -> None:
+    """Raises: UsageError if one of the options that were given (and not as --no-) does nothing.
 
     Only of those: what a run that is resumed had before may have lost its meaning.
     """
@@ -178,7 +178,7 @@ def check_given(config: Config, given: Collection[str]) -> None:
     asked = {"pp": c.pp > 1, "tp": c.tp > 1, "ps": c.ps != "none", "ps ssp": c.ps == "ssp"}
     for other, names in GO_WITH.items():
         for name in names:
-            if name in given and not asked[other]:
+            if given.get(name, False) is not False and not asked[other]:
                 raise UsageError(f"--{option(name)} does nothing here: it goes with --{other}.")
 
 

@@ -279,7 +279,10 @@ def _check_servers(c: Config) -> None:
 
 def _check_tensor_parallel(c: Config) -> None:
     if c.tp == 1:
-        raise UsageError("--sequence-parallel goes with --tp: it cuts what --tp leaves whole.")
+        raise UsageError(
+            "--sequence-parallel goes with --tp: it cuts what --tp leaves whole. A run that is "
+            "resumed without --tp needs --no-sequence-parallel."
+        )
     if not find(c.model).uses_kit:
         able = ", ".join(name for name, recipe in RECIPES.items() if recipe.uses_kit)
         raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")

@@ -83,7 +83,7 @@ def add(verbs: Any) -> None:
             dest=name,
             default=argparse.SUPPRESS,
             help=text if silent else f"{text} (default: {default})",
-            **({"action": "store_true"} if kinds[name] is bool else how),
+            **({"action": argparse.BooleanOptionalAction} if kinds[name] is bool else how),
         )
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on from the last checkpoint of RUN")
