@@ -151,9 +151,11 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
         ranks = _on_ranks(train_rank, job.config, (str(job.run.path), job.resume), log_dir)
         return conclude(job, ranks[0], begun, as_json=as_json)
     except RanksFailed as failed:
+        if job.run.latest_checkpoint() is not None:
+            print(f"minipar: {_how_to_go_on(job.run)}", file=sys.stderr)
         return failed.exit_code
     except KeyboardInterrupt:
-        print(f"minipar: {_how_to_go_on(job.run)}", file=sys.stderr)
+        print(f"minipar: interrupted; {_how_to_go_on(job.run)}", file=sys.stderr)
         return 130
 
 
@@ -272,9 +274,9 @@ def _restarts(c: Config) -> int | None:
 def _how_to_go_on(run: RunFolder) -> str:
     last = run.latest_checkpoint()
     if last is None:
-        return f"interrupted before the first checkpoint; {run.path} has only the metrics so far."
+        return f"there is no checkpoint yet; {run.path} has only the metrics so far."
     step = int(last.name.removeprefix("step-"))
     return (
-        f"interrupted; the last checkpoint is that of step {step}. "
+        f"the last checkpoint is that of step {step}. "
         f"Go on with: minipar train --resume {shlex.quote(str(run.path))}"
     )

@@ -164,6 +164,24 @@ def test_what_ranks_would_stumble_over_is_said_before_they_start(tmp_path, given
     assert not (tmp_path / "run").exists()
 
 
+def test_what_a_run_had_can_be_left_out_when_it_goes_on(tmp_path):
+    run = str(tmp_path / "run")
+    given = SMALL | {"tp": 2, "sequence_parallel": True, "backend": "local", "steps": 2}
+    assert training_job.execute(training_job.prepare(given, run, None), as_json=False) == 0
+    with pytest.raises(UsageError, match="needs --no-sequence-parallel"):
+        training_job.prepare({"tp": 1}, out=None, resume=run)
+    job = training_job.prepare({"tp": 1, "sequence_parallel": False}, out=None, resume=run)
+    assert not job.config.sequence_parallel
+
+
+def test_a_rank_that_was_lost_leaves_word_how_to_go_on(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    given = SMALL | {"dp": 2, "backend": "local", "save_every": 5, "kill_worker": "1@step9"}
+    assert training_job.execute(training_job.prepare(given, run, None), as_json=False) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"that of step 5. Go on with: minipar train --resume {run}")
+
+
 def test_a_resumed_run_has_no_drills_but_those_that_are_asked_for(tmp_path):
     run = str(tmp_path / "run")
     drills = {"kill_worker": "1@step9", "slow_worker": "0:2x"}
