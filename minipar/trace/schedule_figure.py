@@ -40,9 +40,9 @@ def draw_schedule(timeline: Timeline, figure: Figure | None = None, title: str =
     from matplotlib.figure import Figure
 
     stages = len(timeline.spans)
-    figure = figure or Figure(figsize=(10, 0.36 * min(stages, 24) + 1.3), dpi=150)
+    figure = figure or Figure(figsize=(8.6, 0.36 * min(stages, 24) + 1.3), dpi=150)
     width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.7 / width, 0.72 / height, 1 - 1.5 / width, 1 - 1.1 / height))
+    axes = figure.add_axes((0.7 / width, 0.72 / height, 1 - 1.65 / width, 1 - 1.1 / height))
     axes.set(xlim=(0, timeline.length or 1), ylim=(stages - 0.5, -0.5))
     axes.set_xlabel("time", loc="right", labelpad=1)
     chunks = 1 + max(span.action.chunk for row in timeline.spans for span in row)
