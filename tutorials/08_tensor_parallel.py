@@ -6,8 +6,8 @@
 # a part of the weights, and together they have to compute what one would.
 #
 # We take one block of a transformer apart, cut every matrix in it by hand, and put it together
-# again. This is the way of Megatron-LM (Shoeybi et al. 2019). It comes down to one question, asked
-# again and again: along which axis?
+# again. This is the way of Megatron-LM (Shoeybi et al. 2019). The question is each time the same:
+# along which axis?
 
 # %%
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from minipar.array import Array
 from minipar.events import EVERYBODY, last
 from minipar.nn import Block
 from minipar.ops import causal_attention, cross_entropy, gelu, linear
-from minipar.parallel.sharding import sharding, whole_state
+from minipar.parallel.sharding import own_state, sharding, whole_state
 from minipar.parallel.tensor_layers import TensorKit
 from minipar.parallel.tensor_parallel import own_positions
 from minipar.trace.block_figure import draw_heads, draw_pair, draw_positions
 from minipar.trace.show import show
 
 P = 2  # ranks
-B, T, D, HEADS = 2, 6, 16, 4
+B, T, D, HEADS = 2, 6, 16, 4  # sequences, positions, features, heads of attention
 dice = np.random.default_rng(0)
 x = dice.normal(size=(B, T, D))
 
@@ -61,7 +61,8 @@ assert error > 1
 
 # %% [markdown]
 # So: the first matrix by its columns, which gives each rank complete features. And the second by
-# its rows, which needs exactly those features. Between the two, nothing is sent.
+# its rows, which needs exactly those features. Between the two, nothing is sent. What is sent stands
+# at the ends: f and g in the picture, of which more below it.
 
 # %%
 show(draw_pair(P), "tensor_pair")
@@ -69,13 +70,15 @@ show(draw_pair(P), "tensor_pair")
 # %% [markdown]
 # ## What happens at the ends
 #
-# At the right end partial sums have to be added up: an **all-reduce**. What about backward there?
+# At the right end, **g**, the partial sums have to be added up: an **all-reduce**. And backward?
 # All ranks go on with the same z, so each gets the same, complete gradient. Nothing is to be done.
 #
-# At the left end it is the other way round. Forward, all ranks have x already. Backward, each rank
-# knows how the loss depends on x *through its own columns*. The true gradient is the sum.
+# At the left end, **f**, it is the other way round. Forward, all ranks have x already. Backward, each
+# rank knows how the loss depends on x *through its own columns*. The true gradient is the sum: here
+# is the all-reduce.
 #
-# The paper calls the two f and g. Each is one line forward and one line backward.
+# The names are those of the paper. `record` makes a node of the graph: a value, its parents, and how
+# a gradient goes back (tutorial 1).
 
 
 # %%
@@ -90,8 +93,9 @@ def g(x: Tensor, group: Group) -> Tensor:
 # %% [markdown]
 # ## The block, apart
 #
-# This is the block of all our transformers, as one rank has it, and what it computes. `reference`
-# has its output and all of its gradients: that is what we want to get.
+# This is a block of minipar's transformers on one rank: attention and a feed-forward network (`mlp`),
+# each behind a norm, each added to what came in. Dropout is off. `reference` has its output and all
+# of its gradients: that is what two ranks have to get.
 
 # %%
 block = Block(Init(0, np.float64), D, HEADS, dropout=0.0, out_std=0.1, causal=True)
@@ -110,13 +114,14 @@ reference = {"z": z.data, "x": source.grad}
 reference |= {name: y.grad for name, y in block.named_parameters()}
 
 # %% [markdown]
-# The feed-forward network is the pair from above. Its biases: that of `up` belongs to the columns
-# and is cut with them. That of `down` must be added **once**, after the sum, and not by each rank.
+# The feed-forward network is the pair from above: `up`, gelu, `down`. The bias of `up` belongs to the
+# columns and is cut with them. That of `down` must be added **once**, after the sum: if each rank
+# added it before, the sum would have it twice.
 #
 # **Attention** is a pair, too. Heads do not know of each other, so each rank takes some of them;
-# the output projection takes what the heads leave, feature by feature. But look at the first
-# matrix. One product gives q, k and v, one behind the other. Cut in the middle, rank 0 would have
-# all the queries, and rank 1 all the values.
+# the output projection (`out`) takes what the heads give, feature by feature. But look at the first
+# matrix, `qkv`: its columns are all queries, then all keys, then all values. Cut in the middle,
+# rank 0 would have all the queries, and rank 1 all the values.
 
 # %%
 show(draw_heads(P, HEADS), "tensor_heads")
@@ -124,7 +129,7 @@ show(draw_heads(P, HEADS), "tensor_heads")
 
 # %%
 def own(group: Group, name: str) -> Tensor:
-    """This rank's part of a weight."""
+    """This rank's part of a weight. All of it: the norms, and the biases added after a sum."""
     array, r, p = weights[name], group.rank, group.size
     if "qkv" in name:  # the last axis is q, k and v, of HEADS heads each
         of_heads = array.reshape(*array.shape[:-1], 3, p, -1)
@@ -133,7 +138,7 @@ def own(group: Group, name: str) -> Tensor:
         array = np.split(array, p, axis=-1)[r]
     elif name in ("attention.out.weight", "mlp.down.weight"):
         array = np.split(array, p, axis=0)[r]
-    return Tensor(array.copy(), requires_grad=True)  # norms and row biases: all of it
+    return Tensor(array.copy(), requires_grad=True)  # all of it
 
 
 def block_by_hand(group: Group) -> dict[str, Array]:
@@ -174,19 +179,20 @@ print("the block by hand gives what one rank gives")
 #
 # ## The block, together again
 #
-# The library does the same with a *kit*. A model asks it for a column, a row, a norm, without
-# saying how many ranks there are. The kit of one rank gives plain layers, `TensorKit` gives layers
-# that hold slices, and remembers which: `sharding` is the table of them.
+# The library does the same with a *kit*. A model asks it for its layers: for one that is cut by
+# columns, one that is cut by rows, a norm. How many ranks there are, it need not know. The kit of one
+# rank gives plain layers. `TensorKit` gives layers that hold slices.
+#
+# `sharding` is the table of what a rank holds. By it, `own_state` cuts our weights, and `whole_state`
+# puts the gradients of the slices together. `last()` has the records of what was called:
+# we count the calls of the group. Leave `sequence` aside for the moment.
 
 
 # %%
 def block_of_a_kit(group: Group, sequence: bool) -> dict[str, Array]:
     kit = TensorKit(group, sequence)
     part = Block(Init(0, np.float64), D, HEADS, 0.0, 0.1, causal=True, kit=kit)
-    for name, how in sharding(part).items():
-        tensor = dict(part.named_parameters())[name]
-        cut = getattr(how, "cut", None)
-        tensor.data[...] = cut(weights[name], group.rank, group.size) if cut else weights[name]
+    part.load_state_dict(own_state(weights, part, group))
     source = Tensor(x, requires_grad=True)
     z = part(own_positions(source, group) if sequence else source)
     z.backward(own_positions(Tensor(dz), group) if sequence else dz)
@@ -210,38 +216,45 @@ print("and so does the library, with 4 all-reduces: two pairs, forward and backw
 # could have some of the positions, and all of their features, until the next f.
 #
 # An all-reduce is a reduce-scatter and an all-gather (tutorial 2). Put the first half at g, and the
-# second at the next f: nothing more is sent, and what lies between them is cut by p. That is
-# **sequence parallel** (Korthikanti et al. 2022).
+# second at the next f: not a byte more is sent, and of what lies between them each rank keeps one
+# part in p. That is **sequence parallel** (Korthikanti et al. 2022).
 
 # %%
 show(draw_positions(P), "tensor_positions")
 
+# %% [markdown]
+# Backward goes from right to left, and each of the two becomes the other: g gathers, f
+# reduce-scatters. So two pairs have four of each.
+
+# %%
 for rank, found in enumerate(minipar.run(block_of_a_kit, ranks=P, args=(True,))):
     mine = slice(rank * T // P, (rank + 1) * T // P)
     assert np.allclose(found["z"], reference["z"][:, mine], atol=1e-12)
-    assert "all_reduce" not in found and found["reduce_scatter"] == 4
+    assert "all_reduce" not in found and found["reduce_scatter"] == found["all_gather"] == 4
+print("each rank has the right numbers for its own positions")
 
 # %% [markdown]
-# One thing is new. A rank has used the gains of the norm for its own positions only, so its
+# One thing is new. A rank has used the weights of the norm for its own positions only, so its
 # gradient of them is a summand. Once a step these gradients have to be added up.
 
 # %%
 parts = [found["norm1.weight"] for found in minipar.run(block_of_a_kit, ranks=P, args=(True,))]
 assert not np.allclose(parts[0], reference["norm1.weight"])
 assert np.allclose(sum(parts), reference["norm1.weight"], atol=1e-12)
-print("the gradients of the gains add up to the true one")
+print("the gradients of the norm's weights add up to the true one")
 
 # %% [markdown]
 # ## Exercise
 #
-# **The loss of shards.** The last matrix of a language model is the largest one: it has a column
-# for each word. Cut by columns, each rank has the logits of *its* words. To gather them would be
-# the largest message of all.
+# **The loss of shards.** The last matrix of a language model is often the largest one: it has a
+# column for each word. Cut by columns, each rank has the logits of *its* words. To gather them would
+# be the largest message of all.
 #
 # The loss of a position is log Σ exp(logit) - logit of the target. Write `loss_of_shards(group,
-# logits, targets)` for logits [n, v/p] of this rank's words and targets [n] among all v words. It
-# returns the mean loss. Send only a few numbers for each position. Beware: exp(1000) is infinite,
-# and the target may be a word of the other rank. A solution is at the very end.
+# logits, targets)` for n positions, v words and p ranks: logits [n, v/p] are those of this rank's
+# words, targets [n] are numbers from 0 to v-1. It returns the mean loss. Send only a few numbers for
+# each position. Beware: exp(1000) is infinite, and the target may be another rank's word. A solution
+# is at the very end.
 
 
 # %%
@@ -273,10 +286,10 @@ except (AssertionError, NotImplementedError) as wrong:
 # ## What to keep
 #
 # - Columns, then rows: between the two products of a pair nothing is sent.
-# - f and g are a pair: what one does forward, the other does backward. One all-reduce for each pair
-#   and direction, of the size of x, whatever the size of the matrices.
-# - Heads are cut as heads, a bias after the sum is added once, what has been used for some of the
-#   positions only has a partial gradient.
+# - What f does forward, g does backward, and the other way round. A pair of matrices costs one
+#   all-reduce forward and one backward, of the size of x, whatever the size of the matrices.
+# - Attention is cut by heads. A bias behind the sum is added once. A weight that is used for some of
+#   the positions only has a partial gradient.
 # - Everybody waits for these all-reduces, in every layer. So the ranks must be near each other.
 #
 # In the repository, `docs/tensor_parallel.md` has the formulas,
