@@ -61,8 +61,8 @@ assert error > 1
 
 # %% [markdown]
 # So: the first matrix by its columns, which gives each rank complete features. And the second by
-# its rows, which needs exactly those features. Between the two, nothing is sent. What is sent stands
-# at the ends: f and g in the picture, of which more below it.
+# its rows, which needs exactly those features. Between the two, nothing is sent. What is sent
+# stands at the ends: f and g in the picture, of which more below it.
 
 # %%
 show(draw_pair(P), "tensor_pair")
@@ -73,12 +73,12 @@ show(draw_pair(P), "tensor_pair")
 # At the right end, **g**, the partial sums have to be added up: an **all-reduce**. And backward?
 # All ranks go on with the same z, so each gets the same, complete gradient. Nothing is to be done.
 #
-# At the left end, **f**, it is the other way round. Forward, all ranks have x already. Backward, each
-# rank knows how the loss depends on x *through its own columns*. The true gradient is the sum: here
-# is the all-reduce.
+# At the left end, **f**, it is the other way round. Forward, all ranks have x already. Backward,
+# each rank knows how the loss depends on x *through its own columns*. The true gradient is the sum:
+# here is the all-reduce.
 #
-# The names are those of the paper. `record` makes a node of the graph: a value, its parents, and how
-# a gradient goes back (tutorial 1).
+# The names are those of the paper. `record` makes a node of the graph: a value, its parents, and
+# how a gradient goes back (tutorial 1).
 
 
 # %%
@@ -93,9 +93,9 @@ def g(x: Tensor, group: Group) -> Tensor:
 # %% [markdown]
 # ## The block, apart
 #
-# This is a block of minipar's transformers on one rank: attention and a feed-forward network (`mlp`),
-# each behind a norm, each added to what came in. Dropout is off. `reference` has its output and all
-# of its gradients: that is what two ranks have to get.
+# This is a block of minipar's transformers on one rank: attention and a feed-forward network
+# (`mlp`), each behind a norm, each added to what came in. Dropout is off. `reference` has its
+# output and all of its gradients: that is what two ranks have to get.
 
 # %%
 block = Block(Init(0, np.float64), D, HEADS, dropout=0.0, out_std=0.1, causal=True)
@@ -114,9 +114,9 @@ reference = {"z": z.data, "x": source.grad}
 reference |= {name: y.grad for name, y in block.named_parameters()}
 
 # %% [markdown]
-# The feed-forward network is the pair from above: `up`, gelu, `down`. The bias of `up` belongs to the
-# columns and is cut with them. That of `down` must be added **once**, after the sum: if each rank
-# added it before, the sum would have it twice.
+# The feed-forward network is the pair from above: `up`, gelu, `down`. The bias of `up` belongs to
+# the columns and is cut with them. That of `down` must be added **once**, after the sum: if each
+# rank added it before, the sum would have it twice.
 #
 # **Attention** is a pair, too. Heads do not know of each other, so each rank takes some of them;
 # the output projection (`out`) takes what the heads give, feature by feature. But look at the first
@@ -180,12 +180,12 @@ print("the block by hand gives what one rank gives")
 # ## The block, together again
 #
 # The library does the same with a *kit*. A model asks it for its layers: for one that is cut by
-# columns, one that is cut by rows, a norm. How many ranks there are, it need not know. The kit of one
-# rank gives plain layers. `TensorKit` gives layers that hold slices.
+# columns, one that is cut by rows, a norm. How many ranks there are, it need not know. The kit of
+# one rank gives plain layers. `TensorKit` gives layers that hold slices.
 #
-# `sharding` is the table of what a rank holds. By it, `own_state` cuts our weights, and `whole_state`
-# puts the gradients of the slices together. `last()` has the records of what was called:
-# we count the calls of the group. Leave `sequence` aside for the moment.
+# `sharding` is the table of what a rank holds. By it, `own_state` cuts our weights, and
+# `whole_state` puts the gradients of the slices together. `last()` has the records of what was
+# called: we count the calls of the group. Leave `sequence` aside for the moment.
 
 
 # %%
@@ -247,14 +247,14 @@ print("the gradients of the norm's weights add up to the true one")
 # ## Exercise
 #
 # **The loss of shards.** The last matrix of a language model is often the largest one: it has a
-# column for each word. Cut by columns, each rank has the logits of *its* words. To gather them would
-# be the largest message of all.
+# column for each word. Cut by columns, each rank has the logits of *its* words. To gather them
+# would be the largest message of all.
 #
 # The loss of a position is log Σ exp(logit) - logit of the target. Write `loss_of_shards(group,
 # logits, targets)` for n positions, v words and p ranks: logits [n, v/p] are those of this rank's
-# words, targets [n] are numbers from 0 to v-1. It returns the mean loss. Send only a few numbers for
-# each position. Beware: exp(1000) is infinite, and the target may be another rank's word. A solution
-# is at the very end.
+# words, targets [n] are numbers from 0 to v-1. It returns the mean loss. Send only a few numbers
+# for each position. Beware: exp(1000) is infinite, and the target may be another rank's word. A
+# solution is at the very end.
 
 
 # %%
@@ -288,8 +288,8 @@ except (AssertionError, NotImplementedError) as wrong:
 # - Columns, then rows: between the two products of a pair nothing is sent.
 # - What f does forward, g does backward, and the other way round. A pair of matrices costs one
 #   all-reduce forward and one backward, of the size of x, whatever the size of the matrices.
-# - Attention is cut by heads. A bias behind the sum is added once. A weight that is used for some of
-#   the positions only has a partial gradient.
+# - Attention is cut by heads. A bias behind the sum is added once. A weight that is used for some
+#   of the positions only has a partial gradient.
 # - Everybody waits for these all-reduces, in every layer. So the ranks must be near each other.
 #
 # In the repository, `docs/tensor_parallel.md` has the formulas,

@@ -1,9 +1,16 @@
 # %% [markdown]
 # # A model is spread over three machines: who works when?
 #
-# Machine 0 has the first layers, machine 1 the next ones, machine 2 the last. What machine 0
-# computes goes to machine 1, and so on; gradients come back the same way. So machine 2 has nothing
-# to do while machine 0 works, and the other way round. Three machines, and one of them works?
+# Machine 0 has the first layers, machine 1 the next ones, machine 2 the last. Each part of the
+# model is a **stage**. Activations go down from stage to stage, gradients come back up:
+#
+# ```text
+# x ──► stage 0: layers 0, 1   ──►   stage 1: layers 2, 3   ──►   stage 2: layers 4, 5 ──► loss
+#                              ◄──                          ◄──
+# ```
+#
+# So stage 2 has nothing to do while stage 0 works, and the other way round. Three machines, and one
+# of them works?
 #
 # That depends on a *schedule*. In this tutorial you write some as text. They are checked, timed,
 # drawn and run. The papers are Huang et al. 2019 (GPipe) and Narayanan et al. 2021 (1F1B).
@@ -34,8 +41,9 @@ STAGES = 3
 # ## A schedule is a text
 #
 # A line for each stage: what it does, in order. `F0` carries batch 0 forward through the stage,
-# `B0` carries its gradient back. We let a forward take 1 and a backward 2. When does what happen?
-# Nothing happens before what it needs has come from the neighbour.
+# `B0` carries its gradient back. We let a forward take 1 and a backward 2, for it has two products
+# where forward has one. When does what happen? Nothing happens before what it needs has come from
+# the neighbour.
 
 # %%
 NAIVE = """
@@ -53,7 +61,7 @@ assert timeline.length == STAGES * (1 + 2) and np.isclose(timeline.bubble, 2 / 3
 #
 # Cut the batch into four **micro-batches**. Each takes a quarter of the time, so we count in
 # quarters now. While stage 1 has micro-batch 0, stage 0 can begin with micro-batch 1. This is
-# GPipe:
+# GPipe. (What a stage "stores", at the right of the picture, comes up below.)
 
 # %%
 GPIPE = """
@@ -67,9 +75,9 @@ show(draw_schedule(timeline, title="GPipe"), "pipeline_gpipe")
 assert parse(GPIPE) == gpipe(STAGES, 4)
 
 # %% [markdown]
-# It takes 18 quarters, and half as long as before. Count the dots in a line: each stage waits for
-# s-1 forwards and s-1 backwards (s stages), and it works for m of each (m micro-batches). So the
-# bubble is (s-1)/(m+s-1), and more micro-batches make it smaller.
+# It takes 18 quarters where it took 9 wholes, which are 36: half as long. Count the dots in a line:
+# with s stages and m micro-batches, each stage waits for s-1 forwards and s-1 backwards, and works
+# for m of each. So the bubble is (s-1)/(m+s-1), and more micro-batches make it smaller.
 
 # %%
 for m in (1, 4, 16, 64):
@@ -105,13 +113,15 @@ print(complaint("F0 F1 B0 B1\nF0 B0 F1"))
 assert complaint(GPIPE) == "nothing is wrong"
 
 # %% [markdown]
-# The first one is a circle: each waits for another. The second one forgets a micro-batch, and never
-# frees what it stores. Both are found without running anything.
+# Brackets are around the cells at fault. The first one is a circle: each waits for the other. In
+# the second, stage 1 has left out B1 (at the `?`), so it would keep for ever what F1 stores. Both
+# are found without running anything.
 #
 # ## Run it, by hand
 #
-# A machine that goes through its line, and does what is written there. It needs to know only its
-# own layers, and its two neighbours. `isend` begins to send and does not wait.
+# A machine goes through its line and does what is written there. It needs to know only its own
+# layers and its two neighbours. What a forward leaves for its backward, it stores. `isend` begins
+# to send and does not wait. (`Draw` is where dropout gets its dice. There is no dropout here.)
 
 
 # %%
@@ -202,11 +212,13 @@ assert compare(ONE_F_ONE_B) == timeline.peaks == [3, 2, 1]
 assert timeline.length == simulate(parse(GPIPE)).length
 
 # %% [markdown]
-# It takes as long as GPipe, so the bubble is the same. But stage i stores no more than s - i
-# micro-batches, however many there are. Whoever is short of memory can take more of them:
+# It takes as long as GPipe, so the bubble is the same. But stage i stores no more than s-i
+# micro-batches, however many there are. So we can take many, and the bubble becomes small. On the
+# left GPipe and 1F1B are one line, on the right 1F1B and zero-bubble. The last two of the legend
+# are new; they come next.
 
 # %%
-figure = Figure(figsize=(9.5, 3.6), dpi=130, layout="constrained")
+figure = Figure(figsize=(8.4, 3.4), dpi=130, layout="constrained")
 left, right = figure.subplots(1, 2)
 micros = [3, 6, 12, 24, 48, 96]
 for name, chunks, style, colour in (
@@ -217,7 +229,8 @@ for name, chunks, style, colour in (
 ):
     look = {"color": colour, "markersize": 5}
     timelines = [simulate(named(name, STAGES, m, chunks)) for m in micros]
-    left.loglog(micros, [t.bubble for t in timelines], style, label=name, **look)
+    label = name if chunks == 1 else f"{name}, {chunks} pieces"
+    left.loglog(micros, [t.bubble for t in timelines], style, label=label, **look)
     right.loglog(micros, [max(t.peaks) / chunks for t in timelines], style, **look)
 for axes in (left, right):
     axes.set_xticks(micros, [str(m) for m in micros], minor=False)
@@ -232,13 +245,20 @@ left.legend(frameon=False)
 show(figure, "pipeline_memory")
 
 # %% [markdown]
-# Two of these you do not know yet. *Interleaved* gives each stage several pieces of the model, so
-# that the pipeline fills sooner. *Zero-bubble* cuts a backward in two, since nobody waits for the
-# gradients of weights. Look at them:
+# **Interleaved** gives each stage several smaller pieces of the model, its *chunks*: here stage 0
+# has the first sixth and the fourth. A micro-batch goes through all stages twice. Its steps are
+# shorter, so the last stage begins sooner, and ends sooner.
+#
+# **Zero-bubble** cuts a backward in two: I is the gradient by the stage's input, for which the
+# stage before waits. W is the gradient by the weights, for which nobody waits. So W can be done
+# when there is nothing else to do.
 
 # %%
-print(drawn(simulate(interleaved(STAGES, 3, 2))))
-print(drawn(simulate(named("zero-bubble", STAGES, 4))))
+two_pieces = simulate(interleaved(STAGES, 6, 2))
+show(draw_schedule(two_pieces, title="interleaved"), "pipeline_interleaved")
+halves = simulate(named("zero-bubble", STAGES, 6))
+show(draw_schedule(halves, title="zero-bubble"), "pipeline_zero_bubble")
+assert halves.bubble < two_pieces.bubble < simulate(one_f_one_b(STAGES, 6)).bubble
 
 # %% [markdown]
 # And what if one stage is slower than the others? All wait for it. That is why a model is cut by
@@ -254,9 +274,8 @@ assert uneven.bubble > 1.8 * even.bubble
 # %% [markdown]
 # ## The same through minipar
 #
-# `Pipeline` cuts a model into stages, runs a schedule by its name, or yours. It also recomputes
-# activations, shares weights between stages, and can be combined with data parallel; the command
-# line has it as `minipar train gpt --pp 3 --microbatches 4`.
+# `Pipeline` cuts a model into stages, and runs a schedule by its name, or yours. On the command
+# line it is `minipar train gpt --pp 3 --microbatches 4`.
 
 
 # %%
@@ -313,7 +332,7 @@ print(f"takes {judge(YOURS):g}")
 # - A schedule is the order in which each stage does its forwards and backwards. When they happen,
 #   what the stages store, and whether they wait for each other for ever, all follow from it.
 # - The bubble of GPipe and 1F1B is (s-1)/(m+s-1): take many micro-batches. 1F1B is what makes that
-#   possible, for it stores no more than s - i of them.
+#   possible, for it stores no more than s-i of them.
 # - Begin to send, and go on. With a plain send that waits until somebody takes it, 1F1B would halt:
 
 # %%
@@ -334,7 +353,7 @@ except ScheduleError as error:
 #
 # The last stage goes back at once. Stage 1 takes two and gives two back. Stage 0 sends a new one
 # whenever one has come back. A micro-batch needs 9 to go down and up again, and two can be on their
-# way at a time: so it takes three rounds of 9, and a little for the second one of the last round.
+# way at a time: so it takes three rounds of 9, and 3 more for the second one of the last round.
 
 # %%
 SOLUTION = """

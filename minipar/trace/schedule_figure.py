@@ -38,6 +38,7 @@ NARROW = 0.085  # inches per character, below which there is no room for a numbe
 def draw_schedule(timeline: Timeline, figure: Figure | None = None, title: str = "") -> Figure:
     """Draw what `simulate` gave, and at the right what each stage stores; the figure."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     stages = len(timeline.spans)
     figure = figure or Figure(figsize=(8.6, 0.36 * min(stages, 24) + 1.3), dpi=150)
@@ -45,6 +46,7 @@ def draw_schedule(timeline: Timeline, figure: Figure | None = None, title: str =
     axes = figure.add_axes((0.7 / width, 0.72 / height, 1 - 1.65 / width, 1 - 1.1 / height))
     axes.set(xlim=(0, timeline.length or 1), ylim=(stages - 0.5, -0.5))
     axes.set_xlabel("time", loc="right", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     chunks = 1 + max(span.action.chunk for row in timeline.spans for span in row)
     axes.set_yticks(range(stages), [f"stage {i}" for i in range(stages)] if stages <= 24 else [])
     axes.tick_params(axis="y", length=0)
