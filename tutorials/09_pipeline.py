@@ -2,7 +2,7 @@
 # # A model is spread over three machines: who works when?
 #
 # Machine 0 has the first layers, machine 1 the next ones, machine 2 the last. Each part of the
-# model is a **stage**. Activations go down from stage to stage, gradients come back up:
+# model is a **stage**. Activations go from stage to stage, gradients come back:
 #
 # ```text
 # x ──► stage 0: layers 0, 1   ──►   stage 1: layers 2, 3   ──►   stage 2: layers 4, 5 ──► loss
@@ -247,7 +247,7 @@ show(figure, "pipeline_memory")
 # %% [markdown]
 # **Interleaved** gives each stage several smaller pieces of the model, its *chunks*: here stage 0
 # has the first sixth and the fourth. A micro-batch goes through all stages twice. Its steps are
-# shorter, so the last stage begins sooner, and ends sooner.
+# shorter, so a stage waits for less time at the beginning and at the end.
 #
 # **Zero-bubble** cuts a backward in two: I is the gradient by the stage's input, for which the
 # stage before waits. W is the gradient by the weights, for which nobody waits. So W can be done
