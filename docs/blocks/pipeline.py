@@ -93,7 +93,7 @@ def gpipe_table() -> str:
 
 def gpipe_uneven() -> str:
     """How slow the slowest of K stages would have to be, for AmoebaNet's column with M = 32."""
-    rows = ["| K | AmoebaNet, paper | slowest stage, by the mean |", "|---:|---:|---:|"]
+    rows = ["| K | AmoebaNet, paper | slowest stage ÷ mean |", "|---:|---:|---:|"]
     for k, paper in zip(PARTITIONS, AMOEBANET[32], strict=True):
         low, high = 1 / k, 1.0
         for _ in range(30):
