@@ -43,8 +43,8 @@ def pipeline_measured() -> str:
     """From figures/pipeline_measured.json."""
     found = json.loads((FIGURES / "pipeline_measured.json").read_text())
     rows = [
-        "| | F, stage 0 and 1 | B, stage 0 and 1 | forward and backward | simulated | measured ÷ simulated "
-        "| bubble | simulated | whole step |",
+        "| | F, stage 0 and 1 | B, stage 0 and 1 | forward and backward | simulated "
+        "| measured ÷ simulated | bubble | simulated | whole step |",
         "|---|" + "---:|" * 8,
     ]
     for name, run in found.items():
