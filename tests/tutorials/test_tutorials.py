@@ -17,7 +17,9 @@ def test_there_are_tutorials() -> None:
     assert [path.name for path in TUTORIALS[:2]] == ["01_autograd.py", "02_all_reduce.py"]
 
 
-LONG = ("02_all_reduce", "03_collectives", "05_local_sgd_and_compression")  # three seconds or more
+LONG = (  # three seconds or more
+    *("02_all_reduce", "03_collectives", "05_local_sgd_and_compression", "07_parameter_server"),
+)
 
 
 def in_time(path: Path) -> object:
