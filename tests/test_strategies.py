@@ -1,6 +1,7 @@
 """Every way of sharing the work in the one training loop, against one rank, saved and resumed."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +121,36 @@ def test_servers_that_wait_for_all_give_them_too(one_rank, way, tmp_path):
     report = json.loads((tmp_path / "server-0.json").read_text())
     assert report["applied"] == config.workers * config.steps
     assert report["staleness"] == {"0": report["applied"]}
+
+
+CLICKS = Config(
+    model="wide-deep", ps="async", workers=2, batch=64, steps=40, warmup=2, layers=1, d=8,
+    optimizer="adagrad", lr=0.05, weight_decay=0.0, eval_every=0, save_every=0,
+)  # fmt: skip
+
+
+def clicks(group, config, folder):
+    """A worker's losses, and the bytes of all its tables."""
+    roles = Roles(group, config.servers)
+    if roles.is_server:
+        serve_run(config, roles, find(config.model).task.load(config)[0], folder)
+        return None
+    trainer = Trainer(group, config, roles)
+    losses = [trainer.train_step()["loss"] for _ in range(config.steps)]
+    tables = trainer.strategy.tables.values()
+    assert all(len(table.ids) <= 5 * config.batch for table in tables)
+    trainer.strategy.close()
+    size = sum(math.prod(table.shape) * table.dtype.itemsize for table in tables)
+    return losses, size
+
+
+def test_wide_and_deep_trains_with_tables_that_no_worker_holds(tmp_path):
+    *workers, _ = minipar.run(clicks, CLICKS.ranks, args=(CLICKS, tmp_path))
+    report = json.loads((tmp_path / "server-0.json").read_text())
+    moved = (report["bytes_in"] + report["bytes_out"]) / report["applied"]
+    for losses, size in workers:
+        assert np.mean(losses[-10:]) < np.mean(losses[:5]) - 0.05
+        assert moved < size / 50
 
 
 def like_one_rank(config, one_rank):
