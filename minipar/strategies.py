@@ -155,7 +155,8 @@ def serve_run(config: Config, roles: Roles, train: Any, folder: Path) -> None:
     """
     every = config.snapshot_every
     snapshots = Snapshots(folder, every) if every else None
-    conduct = Conduct(on_worker_loss=config.on_worker_loss, snapshots=snapshots)
+    first = roles.worker_ranks[:1]  # who evaluates and saves
+    conduct = Conduct(on_worker_loss=config.on_worker_loss, snapshots=snapshots, needs=first)
     model = build_model(config, train)
     report = serve(roles, model, make_optimizer(config), rule_of(config), conduct)
     folder.mkdir(exist_ok=True)

@@ -182,6 +182,14 @@ def test_a_rank_that_was_lost_leaves_word_how_to_go_on(tmp_path, capsys):
     assert last.endswith(f"that of step 5. Go on with: minipar train --resume {run}")
 
 
+def test_without_its_first_worker_which_saves_a_run_of_servers_ends(tmp_path, capsys):
+    given = SMALL | {"ps": "async", "backend": "local", "kill_worker": "0@step2"}
+    job = training_job.prepare(given, str(tmp_path / "run"), None)
+    assert training_job.execute(job, as_json=False) == 1
+    assert "worker 0 was lost" in capsys.readouterr().err
+    assert not list(job.run.servers.glob("server-*.json"))  # which a server leaves that was through
+
+
 def test_a_resumed_run_has_no_drills_but_those_that_are_asked_for(tmp_path):
     run = str(tmp_path / "run")
     drills = {"kill_worker": "1@step9", "slow_worker": "0:2x"}

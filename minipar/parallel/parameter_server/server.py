@@ -46,12 +46,14 @@ class Conduct(NamedTuple):
     on_nan:         a push with NaN or infinity is an "error" of its worker, or "skip".
     on_worker_loss: in sync, a worker that is lost for good is an "error", or "drop": rounds close
                     without it. In async and ssp it is taken off the clock.
+    needs:          ranks of workers that no rule can do without; their loss is always an error.
     snapshots:      where to, and how often; a server that is started again goes on from the last.
     """
 
     on_nan: str = "error"
     on_worker_loss: str = "error"
     snapshots: Snapshots | None = None
+    needs: Sequence[int] = ()
 
     def check(self) -> None:
         """Raises: UsageError."""
@@ -190,7 +192,7 @@ class Server:
     # -- lost workers -------------------------------------------------------------------------
 
     def lose(self, lost: PeerLost) -> None:
-        """A worker has died.  Raises: PeerLost, if a round cannot do without it."""
+        """A worker has died.  Raises: PeerLost, if a round, or the job, cannot do without it."""
         worker, book = lost.rank, self.book
         if worker is None:
             raise lost  # losses are not reported: the job is over
@@ -200,10 +202,11 @@ class Server:
         book.report.lost_workers.append(worker)
         self.absent.discard(worker)
         self.desk.forget(worker)
-        must_have_it = book.rule.rounds and self.conduct.on_worker_loss == "error"
-        if must_have_it and lost.returns:
+        waits = book.rule.rounds and self.conduct.on_worker_loss == "error"
+        must_have_it = waits or worker in self.conduct.needs
+        if waits and lost.returns:
             book.drop(worker)  # and the round waits until it is back
-        elif must_have_it and worker in book.clocks:
+        elif must_have_it and not lost.returns and worker in book.clocks:
             self.give_up(worker, lost)
         else:
             book.forget(worker)
@@ -213,7 +216,8 @@ class Server:
     def give_up(self, worker: int, lost: PeerLost) -> None:
         """Raises: PeerLost, here and at all workers that have asked something."""
         round_ = 1 + min(self.book.clocks.values())
-        error = PeerLost(f"worker {worker} was lost in round {round_} of sync: {lost}")
+        when = f" in round {round_} of sync" if self.book.rule.rounds else ""
+        error = PeerLost(f"worker {worker} was lost{when}: {lost}")
         for other in self.book.clocks:
             self.desk.refusals[other] = error
         self.desk.answer()

@@ -107,6 +107,28 @@ def test_a_round_closes_without_the_lost_one_if_told_so(backend):
     assert [server.applied for server in servers] == [12, 12]
 
 
+@pytest.mark.parametrize("rule", [ASYNC, ssp(1), SYNC])
+def test_nobody_goes_on_without_a_worker_that_the_job_needs(rule):
+    """As `minipar train` needs its first one, which saves: the others would train for nothing."""
+    said = []
+
+    def keep(world, *args):
+        try:
+            return work(world, *args)
+        except PeerLost as error:
+            said.append(str(error))
+            raise
+
+    args = rule, Conduct(on_worker_loss="drop", needs=[1]), 5, (1, 2), None
+    with pytest.raises((ValueError, PeerLost)):  # as nobody is left
+        minipar.run(keep, 5, args=args, on_lost="report")
+    assert len(said) == 4 and all("worker 1 was lost" in text for text in said)
+    workers, _ = run(3, rule, Conduct(on_worker_loss="drop", needs=[1]), worker_dies=(0, 2))
+    assert isinstance(workers[1], tuple) and isinstance(workers[2], tuple)
+    workers, _ = run(3, rule, args[1], worker_dies=(1, 2), restarts=1)
+    assert all(isinstance(worker, tuple) for worker in workers)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_else_it_ends_with_an_error_that_names_it(backend):
     def said(call):
