@@ -71,6 +71,8 @@ def _bench_train(arguments: argparse.Namespace) -> int:
         for row in overhead.overhead():
             print(json.dumps(row) if arguments.json else overhead.line(row), flush=True)
         return 0
+    if arguments.ranks < 1 or arguments.rounds < 1:
+        raise UsageError("bench train needs at least 1 rank and 1 round.")
     if arguments.ranks > 1:
         return _bench_ranks(arguments)
     if arguments.epoch:

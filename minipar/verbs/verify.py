@@ -32,10 +32,14 @@ def add(verbs: Any) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from minipar import verify
+    from minipar.comm.launch import check
 
+    backends = listed(arguments.backends)
+    for backend in backends:
+        check(1, backend)
     rows = verify.verify(
         listed(arguments.strategies) or None,
-        listed(arguments.backends),
+        backends,
         [_number(text) for text in listed(arguments.ranks)] or None,
         arguments.quick,
     )

@@ -33,6 +33,13 @@ def test_what_bench_comm_cannot_measure_is_one_sentence(options, says):
     assert says in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("options", ["--ranks 0", "--ranks 2 --rounds 0"])
+def test_bench_train_measures_something(options):
+    done = minipar("bench", "train", *options.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "minipar: bench train needs at least 1 rank and 1 round.\n"
+
+
 def test_bench_comm_prints_rows_and_draws_them(tmp_path):
     options = ["--ops", "all_reduce", "--sizes", "8", "--rounds", "1", "--json", "--against"]
     figure = tmp_path / "comm.png"

@@ -43,6 +43,7 @@ def test_a_row_that_is_wrong_is_exit_code_1(monkeypatch, capsys):
     ("options", "says"),
     [
         (["--strategies", "pd"], "there is no strategy 'pd'; there are dp,"),
+        (["--backends", "locla"], "there is no backend 'locla'"),
         (["--ranks", "two"], "--ranks two: a number of ranks"),
         (["--rank", "2"], "there is no option --rank; is it --ranks?"),
     ],
