@@ -25,6 +25,7 @@ import drawings_pipeline
 import drawings_pipeline_run
 import drawings_server
 import drawings_tensor
+import drawings_virtual
 from blocks import BLOCKS
 from blocks.communication import measured_hash
 from blocks.text import DOCS, FIGURES
@@ -35,6 +36,7 @@ DRAWINGS = (
     drawings_pipeline_run,
     drawings_server,
     drawings_tensor,
+    drawings_virtual,
 )
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
