@@ -56,6 +56,7 @@ def wait_until(
     describe: Callable[[float], str],
     timeout_s: float,
     gentle: bool = False,
+    silent: bool = False,
 ) -> None:
     """Return when ready() is true; say so on stderr, once, if that takes long.
 
@@ -63,6 +64,7 @@ def wait_until(
     check:    raises if it is known that the wait is in vain.
     describe: who has waited so many seconds for whom, in words.
     gentle:   see `Backoff`.
+    silent:   says nothing: it is no bad sign if nobody asks a server for a while.
     Raises:   CommTimeout after timeout_s; what `check` raises.
     """
     backoff, said_so = Backoff(gentle), False
@@ -72,7 +74,7 @@ def wait_until(
             continue
         check()
         waited = backoff.pause()
-        if waited > SAY_SO_AFTER_S and not said_so:
+        if waited > SAY_SO_AFTER_S and not said_so and not silent:
             said_so = True
             print(describe(waited), file=sys.stderr, flush=True)
         if waited > timeout_s:

@@ -136,6 +136,7 @@ class ProcessTransport(Transport):
             partial(self._waiting_for, whom, call),
             self.timeout_s,
             gentle,
+            silent=whom == ANY,
         )
 
     def check(self, whom: int, call: Call) -> None:

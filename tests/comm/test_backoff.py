@@ -41,6 +41,13 @@ def test_a_long_wait_says_so_once(monkeypatch, capfd):
     assert capfd.readouterr().err == "waited 0 s for rank 1\n"
 
 
+def test_a_long_wait_for_whoever_comes_says_nothing(monkeypatch, capfd):
+    monkeypatch.setattr(backoff, "SAY_SO_AFTER_S", 0.01)
+    with pytest.raises(CommTimeout):
+        backoff.wait_until(nothing, nothing, nothing, "waited {}".format, 0.1, silent=True)
+    assert capfd.readouterr().err == ""
+
+
 def test_pauses_become_longer_and_start_anew():
     pauses = backoff.Backoff()
     assert [pauses.pause() for _ in range(backoff.SPINS - 1)] == [0.0] * (backoff.SPINS - 1)

@@ -120,6 +120,7 @@ class MpiTransport(Transport):
             partial(self._waiting_for, whom, call),
             self.timeout_s,
             gentle=self._second,
+            silent=whom == ANY,
         )
 
     def check(self, whom: int, call: Call) -> None:

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from minipar.array import Array
 from minipar.comm.transport import ANY
-from minipar.errors import Diverged, MiniparError, PeerLost, UsageError
+from minipar.errors import CommTimeout, Diverged, MiniparError, PeerLost, UsageError
 from minipar.nn import Module
 from minipar.parallel.parameter_server import snapshot, wire
 from minipar.parallel.parameter_server.book import Book, Push
@@ -106,7 +107,7 @@ class Server:
     def run(self) -> Report:
         while self.book.clocks or self.absent:
             try:
-                self.hear(*self.world.recv(ANY))
+                self.hear(*self.next_message())
             except PeerLost as lost:
                 self.lose(lost)
             self.book.close_round()
@@ -115,6 +116,12 @@ class Server:
         return self.book.report
 
     # -- hearing ------------------------------------------------------------------------------
+
+    def next_message(self) -> tuple[int, Array]:
+        """The next one, and who sent it, however long workers compute: who dies is reported."""
+        while True:
+            with suppress(CommTimeout):
+                return self.world.recv(ANY)
 
     def hear(self, worker: int, array: Array) -> None:
         """Take in a message, all of it, before anything is done."""

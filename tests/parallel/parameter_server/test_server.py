@@ -1,13 +1,16 @@
 """What comes to a server by message and makes no sense is refused, and changes nothing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import minipar
-from minipar.errors import CommError, Diverged, ShapeMismatch, UsageError
+from minipar.errors import CommError, CommTimeout, Diverged, ShapeMismatch, UsageError
 from minipar.parallel.parameter_server import ASYNC, Roles, serve, wire
 from minipar.parallel.parameter_server.keys import shards_of
 from minipar.parallel.parameter_server.lines import checked, take
+from minipar.parallel.parameter_server.server import Server
 from minipar.parallel.parameter_server.wire import Head
 from minipar.parallel.parameter_server.worker import Worker
 from tests.parallel.parameter_server.serving import Small, sgd
@@ -125,3 +128,18 @@ def test_what_is_no_message_ends_the_server():
 
     with pytest.raises(CommError, match="that is no head of a message of the parameter server"):
         with_line(say)
+
+
+def test_a_server_is_patient_with_workers_that_compute_for_long():
+    """Nothing for longer than a timeout, several times, and then a message."""
+    waits = [CommTimeout("0"), CommTimeout("1"), (3, "a message")]
+
+    def recv(src):
+        found = waits.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    server = Server.__new__(Server)
+    server.world = SimpleNamespace(recv=recv)
+    assert server.next_message() == (3, "a message") and not waits
