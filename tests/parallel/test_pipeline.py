@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minipar
+from minipar.checks import checks
 from minipar.comm.launch import run_threads
 from minipar.comm.local import LocalWorld
 from minipar.errors import ScheduleError
@@ -70,6 +71,19 @@ def test_recomputation_changes_no_number(schedule):
     stages = minipar.run(on_stages, 3, args=(schedule, 4))
     again = minipar.run(partial(on_stages, recompute=True), 3, args=(schedule, 4))
     assert all(furthest(a, b) == 0 for a, b in zip(stages, again))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("schedule", ["1f1b", "zero-bubble"])
+def test_nothing_is_changed_that_backward_still_needs(schedule, recompute):
+    """As `minipar train --pp --check` looks for."""
+
+    def checked(group):
+        with checks():
+            return on_stages(group, schedule, 4, recompute=recompute)
+
+    for found in minipar.run(checked, 2):
+        assert furthest(found, on_one_rank()) < 1e-10
 
 
 def test_by_another_optimizer():
