@@ -289,6 +289,12 @@ def _check_tensor_parallel(c: Config) -> None:
         raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")
     if c.zero:
         raise UsageError("--zero with --tp is not there yet: both cut the same gradients.")
+    if c.compress in ("int8", "top-k"):
+        raise UsageError(
+            f"--compress {c.compress} with --tp cannot be: it rounds a parameter by what lies "
+            "beside it, of which ranks that share layers have different parts: what they all have "
+            "would come apart. float16 and powersgd go with --tp."
+        )
 
 
 def check_model(config: Config, model: Module, train: Any) -> None:

@@ -209,6 +209,21 @@ def test_compressed_gradients_train_too(compress):
 
 
 @pytest.mark.parametrize(
+    "way",
+    [
+        {"tp": 2, "dp": 2, "compress": "powersgd"},
+        {"tp": 2, "dp": 2, "local_steps": 2},
+        {"pp": 2, "dp": 2, "compress": "int8", "microbatches": 2},
+    ],
+)
+def test_inexact_ways_leave_one_model_behind_in_any_mix(way):
+    config = replace(TINY, steps=4, **way)
+    first, *others = minipar.run(steps, config.ranks, args=(config,))
+    for other in others:
+        assert all((other[1][name] == array).all() for name, array in first[1].items())
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"zero": 4}, "--zero is a stage of ZeRO: 1, 2 or 3"),
@@ -224,6 +239,7 @@ def test_compressed_gradients_train_too(compress):
         ({"pp": 2, "balance": "luck"}, "--balance is by bytes or time"),
         ({"pp": 2, "accumulate": 2}, "a pipeline has --microbatches"),
         ({"tp": 2, "zero": 1}, "--zero with --tp is not there yet"),
+        ({"tp": 2, "compress": "top-k"}, "--compress top-k with --tp cannot be"),
         ({"tp": 2, "model": "resnet"}, "the layers of resnet cannot be shared; those of gpt, mlp"),
         ({"sequence_parallel": True}, "--sequence-parallel goes with --tp"),
         ({"ps": "bsp"}, "there is no rule 'bsp'; there are sync, async, ssp"),
