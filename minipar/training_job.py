@@ -28,9 +28,10 @@ from minipar.drills import drills_of
 from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
 from minipar.recipes import build_model, find, not_looked_at
+from minipar.refusals import check as check_together
+from minipar.refusals import check_model
 from minipar.run_folder import RunFolder
-from minipar.strategies import check as check_strategy
-from minipar.strategies import check_model, why_not_like_one_rank
+from minipar.strategies import why_not_like_one_rank
 from minipar.trace.figures import draw_loss
 from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, train_rank
 from minipar.training_report import draw_served, ranks_in_words, report, who_was_lost
@@ -75,7 +76,7 @@ def prepare(
         print(f"minipar: {config.model} does not look at --{option(name)}", file=sys.stderr)
     check_config(config)
     check_given(config, given)
-    check_strategy(config)
+    check_together(config)
     drills_of(config)
     if ranks is None:
         check(config.ranks, config.backend)

@@ -191,6 +191,7 @@ FLOORS = {
     "config": 10,
     "recipes": 11,
     "strategies": 14,
+    "refusals": 15,
     "run_folder": 11,
     "drills": 11,
     "doctor": 10,

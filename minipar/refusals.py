@@ -1,0 +1,134 @@
+"""What a `Config` cannot have together, said in one sentence before a rank starts.
+
+check          what can be seen from the options alone
+check_model    what depends on the model: whether it can be cut as the config asks
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minipar.comm.group import Group
+from minipar.comm.launch import run
+from minipar.config import Config
+from minipar.errors import ShapeMismatch, UsageError
+from minipar.nn import Module
+from minipar.parallel.compress import COMPRESSORS
+from minipar.parallel.passes import as_input
+from minipar.parallel.schedule import named
+from minipar.parallel.stages import balanced, bytes_of, pieces_of, users_of
+from minipar.parallel.tensor_layers import TensorKit
+from minipar.recipes import RECIPES, build_model, find
+from minipar.strategies import chunks_of, rule_of
+from minipar.tensor import no_grad
+
+
+def check(config: Config) -> None:
+    """Raises: UsageError if what is asked for does not go together."""
+    c = config
+    if c.zero not in (0, 1, 2, 3):
+        raise UsageError(f"--zero is a stage of ZeRO: 1, 2 or 3 (0: none), not {c.zero}.")
+    if c.compress not in ("none", *COMPRESSORS):
+        names = ", ".join(("none", *COMPRESSORS))
+        raise UsageError(f"--compress is one of {names}, not {c.compress!r}.")
+    asked = {
+        "--zero": c.zero,
+        "--local-steps": c.local_steps > 1,
+        "--compress": c.compress != "none",
+        "--overlap": c.overlap,
+    }
+    chosen = [option for option, value in asked.items() if value]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is a way of its own.")
+    if c.overlap and not c.bucket_mb:
+        raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
+    if c.ps != "none":
+        _check_servers(c)
+        return
+    if c.pp > 1:
+        _check_pipeline(c)
+    if c.tp > 1 or c.sequence_parallel:
+        _check_tensor_parallel(c)
+    if c.check_every and (c.zero or c.local_steps > 1):
+        raise UsageError("--check-every compares replicas; here they are not meant to be equal.")
+
+
+def _check_pipeline(c: Config) -> None:
+    if c.balance not in ("bytes", "time"):
+        raise UsageError(f"--balance is by bytes or time, not {c.balance!r}.")
+    if c.accumulate > 1:
+        raise UsageError("--accumulate: a pipeline has --microbatches for that.")
+    if c.overlap or c.zero > 1:
+        what = "--overlap" if c.overlap else f"--zero {c.zero}"
+        raise UsageError(
+            f"{what} sends gradients while backward runs, and a pipeline has many backwards in a "
+            "step; it goes with --zero 1, --compress, --local-steps and buckets."
+        )
+    named(c.schedule, c.pp, c.micros, chunks_of(c))  # whether there is such a schedule
+    if c.schedule == "forward":
+        raise UsageError("--schedule forward has no backward, so nothing would be trained.")
+
+
+def _check_servers(c: Config) -> None:
+    rule_of(c)
+    others = {
+        "--dp": c.dp > 1,
+        "--pp": c.pp > 1,
+        "--tp": c.tp > 1,
+        "--zero": c.zero,
+        "--local-steps": c.local_steps > 1,
+        "--overlap": c.overlap,
+        "--check-every": c.check_every,
+        f"--compress {c.compress}": c.compress not in ("none", "float16", "int8"),
+    }
+    for option, asked in others.items():
+        if asked:
+            raise UsageError(
+                f"--ps with {option} cannot be: say with --workers and --servers how many ranks "
+                "there are; of --compress it takes float16 and int8."
+            )
+    if c.on_worker_loss not in ("error", "drop"):
+        raise UsageError(f"--on-worker-loss is error or drop, not {c.on_worker_loss!r}.")
+
+
+def _check_tensor_parallel(c: Config) -> None:
+    if c.tp == 1:
+        raise UsageError(
+            "--sequence-parallel goes with --tp: it cuts what --tp leaves whole. A run that is "
+            "resumed without --tp needs --no-sequence-parallel."
+        )
+    if not find(c.model).uses_kit:
+        able = ", ".join(name for name, recipe in RECIPES.items() if recipe.uses_kit)
+        raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")
+    if c.zero:
+        raise UsageError("--zero with --tp is not there yet: both cut the same gradients.")
+    if c.compress in ("int8", "top-k"):
+        raise UsageError(
+            f"--compress {c.compress} with --tp cannot be: it rounds a parameter by what lies "
+            "beside it, of which ranks that share layers have different parts: what they all have "
+            "would come apart. float16 and powersgd go with --tp."
+        )
+
+
+def check_model(config: Config, model: Module, train: Any) -> None:
+    """Whether this model can be cut as the config asks; where it is cut does not matter here.
+
+    train: the training data, of which ranks try a row.  Raises: UsageError.
+    """
+    c = config
+    if c.pp > 1:
+        users_of(model, balanced(bytes_of(pieces_of(model)), c.pp * chunks_of(c)), c.pp)
+    if c.tp > 1:
+        run(_try_shards, c.tp, args=(c, train))
+
+
+def _try_shards(group: Group, c: Config, train: Any) -> None:
+    model: Any = build_model(c, train, TensorKit(group, c.sequence_parallel))
+    x, _ = train.batch(np.arange(1))
+    try:
+        with no_grad():
+            model(as_input(x, c.dtype))
+    except ShapeMismatch as error:  # of positions, which only the data show
+        raise UsageError(f"--tp {c.tp}: {error}") from None
