@@ -56,6 +56,7 @@ class Trainer:
         self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
         self.member = member = join(config, group, self.train, roles)
         self.strategy, self.passes = member.strategy, member.passes
+        self._workers = None if roles is None else roles.workers
         self._begun = 0  # the step of the checkpoint that it goes on from
 
     def train_step(self) -> dict[str, Any]:
@@ -138,6 +139,8 @@ class Trainer:
             raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
         arrays, meta = checkpoint.load(folder)
         with self.strategy.whole() as model:
+            if self._workers is not None:  # all see the old weights before one replaces them
+                self._workers.barrier()
             model.load_state_dict(_part(arrays, "model/"))
         self.strategy.load_state_dict(_part(arrays, "optimizer/"))
         self.step = self._begun = meta["step"]
