@@ -167,6 +167,8 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     """
     config, run = job.config, job.run
     why = why_not_like_one_rank(config, build_model(config)) or who_was_lost(run)
+    if why is None and not run.first_steps.exists():
+        why = "it began in a way that is not compared"
     first = differences_to_one_rank(run) if why is None else None
     sample = result.pop("sample", None)
     if sample is not None:

@@ -174,6 +174,16 @@ def test_what_a_run_had_can_be_left_out_when_it_goes_on(tmp_path):
     assert not job.config.sequence_parallel
 
 
+def test_a_run_that_began_with_another_algorithm_has_no_first_steps_to_compare(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    given = SMALL | {"ps": "async", "backend": "local", "steps": 22}
+    assert training_job.execute(training_job.prepare(given, run, None), as_json=False) == 0
+    job = training_job.prepare({"ps": "none", "steps": 30}, out=None, resume=run)
+    capsys.readouterr()
+    assert training_job.execute(job, as_json=False) == 0
+    assert "not compared with one rank: it began in a way" in capsys.readouterr().out
+
+
 def test_a_rank_that_was_lost_leaves_word_how_to_go_on(tmp_path, capsys):
     run = str(tmp_path / "run")
     given = SMALL | {"dp": 2, "backend": "local", "save_every": 5, "kill_worker": "1@step9"}
