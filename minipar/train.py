@@ -99,6 +99,14 @@ class Trainer:
             parts.append(Part(as_input(x, c.dtype), as_numbers(y, c.dtype), draw, share))
         return parts
 
+    @property
+    def compares(self) -> bool:
+        """Whether its first steps can be compared with one rank's, and it is to say how they were.
+
+        A run that is resumed before they are over may have begun in another way.
+        """
+        return self.member.speaks and not self.member.updates and not self._begun
+
     def evaluate(self) -> dict[str, float]:
         """Means over the first eval_batches batches of the validation data, always the same.
 
@@ -191,7 +199,7 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
             metrics = trainer.train_step()
             report.step(metrics)
             done = trainer.done
-            if done == min(FIRST_STEPS, config.steps) and speaks and not trainer.member.updates:
+            if done == min(FIRST_STEPS, config.steps) and trainer.compares:
                 weights = trainer.weights()
                 if group.rank == 0:
                     checkpoint.save(run.first_steps, weights, {"config": asdict(config)})

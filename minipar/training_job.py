@@ -166,9 +166,7 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
     result: of rank 0.  Raises: as `_on_ranks`.
     """
     config, run = job.config, job.run
-    why = why_not_like_one_rank(config, build_model(config)) or who_was_lost(run)
-    if why is None and not run.first_steps.exists():
-        why = "it began in a way that is not compared"
+    why = who_was_lost(run) or _why_not_compared(config, run)
     first = differences_to_one_rank(run) if why is None else None
     sample = result.pop("sample", None)
     if sample is not None:
@@ -195,6 +193,18 @@ def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -
         same = str(first) if first else f"{who:16s} not compared with one rank: {why}"
         print(report(summary, same, find(config.model).task.counted, sample))
     return 0 if first is None or first.same else 1
+
+
+def _why_not_compared(config: Config, run: RunFolder) -> str | None:
+    """What keeps this run, or its first steps, from being like one rank; None: nothing."""
+    model = build_model(config)
+    if why := why_not_like_one_rank(config, model):
+        return why
+    if run.first_steps.exists():
+        begun = Config(**checkpoint.load(run.first_steps)[1]["config"])
+        if why_not_like_one_rank(begun, model) is None:
+            return None
+    return "it began in a way that is not compared"
 
 
 class Differences(NamedTuple):

@@ -64,6 +64,8 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
 def _check(place: Place | None, given: Mapping[str, Any]) -> None:
     if place is None:
         ranks = math.prod(given.get(axis, 1) for axis in ("dp", "pp", "tp"))
+        if given.get("ps", "none") != "none":
+            ranks = given.get("workers", Config.workers) + given.get("servers", Config.servers)
         raise UsageError(
             "ranks of the mpi backend are started by MPI: "
             f"mpirun -n {ranks if ranks > 1 else 2} minipar train ..."

@@ -1,5 +1,6 @@
 """Training: the same numbers on 1, 2 and 4 ranks, on both backends, resumed or not, twice."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_a_resumed_run_may_have_another_number_of_ranks(tmp_path):
     more = run_in(tmp_path / "part", replace(config, dp=4), resume=True)
     assert part.path == more.path
     assert np.allclose(losses(whole)[10:], losses(more)[10:], rtol=0, atol=1e-10)
+
+
+def test_first_steps_that_began_in_another_way_are_not_kept_for_the_comparison(tmp_path):
+    """Four steps of local SGD, and then data parallel: no run on one rank is like that."""
+    begun = replace(TINY, dp=2, local_steps=2, steps=4)
+    run = run_in(tmp_path, begun)
+    assert run.first_steps.exists()  # of a run that is over before them; it is not compared
+    shutil.rmtree(run.first_steps)
+    gone_on = run_in(tmp_path, replace(TINY, dp=2, steps=FIRST_STEPS + 1), resume=True)
+    assert not gone_on.first_steps.exists()
 
 
 def test_resuming_without_a_checkpoint(tmp_path):

@@ -223,6 +223,17 @@ def test_a_resume_changes_nothing_that_a_checkpoint_has_fixed(tmp_path):
         assert (run / "config.json").read_text() == before
 
 
+def test_a_run_that_began_as_local_sgd_is_not_compared_when_it_goes_on_otherwise(tmp_path, capsys):
+    given = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 4}
+    given |= {"dp": 2, "backend": "local", "eval_batches": 1, "local_steps": 2}
+    run = str(tmp_path / "run")
+    training_job.execute(training_job.prepare(given, out=run, resume=None), as_json=False)
+    assert "another algorithm" in capsys.readouterr().out
+    again = training_job.prepare({"local_steps": 1, "steps": 6}, out=None, resume=run)
+    assert training_job.execute(again, as_json=False) == 0
+    assert "it began in a way that is not compared" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_after_a_resume_the_first_steps_are_compared_with_their_own_options(tmp_path):
     assert train(tmp_path, "gpt", "--dp", "2", "--warmup", "50", *TINY).returncode == 0

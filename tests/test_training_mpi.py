@@ -32,6 +32,8 @@ def test_without_mpirun_there_are_no_ranks(monkeypatch):
     monkeypatch.setattr(training_mpi.os, "environ", {})
     with pytest.raises(UsageError, match="mpirun -n 6 minipar train"):
         training_mpi.execute({"dp": 3, "pp": 2, "backend": "mpi"}, None, None, as_json=True)
+    with pytest.raises(UsageError, match="mpirun -n 4 minipar train"):
+        training_mpi.execute({"ps": "async", "workers": 3}, None, None, as_json=True)
 
 
 @pytest.mark.parametrize(
