@@ -44,7 +44,8 @@ from minipar.parallel.parameter_server import (
     serve,
 )
 from minipar.parallel.passes import Loss, OneByOne, Part, Passes, as_input, as_numbers
-from minipar.parallel.pipelined import Pipeline, PipelineParallel
+from minipar.parallel.pipeline_strategy import PipelineParallel
+from minipar.parallel.pipelined import Pipeline
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, seconds_of

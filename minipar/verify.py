@@ -31,7 +31,7 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.overlapped import OverlappedDataParallel
 from minipar.parallel.parameter_server import ASYNC, SYNC, ParameterServer, Rule, ssp
-from minipar.parallel.pipelined import PipelineParallel
+from minipar.parallel.pipeline_strategy import PipelineParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy

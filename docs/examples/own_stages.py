@@ -7,7 +7,8 @@ from minipar.data import Sampler
 from minipar.nn import Linear, Sequential
 from minipar.ops import cross_entropy, tanh
 from minipar.optim import AdamW
-from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches
+from minipar.parallel.pipeline_strategy import PipelineParallel
+from minipar.parallel.pipelined import Pipeline, micro_batches
 
 points = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
 yes = (points[:, 0] * points[:, 1] > 0).astype(int)

@@ -17,7 +17,8 @@ import numpy as np
 from minipar import __version__
 from minipar.bench.workloads import Workload
 from minipar.comm.group import Group
-from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches
+from minipar.parallel.pipeline_strategy import PipelineParallel
+from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.parallel.schedule import named
 from minipar.parallel.schedule_time import Times, simulate
 from minipar.random import Draw, Init

@@ -18,7 +18,8 @@ from minipar.comm.launch import run
 from minipar.models import GPT
 from minipar.ops import cross_entropy
 from minipar.optim import clip_grad_norm
-from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches, union
+from minipar.parallel.pipeline_strategy import PipelineParallel, union
+from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.parallel.stages import balanced
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.random import Draw, Init

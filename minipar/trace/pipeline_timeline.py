@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from minipar.errors import UsageError
-from minipar.parallel.pipelined import Pipeline, union
+from minipar.parallel.pipeline_strategy import union
+from minipar.parallel.pipelined import Pipeline
 from minipar.parallel.schedule import Action
 from minipar.parallel.schedule_time import Span, Timeline
 

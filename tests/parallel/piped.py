@@ -8,7 +8,8 @@ import numpy as np
 from minipar.nn import Dropout, Embedding, LayerNorm, Linear, Module, Piece, chain
 from minipar.ops import cross_entropy, linear, tanh
 from minipar.optim import SGD, AdamW, clip_grad_norm
-from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches
+from minipar.parallel.pipeline_strategy import PipelineParallel
+from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 

@@ -17,7 +17,8 @@ from minipar.events import recording
 from minipar.nn import Linear, Module, Sequential
 from minipar.ops import mse
 from minipar.parallel import parcel, pipeline
-from minipar.parallel.pipelined import Pipeline, PipelineParallel, micro_batches
+from minipar.parallel.pipeline_strategy import PipelineParallel
+from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.parallel.schedule import Action, gpipe, interleaved, named, one_f_one_b
 from minipar.parallel.schedule_check import check
 from minipar.random import Draw, Init
