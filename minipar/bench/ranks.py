@@ -65,9 +65,7 @@ def bench_ranks(
         raise UsageError(f"There is no {sorted(strange)} to bench; use {', '.join(AGAINST)}.")
     if "products" in against and WORKLOADS[model].model is not ReluMLP:
         raise UsageError("Matrix products alone are known only of the models mlp and shallow.")
-    if unknown := set(strategies) - {*STRATEGIES, *TENSOR, *PIPELINES, ALONE}:
-        known = ", ".join([*STRATEGIES, *TENSOR, *PIPELINES, ALONE])
-        raise UsageError(f"There is no strategy {sorted(unknown)} to bench; use {known}.")
+    check(strategies)
     if "rows" in order and (whole := set(strategies) - {*STRATEGIES, ALONE}):
         raise UsageError(f"Epochs are timed of data parallel only, not of {sorted(whole)}.")
     kinds = [("minipar", "minipar", strategy) for strategy in strategies]
@@ -89,6 +87,15 @@ def bench_ranks(
         row["ratio"] = _by(row, rows, "ddp")
         row["alone_ratio"] = _by(row, rows, ALONE)
     return rows
+
+
+def check(strategies: Sequence[str]) -> None:
+    """Raises: UsageError if there is one that cannot be timed."""
+    known = [*STRATEGIES, *TENSOR, *PIPELINES, ALONE]
+    if unknown := set(strategies) - set(known):
+        raise UsageError(
+            f"There is no strategy {sorted(unknown)} to bench; use {', '.join(known)}."
+        )
 
 
 def _by(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], strategy: str) -> float | None:

@@ -91,14 +91,18 @@ def _bench_ranks(arguments: argparse.Namespace) -> int:
     from minipar.bench import ranks, train
 
     strategies, against = listed(arguments.strategy), listed(arguments.against)
+    models, code = train.models(listed(arguments.model)), 0
+    ranks.check(strategies)
     if not arguments.json:
         print(ranks.HEAD, flush=True)
     order = {"rows": arguments.epoch} if arguments.epoch else ranks.TEN_STEPS
     how = arguments.ranks, arguments.rounds, order
-    for model in train.models(listed(arguments.model)):
+    for model in models:
         for row in ranks.bench_ranks(model, strategies, against, *how):
             print(json.dumps(row) if arguments.json else ranks.line(row), flush=True)
-    return 0
+            if row["engine"] == "minipar" and row["step_ms"] is None:
+                code = 1  # a peer may be missing; our own should have run
+    return code
 
 
 def _threads(text: str) -> int:

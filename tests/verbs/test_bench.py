@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from minipar.bench import ranks
+from minipar.cli import main
+
 
 def minipar(*arguments, **more):
     return subprocess.run(
@@ -47,3 +50,23 @@ def test_bench_comm_prints_rows_and_draws_them(tmp_path):
     fit, row = map(json.loads, done.stdout.splitlines())
     assert fit["fit"]["ranks"] == row["ranks"] == 2 and row["seconds"] > 0
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
+def test_a_bench_of_what_there_is_not_prints_no_table(capsys):
+    for options in ("--model mpl", "--strategy dpp"):
+        assert exit_code("bench", "train", "--ranks", "2", *options.split()) == 2
+        assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("engine", "code"), [("minipar", 1), ("torch", 0)])
+def test_only_a_peer_may_be_missing(engine, code, monkeypatch, capsys):
+    row = {**ranks._row(engine, "mlp", "dp", 2), "note": "its ranks ended early: ..."}
+    monkeypatch.setattr(ranks, "bench_ranks", lambda *args: [row])
+    assert exit_code("bench", "train", "--ranks", "2") == code
+    assert "its ranks ended early" in capsys.readouterr().out
