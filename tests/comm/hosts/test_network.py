@@ -29,10 +29,11 @@ def known(listeners, rank, secret=b"secret"):
 
 def connect_all(listeners, ranks, timeout_s=20.0, secrets=(b"secret",) * 4):
     found = {}
+    neighbours = {rank: known(listeners, rank, secrets[rank]) for rank in ranks}  # while all listen
 
     def one(rank):
         try:
-            found[rank] = connect(rank, known(listeners, rank, secrets[rank]), timeout_s)
+            found[rank] = connect(rank, neighbours[rank], timeout_s)
         except PeerLost as error:
             found[rank] = error
 
