@@ -11,7 +11,7 @@ and writes with `out=`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minipar.array import Array, array_module, describe, on_host
@@ -106,21 +106,29 @@ class Optimizer:
     def load_state_dict(self, flat: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; nothing is changed if a name or shape is wrong."""
         own = {f"{n}/{s}": array for n, state in self.state.items() for s, array in state.items()}
-        names = own.keys() | {"step"}
-        if names != flat.keys():
-            raise UsageError(
-                f"optimizer state: missing {sorted(names - flat.keys())}, unexpected "
-                f"{sorted(flat.keys() - names)}. It must come from the same optimizer and model."
-            )
-        for name, array in own.items():
-            if array.shape != flat[name].shape:
-                raise ShapeMismatch(
-                    f"optimizer state: {name} is {describe(array)} here, {describe(flat[name])} "
-                    "in what was loaded."
-                )
+        check_state({name: array.shape for name, array in own.items()}, flat)
         for name, array in own.items():
             array[...] = array_module(array).asarray(flat[name])
         self.steps = int(flat["step"])
+
+
+def check_state(shapes: Mapping[str, Sequence[int]], flat: Mapping[str, Any]) -> None:
+    """Whether `flat` is complete optimizer state with arrays of these shapes, and "step".
+
+    Raises: UsageError if a name is missing or unexpected; ShapeMismatch.
+    """
+    names = shapes.keys() | {"step"}
+    if names != flat.keys():
+        raise UsageError(
+            f"optimizer state: missing {sorted(names - flat.keys())}, unexpected "
+            f"{sorted(flat.keys() - names)}. It must come from the same optimizer and model."
+        )
+    for name, shape in shapes.items():
+        if flat[name].shape != tuple(shape):
+            raise ShapeMismatch(
+                f"optimizer state: {name} is {describe(flat[name])} in what was loaded, the "
+                f"parameter here is {list(shape)}."
+            )
 
 
 class SGD(Optimizer):

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.array import Array, array_module, describe, on_host
+from minipar.array import Array, array_module, on_host
 from minipar.comm.group import Group
-from minipar.errors import ShapeMismatch, UsageError
+from minipar.errors import UsageError
 from minipar.nn import Module
-from minipar.optim import squared_norm
+from minipar.optim import check_state, squared_norm
 from minipar.parallel.agreement import check_same_form
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
@@ -159,18 +159,7 @@ class Owned:
             for name, x in s.flat.parameters.items()
             for slot in self.optimizer.slots
         }
-        names = shapes.keys() | {"step"}
-        if names != state.keys():
-            raise UsageError(
-                f"optimizer state: missing {sorted(names - state.keys())}, unexpected "
-                f"{sorted(state.keys() - names)}. It must come from the same optimizer and model."
-            )
-        for name, shape in shapes.items():
-            if state[name].shape != shape:
-                raise ShapeMismatch(
-                    f"optimizer state: {name} is {describe(state[name])} in what was loaded, the "
-                    f"parameter here is {list(shape)}."
-                )
+        check_state(shapes, state)
 
 
 def trainable(model: Module) -> list[tuple[str, Tensor]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from minipar.array import Array, describe
-from minipar.errors import ShapeMismatch, UsageError
+from minipar.array import Array
+from minipar.optim import check_state
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Key, Shard
 from minipar.parallel.parameter_server.lines import take
@@ -46,19 +46,9 @@ def load_state(
     worker: Worker, slots: Sequence[str], parameters: Parameters, state: Mapping[str, Any]
 ) -> None:
     """Give the servers their parts of complete state.  Raises: UsageError, ShapeMismatch."""
-    shapes = {f"{n}/{slot}": x.data for n, x in parameters.items() for slot in slots}
-    names = shapes.keys() | {"step"}
-    if names != state.keys():
-        raise UsageError(
-            f"optimizer state: missing {sorted(names - state.keys())}, unexpected "
-            f"{sorted(state.keys() - names)}. It must come from the same optimizer and model."
-        )
-    for name, like in shapes.items():
-        if state[name].shape != tuple(like.shape):
-            raise ShapeMismatch(
-                f"optimizer state: {name} is {describe(state[name])} in what was loaded, the "
-                f"parameter here is {list(like.shape)}."
-            )
+    check_state(
+        {f"{n}/{slot}": x.data.shape for n, x in parameters.items() for slot in slots}, state
+    )
     head = Head(wire.LOAD, steps=int(state["step"]))
     asked = []
     for line in worker.lines:
