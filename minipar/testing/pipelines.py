@@ -23,12 +23,11 @@ from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.parallel.stages import balanced
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.random import Draw, Init
-from minipar.testing.strategies import PATIENCE_S, Difference
+from minipar.testing.strategies import PATIENCE_S, Difference, worst
 from minipar.testing.training import (
     STEPS,
     adamw,
     gradients_of,
-    largest_difference,
     momentum,
     outcome,
     set_lr,
@@ -105,9 +104,4 @@ def difference(
 ) -> Difference:
     """How far p stages are from one rank, in all cases.  Raises: what the ranks raise."""
     everything = run(train_all, p, args=(schedule, cases), backend=backend, timeout_s=PATIENCE_S)
-    worst = Difference(0.0, "")
-    for case, found in zip(cases, zip(*everything)):
-        error, where = largest_difference(found, [train_alone(case)] * p)
-        if error > worst.error:
-            worst = Difference(error, f"{case.name}: {where}")
-    return worst
+    return worst(cases, everything, lambda case: [train_alone(case)] * p)

@@ -11,8 +11,8 @@ minipar's own are held against, and is the place to look for how to write such a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from minipar.array import Array
 from minipar.comm.launch import run
@@ -79,9 +79,18 @@ def difference(
 ) -> Difference:
     """How far a strategy is from its definition, in all cases.  Raises: what the ranks raise."""
     everything = run(train_all, p, args=(make, synchronised), backend=backend, timeout_s=PATIENCE_S)
-    worst = Difference(0.0, "")
-    for case, found in zip(CASES, zip(*everything)):
-        error, where = largest_difference(found, serial(case, p))
-        if error > worst.error:
-            worst = Difference(error, f"{case.name}: {where}")
-    return worst
+    return worst(CASES, everything, lambda case: serial(case, p))
+
+
+def worst(
+    cases: Sequence[Any],
+    everything: Sequence[Sequence[dict[str, Array]]],
+    expected: Callable[[Any], list[dict[str, Array]]],
+) -> Difference:
+    """The largest difference in any case.  everything: outcomes by rank and case."""
+    found = Difference(0.0, "")
+    for case, outcomes in zip(cases, zip(*everything)):
+        error, where = largest_difference(outcomes, expected(case))
+        if error > found.error:
+            found = Difference(error, f"{case.name}: {where}")
+    return found

@@ -27,8 +27,8 @@ from minipar.parallel.tensor_layers import TensorKit
 from minipar.parallel.tensor_strategy import TensorParallel
 from minipar.random import Draw, Init, normal
 from minipar.tensor import Tensor
-from minipar.testing.strategies import PATIENCE_S, Difference
-from minipar.testing.training import STEPS, adamw, gradients_of, largest_difference, momentum
+from minipar.testing.strategies import PATIENCE_S, Difference, worst
+from minipar.testing.training import STEPS, adamw, gradients_of, momentum
 from minipar.testing.training import outcome as outcome_of
 
 VOCAB, POSITIONS, ROWS, IGNORED = 17, 24, 4, -1
@@ -129,9 +129,4 @@ def difference(
     """How far p ranks are from one, in all cases.  Raises: what the ranks raise."""
     args = (cases, sequence, overlap)
     everything = run(train_all, p, args=args, backend=backend, timeout_s=PATIENCE_S)
-    worst = Difference(0.0, "")
-    for case, found in zip(cases, zip(*everything)):
-        error, where = largest_difference(found, [train_alone(case)] * p)
-        if error > worst.error:
-            worst = Difference(error, f"{case.name}: {where}")
-    return worst
+    return worst(cases, everything, lambda case: [train_alone(case)] * p)
