@@ -213,6 +213,13 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
     return g.sum(axis=(*range(lead), *stretched)).reshape(shape)
 
 
+def plain(x: Any) -> Array:
+    """The array that an op takes as plain data: that of a tensor, x itself, or numbers in lists."""
+    if isinstance(x, Tensor):
+        return x.data
+    return x if is_array(x) else array_module().asarray(x)
+
+
 def _as_array(data: Any) -> Array:
     if is_array(data):
         return data

@@ -17,6 +17,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any, NoReturn
 
 from minipar import ambient
@@ -188,8 +189,8 @@ def check(ranks: int, backend: str) -> None:
     """Raises: UsageError if no such job can be started here."""
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    if ranks < 1:
-        raise UsageError(f"a job needs at least 1 rank, not {ranks}")
+    if not isinstance(ranks, Integral) or ranks < 1:
+        raise UsageError(f"a job needs at least 1 rank, as an integer, not {ranks!r}")
     if backend == "mpi":
         raise UsageError(
             "ranks of the mpi backend are started by MPI: type mpirun -n N minipar run script.py, "

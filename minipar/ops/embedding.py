@@ -8,7 +8,7 @@ from minipar.array import Array, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
 from minipar.sparse import RowGradient
-from minipar.tensor import Tensor, record, shown
+from minipar.tensor import Tensor, plain, record, shown
 
 
 def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
@@ -20,7 +20,7 @@ def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
     since only the engine and the optimizers know such gradients.
     On a GPU ids are best given as NumPy arrays: their range is checked without waiting for it.
     """
-    index = ids.data if isinstance(ids, Tensor) else ids
+    index = plain(ids)
     if w.ndim != 2 or index.dtype.kind not in "iu":
         raise ShapeMismatch(
             f"embedding: w is {shown(w)} (must be [n, d]), the ids are "

@@ -11,7 +11,7 @@ from typing import Any
 
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.tensor import Tensor, record, shown
+from minipar.tensor import Tensor, plain, record, shown
 
 
 def cross_entropy(
@@ -29,7 +29,7 @@ def cross_entropy(
                      2016, section 7): for onehot(target) read (1 - ε) · onehot(target) + ε / v.
     Raises: ShapeMismatch, also if a target is not a class, or if all positions are ignored.
     """
-    index = targets.data if isinstance(targets, Tensor) else targets
+    index = plain(targets)
     if ignore_index is not None or label_smoothing:
         return _smoothed_cross_entropy(logits, index, ignore_index, label_smoothing)
     v = logits.shape[-1] if logits.ndim else 0
@@ -98,7 +98,7 @@ def nll(log_p: Tensor, targets: Tensor | Array) -> Tensor:
     log_p: [..., v]   targets: integers [...]   z: a single number, the negative log likelihood.
     `nll(log_softmax(x), targets)` is the definition of `cross_entropy(x, targets)`.
     """
-    index = targets.data if isinstance(targets, Tensor) else targets
+    index = plain(targets)
     shape, v = log_p.shape, log_p.shape[-1] if log_p.ndim else 0
     _check(log_p, index, v, "nll")
     xp, index = array_module(log_p.data), beside(index, log_p.data).reshape(-1)

@@ -10,7 +10,7 @@ from typing import Any
 from minipar.array import Array, array_module, beside, describe, extremes, index_beside
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
-from minipar.tensor import Tensor, places, record, shown, unbroadcast
+from minipar.tensor import Tensor, places, plain, record, shown, unbroadcast
 
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
@@ -157,7 +157,7 @@ def gather(x: Tensor, index: Tensor | Array, axis: int = -1) -> Tensor:
     dx is added up place by place along k, so that elements named several times get every gradient,
     in the same order on every machine; for large k `getitem` or `embedding` is faster.
     """
-    at = index.data if isinstance(index, Tensor) else index
+    at = plain(index)
     shape, xp = x.shape, array_module(x.data)
     (axis,) = places("gather", x, (axis,))
     others = (shape[:axis], shape[axis + 1 :])

@@ -44,7 +44,7 @@ from minipar.parallel.tensor_parallel import (
 from minipar.parallel.vocab_loss import vocab_parallel_cross_entropy
 from minipar.random import Init
 from minipar.segments import sum_to_table
-from minipar.tensor import Tensor, record
+from minipar.tensor import Tensor, plain, record
 
 
 class ColumnLinear(Linear):
@@ -119,7 +119,7 @@ class VocabParallelEmbedding(Embedding):
         self.sparse = False
 
     def __call__(self, ids: Tensor | Array) -> Tensor:
-        index = ids.data if isinstance(ids, Tensor) else ids
+        index = plain(ids)
         if index.dtype.kind not in "iu":
             raise ShapeMismatch(f"embedding: the ids are {describe(index)}; they must be integers.")
         if index.size:

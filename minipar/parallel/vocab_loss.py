@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.comm.group import Group
 from minipar.errors import ShapeMismatch, UsageError
-from minipar.tensor import Tensor, record, shown
+from minipar.tensor import Tensor, plain, record, shown
 
 
 def vocab_parallel_cross_entropy(
@@ -40,7 +40,7 @@ def vocab_parallel_cross_entropy(
     Keeps p of its own classes. Cost: all_reduces of n and of 2n numbers (3n with smoothing).
     Raises: as `cross_entropy`.
     """
-    index = targets.data if isinstance(targets, Tensor) else targets
+    index = plain(targets)
     counted = _counted(index, ignore_index)
     _check(logits, index, counted, group, vocab, label_smoothing)
     xp, shape, k = array_module(logits.data), logits.shape, logits.shape[-1]

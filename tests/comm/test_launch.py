@@ -98,3 +98,9 @@ def test_plain_python_is_one_rank():
     code = "import minipar, numpy; g = minipar.init(); print(g, g.all_reduce(numpy.ones(2)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "Group(rank 0 of 1) [1. 1.]\n"
+
+
+@pytest.mark.parametrize("count", ["2", 2.0, 0, None])
+def test_a_number_of_ranks_that_is_none_is_refused(count):
+    with pytest.raises(UsageError, match="at least 1 rank, as an integer, not"):
+        minipar.run(top_level, count)

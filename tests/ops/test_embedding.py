@@ -72,3 +72,9 @@ def test_a_sparse_gradient_needs_a_leaf():
     with pytest.raises(UsageError, match="must be a leaf"):
         embedding(w * 2, np.array([0]), sparse=True)
     assert embedding(Tensor(W) * 2, np.array([0]), sparse=True).shape == (1, 3)  # no gradient
+
+
+def test_ids_may_be_lists_and_words_are_refused():
+    assert np.array_equal(embedding(Tensor(W), [1, 0]).data, W[[1, 0]])
+    with pytest.raises(ShapeMismatch, match="must be integers"):
+        embedding(Tensor(W), ["one", "two"])

@@ -143,3 +143,10 @@ def test_a_column_against_a_row_is_named(op):
 def test_binary_targets_get_no_gradient_silently():
     with pytest.raises(UsageError, match="detach"):
         binary_cross_entropy_with_logits(Tensor(X), Tensor(X, requires_grad=True))
+
+
+def test_targets_may_be_lists():
+    logits = Tensor(np.log([[0.25, 0.75], [0.5, 0.5]]))
+    assert abs(cross_entropy(logits, [1, 0]).item() + np.log([0.75, 0.5]).mean()) < 1e-15
+    with pytest.raises(ShapeMismatch):
+        cross_entropy(logits, ["one", "two"])
