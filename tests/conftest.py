@@ -1,16 +1,60 @@
-"""Fixtures of more than one test file."""
+"""Fixtures of more than one test file, and which tests need a GPU.
 
+Marked `gpu`:  needs CuPy and a device that it can use; marked `nccl`: NCCL as well. Elsewhere they
+are skipped, and the reason says what is missing.
+--device cuda: tests of the stand-in for CuPy take CuPy itself; the stand-in counts nothing then.
+"""
+
+import functools
 import sys
+import warnings
 
 import pytest
 
 from tests import strict_cupy
 
 
+def pytest_addoption(parser):
+    text = "what `cupy` is in tests: a stand-in that needs no GPU, or (cuda) CuPy itself"
+    parser.addoption("--device", choices=["stand-in", "cuda"], default="stand-in", help=text)
+
+
+def pytest_runtest_setup(item):
+    for needs, missing in (("gpu", missing_for_gpu), ("nccl", missing_for_nccl)):
+        if item.get_closest_marker(needs) and missing():
+            pytest.skip(missing())
+
+
+@functools.cache
+def missing_for_gpu():
+    """What keeps tests from using a GPU; nothing if all is there. Asked late: it starts CUDA."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"needs a GPU: {error}"
+    if not cupy.is_available():
+        return "needs a GPU: CuPy finds no device that it can use"
+    return ""
+
+
+@functools.cache
+def missing_for_nccl():
+    if missing_for_gpu():
+        return missing_for_gpu()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where the library is missing
+        from cupy.cuda import nccl
+    return "" if nccl.available else "needs NCCL: CuPy does not find libnccl.so.2"
+
+
 @pytest.fixture
-def cupy(monkeypatch):
+def cupy(request, monkeypatch):
     """The stand-in for CuPy, where `import cupy` finds it; what it counts begins at nothing."""
+    strict_cupy.counts.clear()
+    if request.config.getoption("device") == "cuda":
+        if missing_for_gpu():
+            pytest.skip(missing_for_gpu())
+        return pytest.importorskip("cupy")
     module = strict_cupy.module()
     monkeypatch.setitem(sys.modules, "cupy", module)
-    strict_cupy.counts.clear()
     return module
