@@ -16,6 +16,16 @@ FLOORS = {
     "errors": 0,
     "array": 0,
     "ambient": 0,
+    "cuda.source": 0,
+    "cuda.adamw": 1,
+    "cuda.columns": 1,
+    "cuda.cross_entropy": 1,
+    "cuda.dropout": 1,
+    "cuda.embedding": 1,
+    "cuda.products": 1,
+    "cuda.attention": 2,
+    "cuda.linear": 2,
+    "cuda.normalize": 2,
     "blocks": 0,
     "cost.collectives": 0,
     "cost.pipeline": 0,
@@ -242,13 +252,13 @@ FLOORS = {
     "bench.comm": 12,
 }
 AUTOGRAD = {
-    *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks"),
+    *("tensor", "graph", "random", "ops", "nn", "optim", "data", "blocks", "cuda"),
     *("origin", "checks", "labels", "recompute", "segments", "sparse", "windows"),
 }
 MEETING_FLOOR = 8
 FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs", "cost"),
-    *("comm", "comm.hosts", "comm.mpi", "parallel.compress"),
+    *("comm", "comm.hosts", "comm.mpi", "cuda", "parallel.compress"),
     "parallel.parameter_server",
 }
 

@@ -1,0 +1,42 @@
+"""Sums down the columns, always in the same order, and a bias added (columns.cu)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minipar.cuda.source import launch, threads_of_row, width
+
+Array = Any
+BLOCKS = 528  # that the rows are shared out among, over all columns
+WARPS = 8  # of a block; they take turns with the rows
+
+
+def column_sums(x: Array) -> Array:
+    """Σ over the rows, made in float32.   x: [n, d], contiguous -> [d], of x's dtype."""
+    import cupy
+
+    x, (n, d) = cupy.ascontiguousarray(x), x.shape
+    w = width(d, x)
+    across = -(-d // (32 * w))
+    down = max(1, min(BLOCKS // max(1, across), -(-n // WARPS)))
+    sums = cupy.empty((down, d), "float32")
+    kernel = ("columns", "column_sums", x.dtype.name, w)
+    launch(kernel, (across, down), (32, WARPS), x, sums, n, d)
+    return add_up(sums, x.dtype)
+
+
+def add_up(sums: Array, dtype: Any) -> Array:
+    """Σ over the rows of few.   sums: float32 [n, d] -> [d], of dtype."""
+    import cupy
+
+    n, d = sums.shape
+    z = cupy.empty(d, dtype)
+    launch(("columns", "last_sums", z.dtype.name, 1), (-(-d // 32), 1), (32, WARPS), sums, z, n, d)
+    return z
+
+
+def add_bias(z: Array, bias: Array) -> None:
+    """z += bias, in place.   z: [n, d], contiguous   bias: [d]."""
+    n, d = z.shape
+    w = width(d, z, bias)
+    launch(("columns", "add_bias", z.dtype.name, w), (n,), threads_of_row(d, w), z, bias, d)
