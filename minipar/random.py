@@ -24,12 +24,17 @@ from minipar.array import Array
 from minipar.errors import UsageError
 
 
+def key(seed: int, name: str) -> np.ndarray:
+    """The key of Philox that belongs to a thing, uint64 [2]."""
+    digest = blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()
+    return np.frombuffer(digest, dtype="<u8")
+
+
 def words(seed: int, name: str, step: int, start: int, count: int) -> np.ndarray:
     """Random uint64 number start .. start+count of the stream (seed, name, step)."""
-    digest = blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()
     first = start // 4
     counter = np.array([first, 0, step, 0], dtype=np.uint64)
-    philox = np.random.Philox(key=np.frombuffer(digest, dtype="<u8"), counter=counter)
+    philox = np.random.Philox(key=key(seed, name), counter=counter)
     return philox.random_raw(count + start - 4 * first)[start - 4 * first :]
 
 
@@ -115,10 +120,14 @@ class Draw:
         Element j of global row i is number i·n + j of the stream (seed, step, name), n elements a
         row, 32 bits each.
         """
+        start = self.start(name, shape)
+        drawn = bits(self.seed, name, self.step, start, math.prod(shape))
+        return (drawn >= threshold(p)).reshape(shape)
+
+    def start(self, name: str, shape: tuple[int, ...]) -> int:
+        """The number, in the stream, of the first element of a layer's output."""
         self._check(name, shape)
-        n = math.prod(shape[1:])
-        drawn = bits(self.seed, name, self.step, self.rows.start * n, shape[0] * n)
-        return (drawn >= _threshold(p)).reshape(shape)
+        return self.rows.start * math.prod(shape[1:])
 
     def keep_part(
         self, name: str, shape: tuple[int, ...], p: float, part: int, parts: int
@@ -131,7 +140,7 @@ class Draw:
         n = math.prod(shape[1:])
         firsts = ((row * parts + part) * n for row in self.rows)
         drawn = [bits(self.seed, name, self.step, first, n) for first in firsts]
-        return (np.stack(drawn) >= _threshold(p)).reshape(shape)
+        return (np.stack(drawn) >= threshold(p)).reshape(shape)
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         if shape[0] != len(self.rows):
@@ -141,6 +150,6 @@ class Draw:
             )
 
 
-def _threshold(p: float) -> np.uint32:
+def threshold(p: float) -> np.uint32:
     """A random uint32 is below it with probability p."""
     return np.uint32(min(p * 2.0**32, 2.0**32 - 1))

@@ -15,7 +15,17 @@ from tests.ops.test_all_ops import OPS, draw
 from tests.strict_cupy import agree, counts, kernels
 
 # Ops that send what they are given as plain data, once: name: arrays
-ONE = ("where", "dropout", "getitem", "gather", "embedding", "rotary", "cross_entropy", "nll")
+ONE = (
+    "where",
+    "dropout",
+    "drawn_dropout",
+    "getitem",
+    "gather",
+    "embedding",
+    "rotary",
+    "cross_entropy",
+    "nll",
+)
 SENDS = {
     **dict.fromkeys(ONE, 1),
     "binary_cross_entropy_with_logits": 1,

@@ -12,7 +12,15 @@ from typing import Any
 
 from minipar.array import Array
 from minipar.nn.module import Module
-from minipar.ops import cross_entropy, dropout, embedding, layer_norm, linear, linear_gelu, rms_norm
+from minipar.ops import (
+    cross_entropy,
+    drawn_dropout,
+    embedding,
+    layer_norm,
+    linear,
+    linear_gelu,
+    rms_norm,
+)
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 
@@ -95,7 +103,7 @@ class Dropout(Module):
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         if draw is None or self.p == 0:
             return x
-        return dropout(x, draw.keep(self.name, x.shape, self.p), self.p)
+        return drawn_dropout(x, draw, self.name, self.p)
 
 
 class GroupedQKV(Module):

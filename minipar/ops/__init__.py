@@ -27,7 +27,7 @@ from minipar.ops.arithmetic import (
 from minipar.ops.attention import causal_attention
 from minipar.ops.batch_norm import batch_norm
 from minipar.ops.conv import conv2d
-from minipar.ops.dropout import dropout
+from minipar.ops.dropout import drawn_dropout, dropout
 from minipar.ops.embedding import embedding
 from minipar.ops.erf import erf, gelu_erf
 from minipar.ops.linear_gelu import linear_gelu
@@ -54,7 +54,8 @@ from minipar.tensor import Tensor
 
 __all__ = (
     "abs", "add", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits", "broadcast_to",
-    "causal_attention", "clip", "concat", "conv2d", "cross_entropy", "div", "dropout", "embedding",
+    "causal_attention", "clip", "concat", "conv2d", "cross_entropy", "div", "drawn_dropout",
+    "dropout", "embedding",
     "erf", "exp", "gather", "gelu", "gelu_erf", "getitem", "layer_norm", "linear", "linear_gelu",
     "log", "log_softmax", "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min",
     "minimum", "mse", "mul", "neg", "nll", "pad", "pow", "relu", "reshape", "rms_norm", "rotary",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minipar import ops
+from minipar.random import Draw
 from minipar.tensor import Tensor
 from minipar.testing.gradcheck import gradcheck
 
@@ -59,6 +60,9 @@ OPS = {
     "silu": Op(ops.silu, ONE, NONE),
     "erf": Op(ops.erf, ONE, NONE),
     "gelu_erf": Op(ops.gelu_erf, ONE, NONE),
+    "drawn_dropout": Op(
+        lambda x: ops.drawn_dropout(x, Draw(0, 1, range(len(x))), "d", 0.25), ONE, NONE
+    ),
     "dropout": Op(lambda x: ops.dropout(x, some(x.shape), 0.25), ONE, NONE),
     "sum": Op(ops.sum, ONE, NONE),
     "sum axis": Op(lambda x: ops.sum(x, 0), ONE, NONE),
