@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minipar import cuda
 from minipar.array import Array, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.segments import sum_to_table
@@ -45,6 +46,7 @@ def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
         flat, rows = index.reshape(-1), dz.reshape(index.size, d)
         if sparse:
             return (RowGradient.of(flat, rows, (n, d)),)
-        return (sum_to_table(flat, rows, n),)
+        add_up = cuda.sum_to_table if cuda.fast(rows) else sum_to_table
+        return (add_up(flat, rows, n),)
 
     return record(w.data[index], (w,), vjp)

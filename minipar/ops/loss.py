@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minipar import cuda
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.tensor import Tensor, plain, record, shown
@@ -36,6 +37,9 @@ def cross_entropy(
     _check(logits, index, v)
     xp = array_module(logits.data)
     index = beside(index, logits.data).reshape(-1)
+    if cuda.fast(logits.data):
+        z, back = cuda.cross_entropy(logits.data, index.astype("int64", copy=False), 1 / index.size)
+        return record(z, (logits,), back)
     n, position = index.size, xp.arange(index.size)
     p = logits.data.reshape(n, v)
     p = p - p.max(axis=-1, keepdims=True)
@@ -72,6 +76,10 @@ def _smoothed_cross_entropy(
             f"cross_entropy: all {index.size} targets are ignore_index={ignore_index}, so there is "
             "no mean. Skip such batches."
         )
+    if cuda.fast(logits.data):
+        marked = beside(there.where(counted, index, -1), logits.data).astype("int64", copy=False)
+        z, back = cuda.cross_entropy(logits.data, marked.reshape(-1), 1 / n, epsilon)
+        return record(z, (logits,), back)
     index = beside(index, logits.data).reshape(-1)
     share = beside(counted, logits.data).reshape(-1).astype(logits.dtype) / n
     p = logits.data.reshape(-1, v)

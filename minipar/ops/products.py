@@ -6,8 +6,10 @@ Letters: n rows, i features in, o features out.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
+from minipar import cuda
 from minipar.array import Array
 from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record, shown, unbroadcast
@@ -26,13 +28,15 @@ def matmul(x: Tensor, w: Tensor) -> Tensor:
     if w.ndim == 2 and x.ndim > 2:
         return linear(x, w)  # one product of all rows, instead of one for each batch item
 
+    product = cuda.matmul if cuda.fast(x.data, w.data) else operator.matmul
+
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         return (
-            unbroadcast(dz @ w.data.swapaxes(-1, -2), x.shape) if wanted[0] else None,
-            unbroadcast(x.data.swapaxes(-1, -2) @ dz, w.shape) if wanted[1] else None,
+            unbroadcast(product(dz, w.data.swapaxes(-1, -2)), x.shape) if wanted[0] else None,
+            unbroadcast(product(x.data.swapaxes(-1, -2), dz), w.shape) if wanted[1] else None,
         )
 
-    return record(x.data @ w.data, (x, w), vjp)
+    return record(product(x.data, w.data), (x, w), vjp)
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -42,6 +46,10 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     rows of one product.
     """
     check_linear(x, w, b)
+    parents = (x, w) if b is None else (x, w, b)
+    if cuda.fast(*(p.data for p in parents)):
+        z, back = cuda.linear(x.data, w.data, None if b is None else b.data)
+        return record(z, parents, back)
     shape, (i, o) = x.data.shape, w.data.shape
     flat, n = len(shape) == 2, math.prod(shape[:-1])
     z = (x.data if flat else x.data.reshape(n, i)) @ w.data
@@ -58,7 +66,6 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
             return dx, dw
         return dx, dw, rows.sum(axis=0) if wanted[2] else None
 
-    parents = (x, w) if b is None else (x, w, b)
     return record(z, parents, vjp)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from minipar import cuda
 from minipar.array import Array, array_module
 from minipar.blocks import blocks, room
 from minipar.errors import ShapeMismatch
@@ -46,6 +47,9 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool =
     vjp is that of `causal_attention`.
     """
     _check(q, k, v, causal)
+    if q.data.size and cuda.fast(q.data, k.data, v.data):
+        mixed_all, back = cuda.scaled_dot_product_attention(q.data, k.data, v.data, causal)
+        return record(mixed_all, (q, k, v), back)
     xp, itemsize = array_module(q.data), q.dtype.itemsize
     (b, t, h, c), (s, g) = q.shape, k.shape[1:3]
     r = h // g
