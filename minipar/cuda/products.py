@@ -17,6 +17,8 @@ import ctypes
 import math
 from typing import Any
 
+import numpy as np
+
 Array = Any
 CODES = ("float32", "CUDA_R_32F", "float16", "CUDA_R_16F", "bfloat16", "CUDA_R_16BF")
 TF32 = 7  # as CuPy numbers it
@@ -27,12 +29,15 @@ def matmul(
 ) -> Array:
     """z = scale · a @ b, plus what `out` held if `add`.   a: [..., n, i]   b: [..., i, o].
 
-    The leading axes of both are alike. out: [..., n, o], of the same dtype or float32; its rows
-    must be contiguous.
+    The leading axes broadcast, which copies.
+    out: [..., n, o], of the same dtype or float32, its rows contiguous.
     """
     import cupy
 
     batch, (n, i), o = a.shape[:-2], a.shape[-2:], b.shape[-1]
+    if batch != b.shape[:-2]:
+        batch = np.broadcast_shapes(batch, b.shape[:-2])
+        a, b = cupy.broadcast_to(a, (*batch, n, i)), cupy.broadcast_to(b, (*batch, i, o))
     if out is None:
         out = cupy.empty((*batch, n, o), a.dtype)
     if not out.size or not i:

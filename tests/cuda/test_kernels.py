@@ -1,5 +1,6 @@
-"""The kernels give what the readable ops give: on a GPU, against float64 on NumPy.
+"""The kernels give what the readable ops give: against float64 on NumPy.
 
+On a GPU, and everywhere as their twins in NumPy (twins.py), which test all but the .cu files.
 Sizes are odd and even, since wide loads need rows of whole 16 bytes. Inputs are rounded to the
 dtype first, so what is measured is what the kernel adds.
 """
@@ -13,8 +14,8 @@ import pytest
 from minipar import cuda, ops
 from minipar.random import Draw
 from minipar.tensor import Tensor
+from tests.cuda import twins
 
-pytestmark = pytest.mark.gpu
 TOLERANCES = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 
 
@@ -81,24 +82,32 @@ CASES = {
 }
 
 
+GPU = pytest.mark.gpu
+EVERYWHERE = [("twins", "float32"), *(pytest.param("gpu", d, marks=GPU) for d in TOLERANCES)]
+
+
+@pytest.fixture(params=["twins", pytest.param("gpu", marks=GPU)])
+def xp(request, monkeypatch):
+    """CuPy, or its stand-in with the twins."""
+    return pytest.importorskip("cupy") if request.param == "gpu" else twins.module(monkeypatch)
+
+
 def close(found, wanted, dtype, what):
     far = np.abs(found.astype("float64") - wanted).max() / max(1e-30, np.abs(wanted).max())
     assert far < TOLERANCES[dtype], f"{what}: {far:.2e}"
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("xp", "dtype"), EVERYWHERE, indirect=["xp"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_kernel_gives_what_the_readable_op_gives(name, dtype):
-    import cupy
-
+def test_a_kernel_gives_what_the_readable_op_gives(xp, name, dtype):
     case, rng = CASES[name], np.random.default_rng(0)
-    there = [cupy.asarray(rng.normal(size=s).astype("float32")).astype(dtype) for s in case.shapes]
+    there = [xp.asarray(rng.normal(size=s).astype("float32")).astype(dtype) for s in case.shapes]
     assert cuda.fast(*there)
     device = [Tensor(a, requires_grad=True) for a in there]
     host = [Tensor(a.get().astype("float64"), requires_grad=True) for a in there]
     z, wanted = case.f(*device), case.f(*host)
     close(z.data.get(), wanted.data, dtype, "z")
-    dz = cupy.asarray(rng.normal(size=z.shape).astype("float32")).astype(z.dtype)
+    dz = xp.asarray(rng.normal(size=z.shape).astype("float32")).astype(z.dtype)
     z.backward(dz)
     wanted.backward(dz.get().astype("float64"))
     for n, (a, b) in enumerate(zip(device, host)):
@@ -108,20 +117,16 @@ def test_a_kernel_gives_what_the_readable_op_gives(name, dtype):
 
 @pytest.mark.parametrize("shape", [(1, 3), (5, 7, 11), (4, 64)])
 @pytest.mark.parametrize("first", [0, 3, 16])
-def test_the_mask_of_dropout_is_that_of_the_host_to_the_bit(shape, first):
-    import cupy
-
+def test_the_mask_of_dropout_is_that_of_the_host_to_the_bit(xp, shape, first):
     draw = Draw(5, 7, range(first, first + shape[0]))
-    z = ops.drawn_dropout(Tensor(cupy.ones(shape, "float32")), draw, "layer", 0.4)
+    z = ops.drawn_dropout(Tensor(xp.ones(shape, "float32")), draw, "layer", 0.4)
     np.testing.assert_array_equal(z.data.get() != 0, draw.keep("layer", shape, 0.4))
 
 
 @pytest.mark.parametrize("name", ["layer_norm odd", "linear", "embedding odd", "causal_attention"])
-def test_the_same_bits_each_time(name):
-    import cupy
-
+def test_the_same_bits_each_time(xp, name):
     case, rng, found = CASES[name], np.random.default_rng(0), []
-    arrays = [cupy.asarray(rng.normal(size=s).astype("float32")) for s in case.shapes]
+    arrays = [xp.asarray(rng.normal(size=s).astype("float32")) for s in case.shapes]
     for _ in range(3):
         tensors = [Tensor(a, requires_grad=True) for a in arrays]
         z = case.f(*tensors)
@@ -131,20 +136,18 @@ def test_the_same_bits_each_time(name):
         assert all((a == b).all() for a, b in zip(again, found[0]))
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("xp", "dtype"), EVERYWHERE, indirect=["xp"])
 @pytest.mark.parametrize("n", [1, 1000, 300_001])
-def test_adamw_is_that_of_the_definition(n, dtype):
-    import cupy
-
+def test_adamw_is_that_of_the_definition(xp, n, dtype):
     from minipar.optim import AdamW
 
     rng = np.random.default_rng(0)
     x, g = rng.normal(size=(2, n)).astype("float32")
-    low_g = cupy.asarray(g).astype(dtype)
+    low_g = xp.asarray(g).astype(dtype)
     here = Tensor(x.astype("float64"), requires_grad=True)
     optimizer = AdamW([("x", here)], lr=0.1, weight_decay=0.2)
-    there, m, v = cupy.asarray(x), cupy.zeros(n, "float32"), cupy.zeros(n, "float32")
-    low = cupy.empty_like(low_g)
+    there, m, v = xp.asarray(x), xp.zeros(n, "float32"), xp.zeros(n, "float32")
+    low = xp.empty_like(low_g)
     for step in (1, 2, 3):
         here.grad = low_g.get().astype("float64") / 2
         optimizer.step()

@@ -1,0 +1,166 @@
+"""The kernels in NumPy: what each .cu file computes, with the same names and arguments.
+
+With them in place of the GPU the Python side of minipar/cuda runs anywhere: shapes, strides, which
+argument is which, how the rows are shared out among the blocks. `module` puts them there.
+"""
+
+import sys
+
+import numpy as np
+
+from minipar.cuda import products, source
+from tests import strict_cupy
+
+SCALE, CUBIC = np.sqrt(2 / np.pi), 0.044715
+
+
+def module(monkeypatch):
+    """The stand-in for CuPy, where `import cupy` finds it, with twins, and NumPy for cuBLAS."""
+    cupy = strict_cupy.module()
+    cupy.RawModule = None
+
+    def kernel(file, name, dtype, width):
+        def launched(grid, threads, arguments, shared_mem):
+            assert threads[0] % 32 == 0 and np.prod(threads) <= 1024 and shared_mem <= 48 << 10
+            TWINS[name](grid, *[a._host if isinstance(a, cupy.ndarray) else a for a in arguments])
+
+        return launched
+
+    def call(count, shape, left, right, out, factors):
+        product = factors[0] * read(left, shape[0], shape[1]) @ read(right, shape[1], shape[2])
+        out._host[...] = product + (factors[1] * out._host if factors[1] else 0)
+
+    def read(operand, rows, columns):
+        x, turned, line, step = operand
+        flat, size = x._host, x.itemsize
+        strides = (step, 1, line) if turned else (step, line, 1)
+        shape = (len(flat), rows, columns)
+        return np.lib.stride_tricks.as_strided(flat, shape, [s * size for s in strides])
+
+    monkeypatch.setattr(source, "_kernel", kernel)
+    monkeypatch.setattr(products, "_call", call)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cupy
+
+
+def layer_norm(grid, x, gain, bias, z, means, inverses, d, eps):
+    rows = x.reshape(grid[0], d)
+    means[...] = rows.mean(axis=1)
+    inverses[...] = 1 / np.sqrt(rows.var(axis=1) + eps)
+    z.reshape(rows.shape)[...] = (rows - means[:, None]) * inverses[:, None] * gain + bias
+
+
+def rms_norm(grid, x, gain, z, means, inverses, d, eps):
+    rows = x.reshape(grid[0], d)
+    means[...] = 0
+    inverses[...] = 1 / np.sqrt((rows * rows).mean(axis=1) + eps)
+    z.reshape(rows.shape)[...] = rows * inverses[:, None] * gain
+
+
+def norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d, centred):
+    h = (x.reshape(rows, d) - means[:, None]) * inverses[:, None]
+    dz = dz.reshape(rows, d)
+    dh = dz * gain
+    back = dh - h * (dh * h).mean(axis=1, keepdims=True)
+    if centred:
+        back -= dh.mean(axis=1, keepdims=True)
+    dx.reshape(rows, d)[...] = back * inverses[:, None]
+    for block in range(grid[0]):
+        own = slice(block, None, grid[0])
+        sums[block] = np.concatenate([(dz * h)[own].sum(axis=0), dz[own].sum(axis=0)])
+
+
+def layer_norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d):
+    norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d, True)
+
+
+def rms_norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d):
+    norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d, False)
+
+
+def column_sums(grid, x, out, rows, d):
+    block = np.arange(rows) // 8 % grid[1]
+    for y in range(grid[1]):
+        out.reshape(grid[1], d)[y] = x.reshape(rows, d)[block == y].sum(axis=0)
+
+
+last_sums = column_sums
+
+
+def add_bias(grid, z, bias, d):
+    z.reshape(grid[0], d)[...] += bias
+
+
+def weight(y):
+    return (1 + np.tanh(SCALE * (y + CUBIC * y**3))) / 2
+
+
+def gelu(grid, y, bias, z, o):
+    total = y.reshape(grid[0], o) + (0 if bias is None else bias)
+    z.reshape(total.shape)[...] = total * weight(total)
+
+
+def gelu_back(grid, dz, y, bias, dy, o):
+    total = y.reshape(grid[0], o) + (0 if bias is None else bias)
+    w = weight(total)
+    slope = w + total * w * (1 - w) * 2 * SCALE * (1 + 3 * CUBIC * total**2)
+    dy.reshape(total.shape)[...] = dz.reshape(total.shape) * slope
+
+
+def cross_entropy(grid, x, targets, losses, log_sums, v, share, epsilon):
+    rows, some = x.reshape(grid[0], v), np.arange(grid[0])
+    log_sums[...] = np.log(np.exp(rows).sum(axis=1))
+    expected = (1 - epsilon) * rows[some, targets] + epsilon / v * rows.sum(axis=1)
+    losses[...] = np.where(targets < 0, 0, (log_sums - expected) * share)
+
+
+def cross_entropy_back(grid, x, targets, log_sums, dz, dx, v, share, epsilon):
+    p = np.exp(x.reshape(grid[0], v) - log_sums[:, None]) - epsilon / v
+    p[np.arange(grid[0]), targets] -= 1 - epsilon
+    dx.reshape(p.shape)[...] = p * np.where(targets < 0, 0, dz * share)[:, None]
+
+
+def seen(grid, first, period, ahead, s):
+    """[query, key]: whether it is visible."""
+    places = (first + np.arange(grid[0])) % period + ahead
+    return (np.arange(s) <= places[:, None]) | (ahead < 0)
+
+
+def softmax(grid, scores, weights, log_sums, first, period, ahead, s, rows):
+    e = np.exp(scores) * seen(grid, first, period, ahead, s)
+    total = e.sum(axis=2)
+    weights[...] = e / total[:, :, None]
+    log_sums.reshape(grid[1], rows)[:, first : first + grid[0]] = np.log(total)
+
+
+def softmax_back(grid, scores, dp, log_sums, weights, ds, first, period, ahead, s, rows):
+    log_sum = log_sums.reshape(grid[1], rows)[:, first : first + grid[0], None]
+    weights[...] = np.exp(scores - log_sum) * seen(grid, first, period, ahead, s)
+    ds[...] = weights * (dp - (weights * dp).sum(axis=2, keepdims=True))
+
+
+def dropout(grid, x, z, n, start, key0, key1, step, threshold, scale):
+    counter = np.array([start // 8, 0, step, 0], np.uint64)
+    philox = np.random.Philox(key=np.array([key0, key1], np.uint64), counter=counter)
+    drawn = philox.random_raw((start % 8 + n) // 2 + 1).view("<u4")[start % 8 :][:n]
+    z.reshape(-1)[...] = x.reshape(-1) * (drawn >= threshold) * scale
+
+
+def sum_runs(grid, ids, order, rows, table, m, d):
+    assert (np.diff(ids) >= 0).all()
+    for i in np.unique(ids):
+        table[i] = rows[order[ids == i]].sum(axis=0)
+
+
+def adamw(grid, x, g, m, v, low, n, scale, beta1, beta2, keep, rate, eps):
+    grad = g.astype("float32") * scale
+    m[...] = m * beta1 + grad * (1 - beta1)
+    v[...] = v * beta2 + grad * grad * (1 - beta2)
+    x[...] = x * keep - rate * m / (np.sqrt(v) + eps)
+    if low is not None:
+        low[...] = x
+
+
+TWINS = {name: f for name, f in globals().items() if callable(f) and name not in ("module", "seen")}
+for helper in ("norm_back", "weight"):
+    del TWINS[helper]
