@@ -208,6 +208,7 @@ FLOORS = {
     "doctor": 10,
     "bench.workloads": 10,
     "bench.overhead": 10,
+    "bench.kernels": 10,
     "bench.torch_peer": 11,
     "bench.worker": 12,
     "bench.train": 11,

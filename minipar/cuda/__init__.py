@@ -15,7 +15,7 @@ from minipar.cuda.dropout import dropout
 from minipar.cuda.embedding import sum_to_table
 from minipar.cuda.linear import gelu, linear, linear_gelu
 from minipar.cuda.normalize import LONGEST_ROW, layer_norm, rms_norm
-from minipar.cuda.products import matmul
+from minipar.cuda.products import matmul, use_tf32
 from minipar.cuda.source import fast
 
 __all__ = (
@@ -34,4 +34,5 @@ __all__ = (
     "rms_norm",
     "scaled_dot_product_attention",
     "sum_to_table",
+    "use_tf32",
 )

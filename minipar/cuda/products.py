@@ -21,7 +21,7 @@ import numpy as np
 
 Array = Any
 CODES = ("float32", "CUDA_R_32F", "float16", "CUDA_R_16F", "bfloat16", "CUDA_R_16BF")
-TF32 = 7  # as CuPy numbers it
+SINGLE, TF32 = 1, 7  # as CuPy numbers them
 
 
 def matmul(
@@ -48,6 +48,13 @@ def matmul(
     left, right = _operand(a.reshape(count, n, i)), _operand(b.reshape(count, i, o))
     _call(count, (n, i, o), left, right, out.reshape(count, n, o), (scale, float(add)))
     return out
+
+
+def use_tf32(on: bool) -> None:
+    """From now on, multiply float32 as TF32, here and in CuPy's own `@`; or no longer."""
+    from cupy._core import set_compute_type
+
+    set_compute_type("float32", TF32 if on else SINGLE)
 
 
 def _operand(x: Array) -> tuple[Array, int, int, int]:

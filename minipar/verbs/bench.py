@@ -1,4 +1,4 @@
-"""`minipar bench`: training steps and collectives, beside what else is installed."""
+"""`minipar bench`: training steps, collectives and kernels, beside what else is installed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def add(verbs: Any) -> None:
     whats = parser.add_subparsers(metavar="WHAT", required=True)
     _add_bench_train(whats)
     _add_bench_comm(whats)
+    _add_bench_kernels(whats)
 
 
 def _add_bench_train(whats: Any) -> None:
@@ -161,4 +162,20 @@ def _bench_comm(arguments: argparse.Namespace) -> int:
         from minipar.trace.comm_figure import draw_comm
 
         draw_comm(rows).savefig(arguments.figure)
+    return 0
+
+
+def _add_bench_kernels(whats: Any) -> None:
+    example = "minipar bench kernels --against torch"
+    parser = verb(whats, "kernels", "time the kernels on a GPU", example, _bench_kernels)
+    text = "torch, or nothing (''); default: torch"
+    parser.add_argument("--against", metavar="LIST", default="torch", help=text)
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+
+
+def _bench_kernels(arguments: argparse.Namespace) -> int:
+    from minipar.bench import kernels
+
+    for row in kernels.bench_kernels("torch" in listed(arguments.against)):
+        print(json.dumps(row) if arguments.json else kernels.line(row), flush=True)
     return 0
