@@ -145,7 +145,7 @@ class TorchGPT(nn.Module):
         self.norm = nn.LayerNorm(d)
 
     def forward(self, idx: Any) -> Any:
-        x = self.token(idx) + self.position(torch.arange(idx.shape[1]))
+        x = self.token(idx) + self.position(torch.arange(idx.shape[1], device=idx.device))
         for block in self.blocks:
             x = block(x)
         return F.linear(self.norm(x), self.token.weight)
