@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray; both offer the same methods
+HALF = ("float16", "bfloat16")  # dtypes that are kept in 16 bits and computed with in float32
 
 
 def array_module(*arrays: Any) -> Any:
@@ -86,6 +87,11 @@ def extremes(ids: Array) -> tuple[int, int]:
     if not on_host(ids):
         low, high = array_module(ids).stack([low, high]).get()
     return int(low), int(high)
+
+
+def sum_dtype(dtype: Any) -> Any:
+    """In what numbers of this dtype are added up: float32 for float16 and bfloat16."""
+    return np.dtype("float32") if dtype.name in HALF else dtype
 
 
 def describe(x: Array) -> str:

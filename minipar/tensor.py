@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
 from minipar.ambient import grad_enabled
-from minipar.array import Array, array_module, describe, is_array, to_numpy
+from minipar.array import Array, array_module, describe, is_array, sum_dtype, to_numpy
 from minipar.errors import GraphError, ShapeMismatch, UsageError
 from minipar.graph import Node, Vjp, backward
 from minipar.origin import caller, op_name, place
@@ -205,12 +205,16 @@ def places(op: str, x: Tensor, axes: Sequence[int], new: int = 0) -> tuple[int, 
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
-    """Sum g over the axes along which an array of `shape` was broadcast; the result has `shape`."""
+    """Sum g over the axes along which an array of `shape` was broadcast; the result has `shape`.
+
+    float16 and bfloat16 are summed in float32.
+    """
     if g.shape == shape:
         return g
     lead = g.ndim - len(shape)
     stretched = tuple(lead + a for a, n in enumerate(shape) if n == 1 and g.shape[lead + a] != 1)
-    return g.sum(axis=(*range(lead), *stretched)).reshape(shape)
+    total = g.sum(axis=(*range(lead), *stretched), dtype=sum_dtype(g.dtype))
+    return total.astype(g.dtype, copy=False).reshape(shape)
 
 
 def plain(x: Any) -> Array:

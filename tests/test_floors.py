@@ -45,6 +45,7 @@ FLOORS = {
     "ops": 3,
     "ops.conv": 4,
     "ops.erf": 4,
+    "ops.half": 3,
     "ops.linear_gelu": 4,
     "ops.sdpa": 4,
     "nn.module": 3,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minipar.array import Array, array_module
+from minipar.array import HALF, Array, array_module
 from minipar.errors import UsageError
 
 # op: the function that combines two arrays, and the kinds of dtype for which it is defined
@@ -27,7 +27,6 @@ OPS = MappingProxyType(
         "max": ("maximum", "biuf"),
     }
 )
-HALF = ("float16", "bfloat16")
 
 
 def reduction_for(call: str, op: str, x: Array) -> Reduction:

@@ -30,6 +30,7 @@ from minipar.ops.conv import conv2d
 from minipar.ops.dropout import drawn_dropout, dropout
 from minipar.ops.embedding import embedding
 from minipar.ops.erf import erf, gelu_erf
+from minipar.ops.half import in_float32
 from minipar.ops.linear_gelu import linear_gelu
 from minipar.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse, nll
 from minipar.ops.nonlinear import gelu, relu, sigmoid, silu, tanh
@@ -62,6 +63,20 @@ __all__ = (
     "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "split", "sqrt", "stack", "sub",
     "sum", "tanh", "transpose", "var", "where",
 )  # fmt: skip
+
+
+def _in_float32(names: str, **how: bool) -> None:
+    """Have ops compute in float32 and round once if they are given float16 or bfloat16."""
+    for name in names.split():
+        globals()[name] = in_float32(globals()[name], **how)
+
+
+_in_float32("abs mul div pow exp log sqrt clip tanh sigmoid gelu silu erf gelu_erf linear_gelu")
+_in_float32("sum mean var max min logsumexp softmax log_softmax layer_norm rms_norm batch_norm")
+_in_float32("matmul causal_attention scaled_dot_product_attention rotary conv2d gather")
+_in_float32("avg_pool2d max_pool2d dropout")
+_in_float32("linear", device=False)
+_in_float32("cross_entropy nll mse binary_cross_entropy_with_logits", rounded=False)
 
 
 def _attach(**operators: Any) -> None:
