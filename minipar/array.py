@@ -91,7 +91,7 @@ def extremes(ids: Array) -> tuple[int, int]:
 
 def sum_dtype(dtype: Any) -> Any:
     """In what numbers of this dtype are added up: float32 for float16 and bfloat16."""
-    return np.dtype("float32") if dtype.name in HALF else dtype
+    return np.dtype("float32") if dtype.itemsize == 2 and dtype.name in HALF else dtype
 
 
 def describe(x: Array) -> str:

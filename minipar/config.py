@@ -43,6 +43,8 @@ class Config:
     weight_decay: float = 0.1
     clip: float = 1.0
     dtype: str = "float32"
+    precision: str = "float32"  # of what is computed; weights and optimizer are float32 then
+    device: str = "cpu"
     seed: int = 0
     save_every: int = 250
     eval_every: int = 250
@@ -90,6 +92,11 @@ class Config:
     def places(self) -> int:
         """Into how many parts a batch is dealt."""
         return self.workers if self.ps != "none" else self.dp
+
+    @property
+    def computes_in(self) -> str:
+        """The dtype of what goes into the model, and of what comes out."""
+        return self.dtype if self.precision == "float32" else self.precision
 
     @property
     def micros(self) -> int:
@@ -141,6 +148,8 @@ GO_WITH = MappingProxyType(
     }
 )
 OPTIMIZERS = ("adamw", "sgd", "adagrad")
+PRECISIONS = ("float32", "float16", "bfloat16")
+DEVICES = ("cpu", "cuda")
 
 
 def check(config: Config) -> None:
@@ -150,6 +159,14 @@ def check(config: Config) -> None:
         raise UsageError(f"--optimizer is one of {', '.join(OPTIMIZERS)}, not {c.optimizer!r}.")
     if c.dtype not in ("float32", "float64"):
         raise UsageError(f"--dtype is float32 or float64, not {c.dtype!r}.")
+    if c.precision not in PRECISIONS:
+        raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {c.precision!r}.")
+    if c.precision != "float32" and c.dtype != "float32":
+        raise UsageError(
+            f"--precision {c.precision} keeps weights in float32, so not --dtype {c.dtype}."
+        )
+    if c.device not in DEVICES:
+        raise UsageError(f"--device is {' or '.join(DEVICES)}, not {c.device!r}.")
     for name in COUNTS:
         if getattr(c, name) < 1:
             raise UsageError(f"--{option(name)} must be at least 1.")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minipar import cuda
-from minipar.array import Array, array_module, describe, on_host
+from minipar.array import Array, array_module, describe, on_host, sum_dtype
 from minipar.blocks import BLOCK_BYTES, blocks, room
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.sparse import RowGradient, values
@@ -29,6 +29,7 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()
     block_bytes = BLOCK_BYTES
+    gradient_scale = 1.0  # what gradients were multiplied by on purpose, and are divided by here
 
     def __init__(self, named_parameters: Named, lr: float) -> None:
         pairs = list(named_parameters)
@@ -54,7 +55,7 @@ class Optimizer:
         }  # not zeros_like: that writes the zeros, and so takes memory for rows never touched
 
     def step(self) -> None:
-        """Change each parameter that has a gradient."""
+        """Change each parameter that has a gradient, which may be of another dtype."""
         self.steps += 1
         for name, x in self.parameters.items():
             if x.grad is None:
@@ -65,10 +66,17 @@ class Optimizer:
             arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
             block_bytes = room(x.data, self.block_bytes)
             if x.data.nbytes <= block_bytes:
-                self._update(x.ndim, *arrays)
+                self._update_by(x.ndim, *arrays)
                 continue
             for part in blocks(x.data.size, x.data.itemsize, block_bytes):
-                self._update(x.ndim, *[a[part] for a in arrays])
+                self._update_by(x.ndim, *[a[part] for a in arrays])
+
+    def _update_by(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
+        """`_update` by a gradient as it came."""
+        g = g.astype(x.dtype, copy=False)
+        if self.gradient_scale != 1:
+            g = g * (1 / self.gradient_scale)
+        self._update(ndim, x, g, *state)
 
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
         """Write the new x and state in place; ndim is that of the whole parameter."""
@@ -88,7 +96,7 @@ class Optimizer:
             )
         arrays = [x, *self.state[name].values()]
         parts = [a[g.ids] for a in arrays]
-        self._update(x.ndim, parts[0], g.rows, *parts[1:])
+        self._update_by(x.ndim, parts[0], g.rows, *parts[1:])
         for a, part in zip(arrays, parts):
             a[g.ids] = part
 
@@ -286,10 +294,11 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
 
 def squared_norm(g: Array) -> Any:
     """Σ g² in float64; on a GPU an array of no dimension. A sharded model adds these up."""
-    flat = g.reshape(-1)
+    flat, dtype = g.reshape(-1), sum_dtype(g.dtype)  # the square of a float16 may be none
     if not on_host(flat):
-        return array_module(flat).square(flat).sum(dtype="float64")
-    return sum(float(flat[part] @ flat[part]) for part in blocks(flat.size, flat.itemsize))
+        return array_module(flat).square(flat.astype(dtype, copy=False)).sum(dtype="float64")
+    parts = (flat[part].astype(dtype, copy=False) for part in blocks(flat.size, flat.itemsize))
+    return sum(float(part @ part) for part in parts)
 
 
 def warmup_cosine(step: int, steps: int, peak: float, warmup: int = 0, floor: float = 0.0) -> float:

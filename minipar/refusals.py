@@ -16,6 +16,7 @@ from minipar.config import Config
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.nn import Module
 from minipar.parallel.compress import COMPRESSORS
+from minipar.parallel.mixed import half_dtype
 from minipar.parallel.passes import as_input
 from minipar.parallel.schedule import named
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, users_of
@@ -42,6 +43,8 @@ def check(config: Config) -> None:
     chosen = [option for option, value in asked.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is a way of its own.")
+    if c.precision != "float32":
+        _check_precision(c)
     if c.overlap and not c.bucket_mb:
         raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
     if c.ps != "none":
@@ -53,6 +56,23 @@ def check(config: Config) -> None:
         _check_tensor_parallel(c)
     if c.check_every and (c.zero or c.local_steps > 1):
         raise UsageError("--check-every compares replicas; here they are not meant to be equal.")
+
+
+def _check_precision(c: Config) -> None:
+    """Raises: UsageError for what keeps weights of its own, or looks into those of others."""
+    half_dtype(c.precision)  # whether there is such a dtype here
+    alone = {
+        f"--zero {c.zero}": c.zero,
+        "--local-steps": c.local_steps > 1,
+        "--compress": c.compress != "none",
+        "--ps": c.ps != "none",
+    }
+    for option, asked in alone.items():
+        if asked:
+            raise UsageError(
+                f"--precision {c.precision} with {option} cannot be: it knows nothing of weights "
+                "that are kept in float32 beside those that are computed with."
+            )
 
 
 def _check_pipeline(c: Config) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from minipar.parallel.compress import COMPRESSORS, Compressed
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
+from minipar.parallel.mixed import LossScale, MixedPrecision
 from minipar.parallel.overlapped import OverlappedDataParallel
 from minipar.parallel.parameter_server import (
     Conduct,
@@ -66,6 +68,16 @@ class Member(NamedTuple):
     passes: Passes
     together: Group | None  # who makes each step at the same time; None: nobody waits for others
     updates: Callable[[], int] | None = None  # of all workers, where each goes at its own pace
+    mixed: MixedPrecision | None = None  # if it computes in 16 bits
+
+    @property
+    def scale(self) -> LossScale | None:
+        """By what losses are multiplied before backward; None: by nothing."""
+        return None if self.mixed is None else self.mixed.scale
+
+    def full(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those that are kept and saved, and not roundings of them."""
+        return nullcontext() if self.mixed is None else self.mixed.full()
 
     def mean(self, x: Array) -> Array:
         """The mean over those who step together; they all call this."""
@@ -99,6 +111,8 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
     model: Any = build_model(c, train, kit)
     if c.local_steps == 1:  # replicas on their own have batches of their own
         synchronise(model, mesh.dp)
+    mixed = None if c.precision == "float32" else MixedPrecision(model, c.precision)
+    make = make if mixed is None else mixed.optimizer(make)
     loss = model.output.loss if c.tp > 1 else find(c.model).task.loss
 
     def share(part: Module, dp: Group, make: MakeOptimizer) -> Strategy:
@@ -118,7 +132,7 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
     else:
         strategy = share(model, mesh.dp, make)
         passes = OneByOne(model, strategy, loss)
-    return Member(mesh.dp.rank, mesh.dp.size, strategy, passes, world)
+    return Member(mesh.dp.rank, mesh.dp.size, strategy, passes, world, mixed=mixed)
 
 
 def _join_workers(c: Config, roles: Roles, train: Any) -> Member:
@@ -167,7 +181,7 @@ def _pipeline(c: Config, model: Module, loss: Loss, mesh: Mesh, train: Any) -> P
     if c.balance == "time":
         rows = range(max(1, c.batch // c.dp // c.micros))
         x, y = train.batch(np.array(rows))
-        part = Part(as_input(x, c.dtype), as_numbers(y, c.dtype), Draw(c.seed, 0, rows), 1.0)
+        part = Part(as_input(x, c.computes_in), as_numbers(y, c.dtype), Draw(c.seed, 0, rows), 1.0)
         costs = mesh.world.broadcast(np.array(seconds_of(model, part, loss))).tolist()
     cuts = balanced(costs, c.pp * chunks_of(c))
     return Pipeline(model, mesh.pp, loss, c.schedule, cuts, c.recompute)

@@ -61,42 +61,52 @@ class Trainer:
 
     def train_step(self) -> dict[str, Any]:
         """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
+        with self.member.scale.overflowing() if self.member.scale else contextlib.nullcontext():
+            return self._train_step()
+
+    def _train_step(self) -> dict[str, Any]:
         c, strategy, member = self.config, self.strategy, self.member
         rows = self.sampler.rows(member.place, member.places)
         strategy.zero_grad()
         strategy.announce(len(rows))
-        parts, begin = self._parts(rows), time.perf_counter()
-        loss = self.passes.train(parts)
+        scale = 1.0 if member.scale is None else member.scale.scale
+        parts, begin = self._parts(rows, scale), time.perf_counter()
+        loss = self.passes.train(parts) / scale
         self.drills.slow_down(self.group, time.perf_counter() - begin)
         strategy.sync_gradients(len(rows))
         mean = float(member.mean(np.array(loss)))
-        norm = strategy.clip(c.clip)
-        if not (math.isfinite(mean) and math.isfinite(norm)):  # no step, so that none can be saved
+        norm = strategy.clip(c.clip * scale) / scale
+        holds = member.scale is None or member.scale.holds(norm)
+        # no step, so that none can be saved
+        if not math.isfinite(mean) or (holds and not math.isfinite(norm)):
             raise Diverged(
                 f"step {self.step + 1}: the loss is {mean}, the norm of the gradient {norm}; try a "
                 "smaller --lr."
             )
         strategy.optimizer.lr = lr = warmup_cosine(self.done, c.steps, c.lr, c.warmup, c.min_lr)
-        strategy.step()
+        if holds:
+            strategy.step()
         self.step += 1
         self.drills.strike(self.group, self.step)
-        return {"step": self.done, "loss": mean, "lr": lr, "grad_norm": norm}
+        found: dict[str, Any] = {"step": self.done, "loss": mean, "lr": lr}
+        found |= {"grad_norm": norm} if holds else {"skipped": True}
+        return found if member.scale is None else {**found, "loss_scale": scale}
 
     @property
     def done(self) -> int:
         """The steps of the run so far; those of this rank unless each goes at its own pace."""
         return self._begun + self.member.done(self.step - self._begun)
 
-    def _parts(self, rows: range) -> list[Part]:
-        """These rows of the global batch, in micro-batches."""
+    def _parts(self, rows: range, scale: float) -> list[Part]:
+        """These rows of the global batch, in micro-batches; their losses count `scale` times."""
         c, indices = self.config, self.sampler.indices(self.step)
         cuts = even_cuts(len(rows), c.micros)
         parts = []
         for start, stop in pairwise(rows.start + cut for cut in cuts):
             x, y = self.train.batch(indices[start:stop])
             draw = Draw(c.seed, self.step, range(start, stop))
-            share = (stop - start) / len(rows)
-            parts.append(Part(as_input(x, c.dtype), as_numbers(y, c.dtype), draw, share))
+            share = scale * (stop - start) / len(rows)
+            parts.append(Part(as_input(x, c.computes_in), as_numbers(y, c.dtype), draw, share))
         return parts
 
     @property
@@ -116,7 +126,7 @@ class Trainer:
         rank, ranks = self.member.part_of_validation
         count = min(c.eval_batches, self.val_sampler.steps_per_epoch)
         examples = (self.val.batch(self.val_sampler.indices(n, rank, ranks)) for n in range(count))
-        batches = ((as_input(x, c.dtype), as_numbers(y, c.dtype)) for x, y in examples)
+        batches = ((as_input(x, c.computes_in), as_numbers(y, c.dtype)) for x, y in examples)
         total = self.passes.measure(batches, self._loss_and_hits)
         loss, right = self.member.mean(total) / count
         found = {"val_loss": float(loss)}
@@ -130,7 +140,7 @@ class Trainer:
 
     def weights(self) -> dict[str, Any]:
         """Copies of all weights, named as in a checkpoint, on every rank.  Collective."""
-        with self.strategy.whole() as model:
+        with self.member.full(), self.strategy.whole() as model:
             return {f"model/{name}": array for name, array in model.state_dict().items()}
 
     def save(self, run: RunFolder) -> None:
@@ -138,7 +148,10 @@ class Trainer:
         weights, state = self.weights(), self.strategy.state_dict()
         if self.group.rank == 0:
             arrays = weights | {f"optimizer/{name}": a for name, a in state.items()}
-            checkpoint.save_step(run.checkpoints, self.done, arrays, {"step": self.done})
+            meta: dict[str, Any] = {"step": self.done}
+            if self.member.scale is not None:
+                meta["loss_scale"] = self.member.scale.state()
+            checkpoint.save_step(run.checkpoints, self.done, arrays, meta)
 
     def restore(self, run: RunFolder) -> None:
         """Go to where the last checkpoint was written.  Raises: CheckpointError."""
@@ -146,11 +159,13 @@ class Trainer:
         if folder is None:
             raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
         arrays, meta = checkpoint.load(folder)
-        with self.strategy.whole() as model:
+        with self.member.full(), self.strategy.whole() as model:
             if self._workers is not None:  # all see the old weights before one replaces them
                 self._workers.barrier()
             model.load_state_dict(_part(arrays, "model/"))
         self.strategy.load_state_dict(_part(arrays, "optimizer/"))
+        if self.member.scale is not None and "loss_scale" in meta:
+            self.member.scale.load(meta["loss_scale"])
         self.step = self._begun = meta["step"]
 
 
@@ -235,8 +250,8 @@ def first_steps_on_one_rank(group: Group, config: Config) -> tuple[dict[str, Any
     """The weights after the first steps, and the gradient norms on the way; config.dp is 1."""
     trainer = Trainer(group, config)
     print("comparing the first steps with one rank ...", end="\r", file=sys.stderr, flush=True)
-    norms = [trainer.train_step()["grad_norm"] for _ in range(min(FIRST_STEPS, config.steps))]
-    return trainer.weights(), norms
+    steps = [trainer.train_step() for _ in range(min(FIRST_STEPS, config.steps))]
+    return trainer.weights(), [step["grad_norm"] for step in steps if "grad_norm" in step]
 
 
 def alone(config: Config) -> Config:

@@ -7,6 +7,7 @@ started: the comparison with one rank, the figure, the summary, and what Ctrl-C 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -38,7 +39,7 @@ from minipar.training_report import draw_served, ranks_in_words, report, who_was
 
 # How far weights may be apart after FIRST_STEPS. Rounding grows with the rate: resnet, which begins
 # with steps of 0.5, comes to 1e-4 in float32; a wrong gradient comes to 1e-2.
-SAME = MappingProxyType({"float32": 1e-3, "float64": 1e-10})
+SAME = MappingProxyType({"float32": 1e-3, "float64": 1e-10, "float16": 1e-2, "bfloat16": 5e-2})
 
 
 class Job(NamedTuple):
@@ -216,10 +217,10 @@ class Differences(NamedTuple):
 
     @property
     def same(self) -> bool:
-        return max(self.weight, self.grad_norm) <= SAME[self.config.dtype]
+        return max(self.weight, self.grad_norm) <= SAME[self.config.computes_in]
 
     def __str__(self) -> str:
-        c, limit = self.config, SAME[self.config.dtype]
+        c, limit = self.config, SAME[self.config.computes_in]
         ranks = "1 rank, twice" if c.ranks == 1 else ranks_in_words(c.ranks)
         steps = min(FIRST_STEPS, c.steps)
         if self.same:
@@ -246,6 +247,8 @@ def differences_to_one_rank(run: RunFolder) -> Differences:
     theirs, norms_of_one = _on_ranks(first_steps_on_one_rank, alone(config), (), None)[0]
     norms = [m["grad_norm"] for m in run.metrics() if "grad_norm" in m][: len(norms_of_one)]
     weight = max(float(np.abs(mine[name] - theirs[name]).max(initial=0)) for name in mine)
+    if len(norms) != len(norms_of_one):  # other steps were skipped
+        return Differences(config, weight, math.inf)
     return Differences(config, weight, float(np.abs(np.divide(norms, norms_of_one) - 1).max()))
 
 

@@ -198,6 +198,7 @@ FLOORS = {
     "parallel.batch_norm": 8,
     "parallel.stream": 8,
     "parallel.mesh": 8,
+    "parallel.mixed": 9,
     "parallel.passes": 9,
     "models": 9,
     "config": 10,

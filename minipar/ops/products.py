@@ -10,7 +10,7 @@ import operator
 from collections.abc import Sequence
 
 from minipar import cuda
-from minipar.array import Array
+from minipar.array import Array, sum_dtype
 from minipar.errors import ShapeMismatch
 from minipar.tensor import Tensor, record, shown, unbroadcast
 
@@ -64,7 +64,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         dw = x.data.reshape(n, i).T @ rows if wanted[1] else None
         if b is None:
             return dx, dw
-        return dx, dw, rows.sum(axis=0) if wanted[2] else None
+        db = rows.sum(axis=0, dtype=sum_dtype(rows.dtype)) if wanted[2] else None
+        return dx, dw, db if db is None else db.astype(rows.dtype, copy=False)
 
     return record(z, parents, vjp)
 

@@ -18,13 +18,16 @@ loss").
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from minipar.array import Array, array_module, beside, describe, extremes
 from minipar.comm.group import Group
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.ops.half import in_float32
 from minipar.tensor import Tensor, plain, record, shown
 
 
+@partial(in_float32, rounded=False)
 def vocab_parallel_cross_entropy(
     logits: Tensor,
     targets: Tensor | Array,

@@ -31,6 +31,8 @@ TRAIN_HELP = (
     ("weight_decay", "X", "weight decay, of adamw on matrices only"),
     ("clip", "X", "clip the gradient to this norm"),
     ("dtype", "NAME", "float32 or float64"),
+    ("precision", "NAME", "compute in float16 or bfloat16, with weights in float32"),
+    ("device", "NAME", "cpu, or cuda: the GPU of each rank"),
     ("seed", "N", "seed of all random numbers"),
     ("save_every", "N", "steps between checkpoints; 0: only at the end"),
     ("eval_every", "N", "steps between evaluations; 0: only at the end"),
