@@ -122,8 +122,6 @@ def _check_tensor_parallel(c: Config) -> None:
     if not find(c.model).uses_kit:
         able = ", ".join(name for name, recipe in RECIPES.items() if recipe.uses_kit)
         raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")
-    if c.zero:
-        raise UsageError("--zero with --tp is not there yet: both cut the same gradients.")
     if c.compress in ("int8", "top-k"):
         raise UsageError(
             f"--compress {c.compress} with --tp cannot be: it rounds a parameter by what lies "

@@ -6,7 +6,7 @@
 (none of them)        data parallel in buckets; --overlap sends them during backward
 
 --tp N                each layer is cut over N ranks (--sequence-parallel: and the rest over
-                      positions); ranks with the same slices share the work by any but ZeRO
+                      positions); ranks with the same slices share the work by any of these
 --ps sync|async|ssp   workers compute, --servers hold the weights and the optimizer
 --pp N                each replica is a pipeline of N ranks; the replicas of a stage share the work
                       by any of these that sends nothing before backward is over
@@ -119,7 +119,10 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
         """How ranks with the same part of the model, or all of it, share the work."""
         if c.tp == 1:
             return make_strategy(c, part, dp, make)
-        return TensorParallel(part, mesh.tp, make, lambda m, make: make_strategy(c, m, dp, make))
+        over = mesh.group("dp", "tp") if c.zero else mesh.tp  # who has all of the gradient
+        return TensorParallel(
+            part, mesh.tp, make, lambda m, make: make_strategy(c, m, dp, make), over
+        )
 
     strategy: Strategy
     passes: Passes

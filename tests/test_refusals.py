@@ -24,7 +24,6 @@ from tests.in_place import TINY
         ({"pp": 2, "schedule": "interleaved", "microbatches": 3}, "3"),
         ({"pp": 2, "balance": "luck"}, "--balance is by bytes or time"),
         ({"pp": 2, "accumulate": 2}, "a pipeline has --microbatches"),
-        ({"tp": 2, "zero": 1}, "--zero with --tp is not there yet"),
         ({"tp": 2, "compress": "top-k"}, "--compress top-k with --tp cannot be"),
         ({"tp": 2, "model": "resnet"}, "the layers of resnet cannot be shared; those of gpt, mlp"),
         ({"sequence_parallel": True}, "--sequence-parallel goes with --tp"),

@@ -27,7 +27,7 @@ AXES = ("dp", "pp", "tp")  # from the outermost to the innermost
 
 
 class Mesh:
-    """mesh.dp, mesh.pp and mesh.tp are this rank's groups along the axes; mesh.group: along some."""
+    """mesh.dp, mesh.pp and mesh.tp are this rank's groups along the axes."""
 
     def __init__(self, world: Group, dp: int = 1, pp: int = 1, tp: int = 1) -> None:
         """Collective: all ranks of world call this.

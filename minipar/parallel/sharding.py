@@ -141,15 +141,20 @@ def sum_gradients(named: Iterable[tuple[str, Tensor]], table: Table, group: Grou
 
 
 def clip_sharded_norm(
-    named: Iterable[tuple[str, Tensor]], table: Table, group: Group, max_norm: float
+    named: Iterable[tuple[str, Tensor]],
+    table: Table,
+    group: Group,
+    max_norm: float,
+    over: Group | None = None,
 ) -> float:
     """As `clip_grad_norm` of the whole model: each number counts once (collective).
 
-    Rank 0 counts what all have, so all get the same bits.  Cost: an all_reduce of one number.
+    over: the ranks that hold the whole gradient between them, if those of group hold a part of it.
+    Rank 0 of group counts what all of group have.  Cost: an all_reduce of one number.
     """
     pairs = [(name, x.grad) for name, x in named if x.grad is not None]
     counted = [g for name, g in pairs if group.rank == 0 or isinstance(table[name], Sharded)]
-    square = group.all_reduce(np.array(float(sum(squared_norm(g) for g in counted))))
+    square = (over or group).all_reduce(np.array(float(sum(squared_norm(g) for g in counted))))
     norm = math.sqrt(float(square))
     if norm > max_norm:
         for _, g in pairs:

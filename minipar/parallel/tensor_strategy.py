@@ -11,6 +11,15 @@ Weights and state leave and enter in the shapes of one rank, whatever the number
 
 Data parallel comes inside: `data` makes a strategy over another group, of ranks that have the same
 slices and other rows. It takes the mean over its ranks, and then this one adds up over its own.
+
+With ZeRO inside, what a rank has of a layer is cut once more, over the ranks of `data`:
+
+    a column layer [i, o]    on tp 0 its columns: dp 0 updates the first half of them, dp 1 the rest
+    a norm [d]               on tp 0 and tp 1 alike: dp 0 the first half, dp 1 the rest
+
+What tp ranks have of a parameter has one shape, so all of them cut alike. So the piece of what is
+replicated is the same one on each, with the same gradient, and stays the same to the bit; a piece
+of a gradient that is partial is added up as the whole would be.
 """
 
 from __future__ import annotations
@@ -49,22 +58,30 @@ class TensorParallel:
         group: Group,
         make_optimizer: MakeOptimizer,
         data: MakeReplicas | None = None,
+        over: Group | None = None,
     ) -> None:
         """Gives all ranks rank 0's replicated parameters; shards stay as drawn.  Collective.
 
         data: (model, make_optimizer) -> a data-parallel strategy over a group of its own.
-        Raises: ReplicasDiffer if the ranks have built other models.
+        over: the ranks that hold all of the gradient between them. None: this group; with ZeRO as
+        data its ranks belong to it as well, mesh.group("dp", "tp").
+        Raises: ReplicasDiffer if the ranks have built other models; UsageError.
         """
         check_same_form(model, group)
         self.model, self.group, self.table = model, group, sharding(model)
         for name, x in model.named_parameters():
             if isinstance(self.table[name], Replicated):
                 x.data[...] = group.broadcast(x.data)
-        self.trained = [(n, x) for n, x in model.named_parameters() if x.requires_grad]
         self.data = data and data(model, make_optimizer)
-        if hasattr(self.data, "owned"):
-            raise UsageError("TensorParallel: ZeRO cannot be inside: it cuts gradients, too.")
-        self.optimizer: Any = self.data.optimizer if self.data else make_optimizer(self.trained)
+        if hasattr(self.data, "owned") and over is None:
+            raise UsageError(
+                "TensorParallel: with ZeRO inside, the ranks that share layers have no complete "
+                'gradient among them; say who has: over=mesh.group("dp", "tp").'
+            )
+        self.over = group if over is None else over
+        whole = ((n, x) for n, x in model.named_parameters() if x.requires_grad)
+        self.optimizer: Any = self.data.optimizer if self.data else make_optimizer(whole)
+        self.trained = list(self.optimizer.parameters.items())  # of ZeRO: the pieces of this rank
         self.steps = 0
 
     def zero_grad(self) -> None:
@@ -89,7 +106,7 @@ class TensorParallel:
         self.steps += 1
 
     def clip(self, max_norm: float) -> float:
-        return clip_sharded_norm(self.trained, self.table, self.group, max_norm)
+        return clip_sharded_norm(self.trained, self.table, self.group, max_norm, self.over)
 
     def step(self) -> None:
         if self.data:
@@ -100,13 +117,16 @@ class TensorParallel:
     @contextmanager
     def whole(self) -> Iterator[WholeModel]:
         """The model as one that is not cut; all its calls are collective."""
-        yield WholeModel(self.model, self.group)
+        with self.data.whole() if self.data else nullcontext():
+            yield WholeModel(self.model, self.group)
 
     def state_dict(self) -> dict[str, Array]:
-        return whole_state(self.optimizer.state_dict(), self.table, self.group)
+        own = (self.data or self.optimizer).state_dict()
+        return whole_state(own, self.table, self.group)
 
     def load_state_dict(self, flat: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(own_state(flat, self.model, self.group))
+        own = own_state(flat, self.model, self.group)
+        (self.data or self.optimizer).load_state_dict(own)
 
 
 class WholeModel:

@@ -57,7 +57,9 @@ def test_a_group_of_several_axes_holds_the_plane_that_they_span(sizes):
 def test_no_group_is_made_twice(monkeypatch):
     made = []
     split = Group.split
-    monkeypatch.setattr(Group, "split", lambda self, color: made.append(color) or split(self, color))
+    monkeypatch.setattr(
+        Group, "split", lambda self, color: made.append(color) or split(self, color)
+    )
 
     def work(group):
         mesh = Mesh(group, dp=2, tp=2)

@@ -1,6 +1,8 @@
 """Tensor parallel training equals one rank, and each classic mistake would be seen."""
 
 import threading
+from contextlib import nullcontext
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from minipar.optim import AdamW, clip_grad_norm
 from minipar.parallel import shards, tensor_strategy, vocab_loss
 from minipar.parallel.data import DataParallel
 from minipar.parallel.memory import held_bytes
-from minipar.parallel.sharded import Zero1
+from minipar.parallel.mesh import Mesh
+from minipar.parallel.sharded import Zero1, Zero2
+from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.sharding import Replicated, Sharded
 from minipar.parallel.shards import Shards
 from minipar.parallel.tensor_layers import ColumnLinear, RowLinear, TensorKit
@@ -22,9 +26,10 @@ from minipar.parallel.tensor_strategy import TensorParallel
 from minipar.random import Draw, Init
 from minipar.testing import tensor
 from minipar.testing.tensor import CASES, difference
-from minipar.testing.training import STEPS, adamw
+from minipar.testing.training import adamw
 
 CLIPPED = CASES[1:]
+FEW = 4  # steps
 
 
 @pytest.mark.parametrize("sequence", [False, True])
@@ -115,7 +120,7 @@ def qkv_cut_contiguously(patch):
 
 
 def norm_counts_replicated_parameters_on_every_rank(patch):
-    def clip(named, table, group, max_norm):
+    def clip(named, table, group, max_norm, over):
         grads = [x.grad for _, x in named]
         norm = float(np.sqrt(group.all_reduce(np.array(sum((g**2).sum() for g in grads)))))
         for g in grads:
@@ -315,50 +320,111 @@ def test_a_state_of_another_size_is_refused():
         minipar.run(work, 2)
 
 
-def data_and_tensor(group):
-    """Two by two ranks: the same slices and other rows, the same rows and other slices."""
-    tp, dp = group.split(group.rank // 2), group.split(group.rank % 2)
-    model = tensor.gpt(kit=TensorKit(tp, sequence=True))
+def data_and_tensor(group, data, sequence=False):
+    """2 x 2 ranks; also what is replicated, as this rank has it."""
+    mesh = Mesh(group, dp=2, tp=2)
+    dp, over = mesh.dp, mesh.group("dp", "tp") if data is not DataParallel else mesh.tp
+    model = tensor.gpt(kit=TensorKit(mesh.tp, sequence))
     if group.rank == 1:
         model.norm.weight.data += 1  # rank 0's count
-    strategy = TensorParallel(model, tp, adamw, lambda m, make: DataParallel(m, dp, make))
+    strategy = TensorParallel(model, mesh.tp, adamw, lambda m, make: data(m, dp, make), over)
     rows = range(dp.rank * 2, dp.rank * 2 + 2)
-    for step in range(STEPS):
+    for step in range(FEW):
         ids, _ = tensor.batch(step)
         mine = ids[rows.start : rows.stop]
         strategy.zero_grad()
         strategy.announce(2)
-        with strategy.no_sync():
-            model.output.loss(model(mine, Draw(0, step, rows)), mine).backward()
+        for row in (0, 1):
+            with strategy.no_sync() if row == 0 else nullcontext():
+                x = mine[row : row + 1]
+                logits = model(x, Draw(0, step, rows[row : row + 1]))
+                (model.output.loss(logits, x) * 0.5).backward()
         strategy.sync_gradients(2)
-        strategy.clip(0.2)
+        norm = strategy.clip(0.2)
         strategy.step()
     with strategy.whole() as whole:
-        return {**whole.state_dict(), **strategy.state_dict()}
+        alike = {
+            name: x.data.copy()
+            for name, x in model.named_parameters()
+            if isinstance(strategy.table[name], Replicated)
+        }
+        return {**whole.state_dict(), **strategy.state_dict(), "norm": np.array(norm)}, alike
 
 
-def test_data_parallel_comes_inside():
+def small_buckets(model, group, make):
+    return Zero2(model, group, make, bucket_bytes=2000)
+
+
+INSIDE = (DataParallel, Zero1, small_buckets, Zero3)
+
+
+@cache
+def data_and_tensor_alone():
     model = tensor.gpt()
     optimizer = adamw(model.named_parameters())
-    for step in range(STEPS):
+    for step in range(FEW):
         ids, _ = tensor.batch(step)
         model.zero_grad()
         cross_entropy(model(ids, Draw(0, step, range(4))), ids).backward()
-        clip_grad_norm(model.parameters(), 0.2)
+        norm = clip_grad_norm(model.parameters(), 0.2)
         optimizer.step()
-    one = {**model.state_dict(), **optimizer.state_dict()}
-    for state in minipar.run(data_and_tensor, 4):
-        assert state.keys() == one.keys()
-        assert max(np.abs(state[name] - one[name]).max() for name in one) < 1e-10
+    return {**model.state_dict(), **optimizer.state_dict(), "norm": np.array(norm)}
 
 
-def test_zero_cannot_come_inside():
+def furthest(ranks):
+    """The largest difference from one rank, in any mix of data and tensor parallel."""
+    one = data_and_tensor_alone()
+    assert all(state.keys() == one.keys() for state, _ in ranks)
+    return max(np.abs(state[name] - one[name]).max() for state, _ in ranks for name in one)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("data", INSIDE)
+def test_data_parallel_comes_inside(data, sequence):
+    ranks = minipar.run(data_and_tensor, 4, args=(data, sequence))
+    assert furthest(ranks) < 1e-10
+    for _, alike in ranks:  # to the bit, though each rank made the step by itself
+        assert all((array == ranks[0][1][name]).all() for name, array in alike.items())
+
+
+def norm_of_the_ranks_that_share_layers(patch):
+    """Without the slices that other replicas have."""
+    clip = tensor_strategy.clip_sharded_norm
+    patch(tensor_strategy, "clip_sharded_norm", lambda *args: clip(*args[:4]))
+
+
+def norm_with_replicated_slices_twice(patch):
+    def clip(named, table, group, max_norm, over):
+        return clip_sharded(named, dict.fromkeys(table, Sharded(0, 1)), group, max_norm, over)
+
+    clip_sharded = tensor_strategy.clip_sharded_norm
+    patch(tensor_strategy, "clip_sharded_norm", clip)
+
+
+def partial_slices_not_summed(patch):
+    patch(tensor_strategy, "sum_gradients", lambda named, table, group: None)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        norm_of_the_ranks_that_share_layers,
+        norm_with_replicated_slices_twice,
+        partial_slices_not_summed,
+    ],
+)
+def test_a_mistake_with_zero_inside_is_seen(mistake, monkeypatch):
+    mistake(monkeypatch.setattr)
+    assert furthest(minipar.run(data_and_tensor, 4, args=(Zero1, True))) > 1e-6
+
+
+def test_zero_inside_must_be_told_who_has_all_of_the_gradient():
     def work(group):
         inside = group.split(group.rank)
         model = tensor.gpt(kit=TensorKit(group))
         TensorParallel(model, group, adamw, lambda m, make: Zero1(m, inside, make))
 
-    with pytest.raises(UsageError, match="ZeRO cannot be inside"):
+    with pytest.raises(UsageError, match="with ZeRO inside"):
         minipar.run(work, 2)
 
 
