@@ -80,12 +80,6 @@ def _check_pipeline(c: Config) -> None:
         raise UsageError(f"--balance is by bytes or time, not {c.balance!r}.")
     if c.accumulate > 1:
         raise UsageError("--accumulate: a pipeline has --microbatches for that.")
-    if c.overlap or c.zero > 1:
-        what = "--overlap" if c.overlap else f"--zero {c.zero}"
-        raise UsageError(
-            f"{what} sends gradients while backward runs, and a pipeline has many backwards in a "
-            "step; it goes with --zero 1, --compress, --local-steps and buckets."
-        )
     named(c.schedule, c.pp, c.micros, chunks_of(c))  # whether there is such a schedule
     if c.schedule == "forward":
         raise UsageError("--schedule forward has no backward, so nothing would be trained.")

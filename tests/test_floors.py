@@ -168,6 +168,7 @@ FLOORS = {
     "parallel.memory": 8,
     "parallel.slices": 9,
     "parallel.reducer": 10,
+    "parallel.units": 10,
     "parallel.sharded": 11,
     "parallel.sharded_parameters": 11,
     "parallel.parameter_server.roles": 8,

@@ -18,6 +18,10 @@ A rank's share of the rows must be known before the first bucket goes: `announce
 backward says it. Without it, all ranks are taken to have equally many; if sync_gradients then hears
 otherwise it is an error, for what has been added up cannot be weighted any more.
 
+A model that is a part of another one may say in `late`, by name, which of its gradients somebody
+will add to after backward (a weight that stages of a pipeline share): the buckets from there on go
+in sync_gradients.
+
 Left out on purpose: other collectives in backward, unless all ranks meet them between the same two
 buckets, as they do if all go through the same graph (synchronised batch norm does).
 Cost: as bucketed.py.  Paper: Li et al. 2020, section 3.2.3.
@@ -40,9 +44,13 @@ from minipar.tensor import Tensor
 class OverlappedDataParallel(BucketedDataParallel):
     """One all_reduce for each bucket, during backward."""
 
+    sends_once = True  # of several backwards in a step, all but the last belong into no_sync
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As BucketedDataParallel."""
         super().__init__(*arguments, **options)
+        late = getattr(self.model, "late", ())
+        self._late = {id(x) for name, x in self.dense if name in late}
         self._bucket_of = {id(x): at.bucket for (_, x), at in zip(self.dense, self.layout.places)}
         self._shares: np.ndarray | None = None  # [p], if they were announced
         self._rows = 0.0  # of this rank, for the last bucket
@@ -85,7 +93,7 @@ class OverlappedDataParallel(BucketedDataParallel):
                 "backwards in a step, put all but the last into `with parallel.no_sync():`."
             )
         super()._when_final(x)
-        if not self._only_add:
+        if not self._only_add and id(x) not in self._late:
             self._missing[k].discard(id(x))
             last = len(self.buckets) - 1  # which nothing is left to hide: sync_gradients sends it
             while len(self._handles) < last and not self._missing[len(self._handles)]:

@@ -9,7 +9,8 @@ Between F and B a stage keeps x, y, and the graph behind y: those are its stored
 recomputation it keeps x alone, and B begins with the forward pass again (Huang et al. 2019, section
 2.3), while the gradient is still on its way. The loss of a micro-batch counts with its share of the
 batch, so that the losses add up to the mean over the batch, and the gradients on the weights to the
-gradient of that mean. For the weights nothing is sent before the step is over.
+gradient of that mean. The executor sends nothing for the weights. It says which backward of a chunk
+is the last, so that a strategy can send while that one runs.
 
 With several chunks a stage holds several parts of the model: its chunk c is part c·s + stage. What
 leaves the last stage goes on to the next chunk of the first.
@@ -21,16 +22,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 from minipar.ambient import grad_enabled
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
-from minipar.nn import Module, chain
+from minipar.graph import leaves
+from minipar.nn import Module
 from minipar.parallel.parcel import Mail, leaves_of, mapped
 from minipar.parallel.passes import Loss, Part
 from minipar.parallel.schedule import Action, Program
+from minipar.random import Draw
 from minipar.tensor import Tensor, no_grad, record
 
 
@@ -43,22 +46,30 @@ class Span(NamedTuple):
     waited: int  # of that, for what other stages send
 
 
+class Chunks(Protocol):
+    """What of a model lies on a stage: for each chunk, the pieces that it is made of."""
+
+    @property
+    def chunks(self) -> Sequence[Sequence[Module]]: ...
+
+    def __call__(self, c: int, x: Any, draw: Draw | None) -> Any:
+        """What the pieces of chunk c make of x, one after another."""
+
+
 class StageRun:
     """One step of one stage."""
 
     def __init__(
         self,
-        chunks: Sequence[Sequence[Module]],
+        stage: Chunks,
         mail: Mail,
         parts: Sequence[Part],
         loss: Loss,
         recompute: bool = False,
     ) -> None:
-        """chunks: for each chunk of this stage, the pieces of the model that it is made of.
-
-        parts: all of them on every stage; the first one reads their x, the last one their y.
-        """
-        self.chunks, self.mail, self.group, self.parts = chunks, mail, mail.group, parts
+        """parts: all of them on every stage; the first one reads their x, the last one their y."""
+        self.stage, self.mail, self.group, self.parts = stage, mail, mail.group, parts
+        self.no_sync: Callable[[], AbstractContextManager[None]] = nullcontext  # see `alone`
         self.loss, self.recompute = loss, recompute
         self.kept: dict[tuple[int, int], Any] = {}  # (m, c) -> x and y, or None for y
         self.put_off: dict[tuple[int, int], Callable[[], None]] = {}
@@ -69,9 +80,11 @@ class StageRun:
     def carry_out(self, program: Program) -> None:
         """Raises: what an action raises, with a note that names the action."""
         phases = {"F": self.forward, "B": self.backward, "I": self.inputs, "W": self.weights}
-        for action in program:
+        last = {action.chunk: n for n, action in enumerate(program) if action.phase in "BW"}
+        for n, action in enumerate(program):
             begin, waited = time.perf_counter_ns(), self.mail.waited
-            with naming(action, self.group, len(self.parts)):
+            held = self.no_sync() if n < last.get(action.chunk, 0) else nullcontext()
+            with naming(action, self.group, len(self.parts)), held:
                 phases[action.phase](action.micro, action.chunk)
             end, waited = time.perf_counter_ns(), self.mail.waited - waited
             self.spans.append(Span(action, begin, end, waited))
@@ -94,11 +107,10 @@ class StageRun:
             self.kept[m, c] = x, None if self.recompute else y
 
     def backward(self, m: int, c: int) -> None:
-        self.go_back(m, c, defer=None)
+        self.go_back(m, c)
 
     def inputs(self, m: int, c: int) -> None:
-        weights = [x for piece in self.chunks[c] for x in piece.parameters()]
-        self.put_off[m, c] = self.go_back(m, c, defer=weights)
+        self.put_off[m, c] = self.go_back(m, c, inputs_first=True)
 
     def weights(self, m: int, c: int) -> None:
         self.put_off.pop((m, c))()
@@ -108,14 +120,14 @@ class StageRun:
     def neighbours(self, c: int) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """(chunk, stage) of the part before this one, and of that behind; None at the ends."""
         s = self.group.size
-        part, parts = c * s + self.group.rank, len(self.chunks) * s
+        part, parts = c * s + self.group.rank, len(self.stage.chunks) * s
         before = None if part == 0 else divmod(part - 1, s)
         return before, None if part == parts - 1 else divmod(part + 1, s)
 
     def compute(self, x: Any, m: int, c: int) -> Any:
         """What the chunk makes of x; on the last part of the model, the loss and its share."""
         part = self.parts[m]
-        y = chain(self.chunks[c], x, part.draw)
+        y = self.stage(c, x, part.draw)
         if self.neighbours(c)[1] is not None:
             return y
         if not grad_enabled.get():
@@ -125,30 +137,31 @@ class StageRun:
 
     def as_if_kept(self, y: Any, x: Any, c: int) -> Any:
         """y, made without a graph, as it looks with one: its tensors want a gradient."""
-        weights = (w for piece in self.chunks[c] for w in piece.parameters())
+        weights = (w for piece in self.stage.chunks[c] for w in piece.parameters())
         wanted = grad_enabled.get() and any(
             isinstance(t, Tensor) and t.requires_grad for t in (*leaves_of(x), *weights)
         )
         return mapped(lambda t: Tensor(t.data, wanted) if isinstance(t, Tensor) else t, y)
 
-    def go_back(self, m: int, c: int, defer: Collection[Tensor] | None) -> Callable[[], None]:
-        """Backward through a chunk; what is left to do if the gradients of `defer` can wait."""
+    def go_back(self, m: int, c: int, inputs_first: bool = False) -> Callable[[], None]:
+        """Backward through a chunk; what is left to do if only the inputs' gradients are wanted."""
         before, behind = self.neighbours(c)
         x, y = self.kept.pop((m, c))
         if self.recompute:
             y = self.compute(x, m, c)
         dy = None if behind is None else self.mail.take(behind[1], ("B", m, c))
-        rest = backward_through(y, dy, defer)
+        rest = backward_through(y, dy, list(leaves_of(x)) if inputs_first else None)
         if before is not None:
             dx = mapped(lambda t: t.grad if isinstance(t, Tensor) else None, x)
             self.mail.post(before[1], ("B", m, before[0]), dx)
         return rest
 
 
-def backward_through(y: Any, dy: Any, defer: Collection[Tensor] | None) -> Callable[[], None]:
+def backward_through(y: Any, dy: Any, first: Collection[Any] | None = None) -> Callable[[], None]:
     """Carry dy back from all tensors of y at once.
 
     y: a tensor, or a tree of them.  dy: alike, of arrays and None; None altogether if y is a loss.
+    first: leaves whose gradients alone are wanted now; the callable returned finds the others.
     """
     tensors = list(leaves_of(y))
     grads = [None] * len(tensors) if dy is None else list(leaves_of(dy))
@@ -160,7 +173,10 @@ def backward_through(y: Any, dy: Any, defer: Collection[Tensor] | None) -> Calla
     if not pairs:
         return lambda: None
     root = pairs[0][0] if dy is None else joined(*zip(*pairs))
-    return root.backward(defer=defer or ())
+    if first is None:
+        return root.backward(defer=())
+    ids = set(map(id, first))
+    return root.backward(defer=[x for x in leaves(root._node or root) if id(x) not in ids])
 
 
 def joined(tensors: Sequence[Tensor], grads: Sequence[Array]) -> Tensor:

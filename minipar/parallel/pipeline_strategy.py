@@ -11,8 +11,17 @@ A weight that stages share (the token table of GPT, on the first and the last) b
 of them. The others send it their gradients, it adds them up and makes the step, and they get the
 new weight back. So it has its state, its decay, and its part in the norm once.
 
-A stage is trained like a model: by any strategy that sends nothing before backward is over, over
-the ranks that hold the equal stages of other pipelines.
+A stage is trained like a model: by any strategy, over the ranks that hold the equal stages of other
+pipelines. What it sends during backward is one of three kinds:
+
+    nothing                        naive, in buckets, stage 1 of ZeRO, compressed, local SGD
+    once, in the last backward     overlapped: the backwards before it only add up (`no_sync`)
+    in each backward               stages 2 and 3 of ZeRO: what is reduced is added up in slices
+
+With m micro-batches stage 2 so sends m times what stage 1 sends of gradients; stage 3 gathers the
+weights of a layer for each forward and each backward. They are for whom memory is short: had stage
+2 added up before it sends, each rank would keep all of its stage's gradient over the step, which is
+what stage 1 does.
 """
 
 from __future__ import annotations
@@ -53,7 +62,7 @@ class PipelineParallel:
         """Collective, over the groups of pipeline and dp.
 
         dp:    the ranks that hold this stage in other pipelines.
-        inner: how these share the work; it must not send before sync_gradients.
+        inner: how these share the work.
         view:  what `whole` makes of the model, if inner has each rank hold slices of it.
         """
         self.pipeline, self.group, self._view = pipeline, pipeline.group, view
@@ -61,6 +70,8 @@ class PipelineParallel:
             dp = self.group.split(self.group.rank)
         assert dp is not None
         self.inner = inner(pipeline.stage, dp, make_optimizer)
+        if getattr(self.inner, "sends_once", False):
+            pipeline.no_sync = self.inner.no_sync
         self.optimizer = self.inner.optimizer
         self._lend()
 

@@ -20,7 +20,7 @@ Letters: s stages, m micro-batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,8 @@ class Pipeline:
         self._slots: Array | None = None
         self.complete: Callable[[Tensor], Tensor] = lambda output: output  # if it is cut, to whole
         self.last: StageRun | None = None  # what the last step was like
+        self.no_sync: Callable[[], AbstractContextManager[None]] = nullcontext  # while a chunk has
+        # a backward to come; a strategy puts it there that sends in the last one
 
     def train(self, parts: Sequence[Part]) -> float:
         """Forward and backward; the gradients are on the weights.  Collective.
@@ -126,7 +128,9 @@ class Pipeline:
     def _run(self, parts: Sequence[Part]) -> StageRun:
         xp = array_module(*(x.data for x in self.model.parameters()))
         mail = Mail(self.group, xp, self._slots)
-        return StageRun(self.stage.chunks, mail, parts, self.loss, self.recompute)
+        run = StageRun(self.stage, mail, parts, self.loss, self.recompute)
+        run.no_sync = self.no_sync
+        return run
 
     def _make_room(self, mail: Mail) -> None:
         """Have slots for the largest parcels of this step; if memory is short, go on without."""

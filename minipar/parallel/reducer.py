@@ -13,6 +13,12 @@ the gradient that is being copied).
 Buckets leave in one order, which is that of all ranks, even where a rank gets a gradient late or
 not at all. What was not used on this rank counts as zero, what was used on none is left alone.
 
+Several backwards may send: what comes is added to the slice. So each gradient is kept as a slice
+only, and each backward costs what one costs. In between, `no_sync` keeps all, and sends nothing.
+When the step is over the ranks tell each other what they have sent. Each sends what another has,
+and then what is still open anywhere, such as what other ranks have added to a gradient (stages of a
+pipeline, to a weight that they share).
+
 Sharing weights are needed before the first bucket leaves, which is before `sync_gradients(rows)`
 can say them: where ranks have unequal rows, `announce(rows)` has to come before backward.
 Paper: Rajbhandari et al. 2020, section 5.2; buckets as in Li et al. 2020, section 3.2.3.
@@ -78,14 +84,14 @@ class Reducer:
         """
         for i, s in enumerate(self.slices):
             for name, x in s.flat.parameters.items():
-                if x.grad is not None:  # all of it came inside no_sync
+                if x.grad is not None:  # it came inside no_sync, or from elsewhere
+                    self.used.add(name)
                     self._take(i, name, x)
-        while self._sent < len(self.slices) or self._next or self._open():
-            self._send()
         self._wait()
-        self._sent = 0
         names = [name for s in self.slices for name in s.flat.parameters]
-        told, used = agree(self.group, (rows, self.share), names, self.used)
+        filled = [bucket is not None for bucket in self._buckets]
+        told, used = agree(self.group, (rows, self.share, self._sent, *filled), names, self.used)
+        self._complete(told[:, 2], told[:, 3:])
         self.share = 1.0
         right = [share_of(n, told[:, 0]) for n in told[:, 0]]
         if not np.allclose(told[:, 1], right):
@@ -104,7 +110,7 @@ class Reducer:
         self._take(i, name, x)
         self._missing[i].discard(name)
         while not self._missing[self._next]:
-            self._send()
+            self._send_next()
 
     def _take(self, i: int, name: str, x: Tensor) -> None:
         """Move a gradient into its bucket."""
@@ -115,8 +121,32 @@ class Reducer:
         add_gradient(flat.view(bucket, name), x.grad)
         x.grad = None
 
-    def _send(self) -> None:
-        i, s = self._next, self.slices[self._next]
+    def _send_next(self) -> None:
+        self._send(self._next)
+        self._next, self._sent = (self._next + 1) % len(self.slices), self._sent + 1
+
+    def _complete(self, sent: Array, filled: Array) -> None:
+        """Send as many buckets as any rank has, and then those that are filled on any.
+
+        sent: how many each rank has [p]; filled: which it still had then [p, buckets].
+        """
+        k, most = len(self.slices), int(sent.max())
+        left = {
+            int(i)
+            for own, row in zip(sent, filled)
+            for i in np.flatnonzero(row)
+            if (i - own) % k >= most - own  # it is not among those that this rank has to send yet
+        }
+        while self._sent < most:
+            self._send_next()
+        for i in sorted(left):
+            self._send(i)
+        self._wait()
+        self._next = self._sent = 0
+        self._missing = [set(s.flat.parameters) for s in self.slices]
+
+    def _send(self, i: int) -> None:
+        s = self.slices[i]
         self._wait()
         bucket, self._buckets[i] = self._buckets[i], None
         if bucket is None:
@@ -126,16 +156,12 @@ class Reducer:
         total = self.group.reduce_scatter(bucket.reshape(-1), op="mean", async_op=True)
         self._under_way = s, bucket, total
         self._missing[i] = set(s.flat.parameters)
-        self._next, self._sent = (i + 1) % len(self.slices), self._sent + 1
 
     def _wait(self) -> None:
         if self._under_way is not None:
             s, _, total = self._under_way
             s.grad += total.wait()
             self._under_way = None
-
-    def _open(self) -> bool:
-        return any(bucket is not None for bucket in self._buckets)
 
 
 def add_gradient(total: Array, g: Any) -> None:

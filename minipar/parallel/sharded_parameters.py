@@ -34,81 +34,12 @@ from typing import Any
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
-from minipar.parallel.flat import nothing
+from minipar.parallel.parcel import leaves_of, mapped
 from minipar.parallel.reducer import Reducer
-from minipar.parallel.slices import (
-    Flat,
-    Named,
-    Owned,
-    Slice,
-    give_all_the_weights_of_rank_0,
-    trainable,
-)
+from minipar.parallel.slices import Owned, give_all_the_weights_of_rank_0, trainable
 from minipar.parallel.strategy import MakeOptimizer
+from minipar.parallel.units import Unit, listed, neighbours, split_parameters
 from minipar.tensor import Tensor, record
-
-
-class Unit:
-    """Some parameters that come and go together."""
-
-    def __init__(self, named: Named, group: Group) -> None:
-        self.group, self.pinned = group, False
-        flat = Flat(named, group.size)
-        self.parameters = flat.parameters
-        whole = flat.zeros()
-        flat.fill(whole)
-        own = whole[group.rank].copy()
-        self.slice = Slice(flat, group.rank, own, array_module(own).zeros_like(own))
-        self.left: set[str] = set()  # whose gradients are not final
-        self._whole: Array | None = None
-        self._coming: tuple[Array, Any] | None = None  # and the handle of the call
-        for name, x in flat.parameters.items():
-            x.when_final(partial(self._final, name))
-        self.drop()
-
-    @property
-    def presence(self) -> str:
-        """'#' the parameters are here, '+' on their way, '.' only a slice of them is here."""
-        return "#" if self._whole is not None else "+" if self._coming is not None else "."
-
-    def fetch(self) -> None:
-        """Begin to gather."""
-        if self._whole is None and self._coming is None:
-            whole = self.slice.flat.zeros()
-            self._coming = whole, self.group.all_gather(self.slice.data, out=whole, async_op=True)
-
-    def gather(self) -> None:
-        """Have the parameters here."""
-        if self._whole is None:
-            self.fetch()
-            self._whole, self._coming = self._arrived(), None
-            for name, x in self.parameters.items():
-                x.data = self.slice.flat.view(self._whole, name)
-
-    def drop(self) -> None:
-        """Keep the slice only; shapes stay."""
-        if self.pinned:
-            return
-        if self._coming is not None:
-            self._arrived()
-        self._whole = self._coming = None
-        self.left.clear()
-        for x in self.parameters.values():
-            x.data = nothing(x.data)
-
-    def _arrived(self) -> Array:
-        assert self._coming is not None
-        return self._coming[1].wait()
-
-    def take_back(self) -> None:
-        """Let the slice be what the whole parameters are now."""
-        assert self._whole is not None
-        self.slice.data[...] = self._whole[self.group.rank]
-
-    def _final(self, name: str, x: Tensor) -> None:
-        self.left.discard(name)
-        if not self.left:
-            self.drop()
 
 
 class Zero3:
@@ -129,14 +60,21 @@ class Zero3:
         give_all_the_weights_of_rank_0(model, group)
         self.model, self.group = model, group
         modules = list(listed(model) if units is None else units)
-        *parts, rest = split_parameters(model, modules)
+        late = getattr(model, "late", ())
+        kept = [(name, x) for name, x in trainable(model) if name in late]
+        *parts, rest = (
+            [(name, x) for name, x in part if name not in late]
+            for part in split_parameters(model, modules)
+        )
         made = [(m, Unit(part, group)) for m, part in zip(modules, parts) if part]
         self.layers = [unit for _, unit in made]
-        self.rest = Unit(rest, group) if rest else None
-        self.units = self.layers[::-1]  # as backward completes them
-        if self.rest is not None:
-            self.units.append(self.rest)
-        last_first = [unit.slice for unit in self.units]
+        self.rest, self.kept = (Unit(some, group) if some else None for some in (rest, kept))
+        self.units = [u for u in (*self.layers[::-1], self.rest, self.kept) if u is not None]
+        self.follows = neighbours(model, [module for module, _ in made])
+        if self.kept is not None:
+            self.kept.gather()
+            self.kept.pinned = True
+        last_first = [unit.slice for unit in self.units]  # as backward completes them
         self.reducer = Reducer(last_first, group)
         self.owned = Owned(last_first, group, make_optimizer)
         self.optimizer = self.owned.optimizer
@@ -163,9 +101,11 @@ class Zero3:
         return self.owned.clip(max_norm)
 
     def step(self) -> None:
-        """Change the slices; nothing is sent before somebody needs them."""
+        """Change the slices; nothing is sent before somebody needs them, except what is kept."""
         self._drop_all()
         self.optimizer.step()
+        if self.kept is not None:
+            self.kept.renew()
 
     def state_dict(self) -> dict[str, Array]:
         return self.owned.state_dict()
@@ -184,86 +124,47 @@ class Zero3:
         finally:
             for unit in self.units:
                 unit.take_back()
-                unit.pinned = False
+                unit.pinned = unit is self.kept
                 unit.drop()
 
     # -- around the calls of modules ----------------------------------------------------------
 
     def _layer(self, n: int, call: Callable[..., Any]) -> Any:
         """A unit's call, in forward."""
+        before, behind = self.follows[n]
         self.layers[n].gather()
-        self._fetch(n + 1)
+        self._fetch(behind)
         z = call()
         self.layers[n].drop()
-        return before_backward(z, partial(self._begin_backward, self.layers[n], n - 1))
+        return before_backward(z, partial(self._begin_backward, self.layers[n], before))
 
     def _model(self, call: Callable[..., Any]) -> Any:
         """The model's call, in forward: the rest stays until its gradients are final."""
         if self.rest is not None:
             self.rest.gather()
             self.rest.left.clear()
-        self._fetch(0)
+        first, last = self.follows[-1]
+        self._fetch(first)
         z = call()
         for unit in self.layers:
             unit.drop()  # also one that was fetched, but not called
         if self.rest is not None and not _goes_back(z):
             self.rest.drop()
-        return before_backward(z, partial(self._begin_backward, self.rest, len(self.layers) - 1))
+        return before_backward(z, partial(self._begin_backward, self.rest, last))
 
-    def _begin_backward(self, unit: Unit | None, next_one: int) -> None:
+    def _begin_backward(self, unit: Unit | None, next_one: int | None) -> None:
         if unit is not None:
             unit.gather()
             unit.left = unit.left or set(unit.parameters)  # of several outputs, the first counts
         self._fetch(next_one)
 
-    def _fetch(self, n: int) -> None:
-        if 0 <= n < len(self.layers):
+    def _fetch(self, n: int | None) -> None:
+        if n is not None:
             self.layers[n].fetch()
 
     def _drop_all(self) -> None:
         for unit in self.units:
             unit.drop()
-
-
-def listed(model: Module) -> list[Module]:
-    """The modules that stand in lists of the model; of nested ones the outermost."""
-    found: list[Module] = []
-
-    def look(parts: Any, in_list: bool) -> None:
-        for part in parts:
-            if isinstance(part, list | tuple):
-                look(part, True)
-            elif isinstance(part, Module) and in_list:
-                found.append(part)
-            elif isinstance(part, Module):
-                look(vars(part).values(), False)
-
-    look(vars(model).values(), False)
-    return list(dict.fromkeys(found))
-
-
-def split_parameters(model: Module, units: Sequence[Module]) -> list[list[tuple[str, Tensor]]]:
-    """The trainable parameters of each unit alone, and at the end the rest."""
-    owners: dict[int, set[int]] = {}
-    numbers = {id(module): n for n, module in enumerate(units)}
-
-    def look(part: Any, owner: int) -> None:
-        if isinstance(part, Tensor):
-            owners.setdefault(id(part), set()).add(owner)
-        elif isinstance(part, Module):
-            owner = numbers.get(id(part), owner)
-            for inner in vars(part).values():
-                look(inner, owner)
-        elif isinstance(part, list | tuple):
-            for inner in part:
-                look(inner, owner)
-
-    look(model, len(units))
-    parts: list[list[tuple[str, Tensor]]] = [[] for _ in range(len(units) + 1)]
-    for name, x in trainable(model):
-        of = owners[id(x)]
-        parts[of.pop() if len(of) == 1 else -1].append((name, x))
-    return parts
 
 
 def call_through(module: Module, around: Callable[[Callable[[], Any]], Any]) -> None:
@@ -277,18 +178,23 @@ def call_through(module: Module, around: Callable[[Callable[[], Any]], Any]) -> 
 
 
 def before_backward(z: Any, do: Callable[[], None]) -> Any:
-    """z, whose gradient calls do() before it goes on; also for a tuple."""
-    if isinstance(z, tuple):
-        return tuple(before_backward(part, do) for part in z)
-    if not isinstance(z, Tensor):
-        return z
+    """z, a tensor or a tree of them, whose gradient calls do() before it goes on."""
+    return mapped(lambda x: _before_backward(x, do) if _goes_back(x) else x, z)
+
+
+def _before_backward(x: Tensor, do: Callable[[], None]) -> Tensor:
+    """x itself. Where backward puts off what serves only weights, this half comes by here as well:
+
+    for it there is a weight of no meaning, a number that x does not depend on.
+    """
+    zeros = partial(array_module(x.data).zeros, (), x.dtype)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
         do()
-        return (dz,)
+        return dz if wanted[0] else None, zeros() if wanted[1] else None
 
-    return record(z.data, (z,), vjp)
+    return record(x.data, (x, Tensor(zeros(), requires_grad=True)), vjp)
 
 
 def _goes_back(z: Any) -> bool:
-    return any(x.requires_grad for x in (z if isinstance(z, tuple) else (z,)))
+    return any(isinstance(x, Tensor) and x.requires_grad for x in leaves_of(z))

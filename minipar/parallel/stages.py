@@ -28,10 +28,11 @@ import numpy as np
 from minipar.array import Array
 from minipar.comm.group import Group
 from minipar.errors import UsageError
-from minipar.nn import Module
+from minipar.nn import Module, chain
 from minipar.parallel.parcel import mapped
 from minipar.parallel.passes import Loss, Part
 from minipar.parallel.pipeline import backward_through
+from minipar.random import Draw
 from minipar.tensor import Tensor
 
 
@@ -103,7 +104,7 @@ def _timed(pieces: Sequence[Module], part: Part, loss: Loss) -> Array:
     dy = None
     for i, (x, y) in reversed(list(enumerate(graphs))):
         begin = time.perf_counter()
-        backward_through(y, dy, None)
+        backward_through(y, dy)
         times[i] += time.perf_counter() - begin
         dy = mapped(lambda t: t.grad if isinstance(t, Tensor) else None, x)
     return times
@@ -155,6 +156,16 @@ class Stage(Module):
         here = {name: named[name] for name, ranks in self.users.items() if group.rank in ranks}
         self.owned = {n: x for n, x in here.items() if self.users[n][0] == group.rank}
         self.borrowed = {n: x for n, x in here.items() if n not in self.owned}
+        used = [{id(x) for piece in chunk for x in piece.parameters()} for chunk in self.chunks]
+        self.late = {
+            name
+            for name, x in self.owned.items()
+            if len(self.users[name]) > 1 or sum(id(x) in ids for ids in used) > 1
+        }  # whose gradient is not complete when the last backward of a chunk is over
+
+    def __call__(self, c: int, x: Any, draw: Draw | None = None) -> Any:
+        """What the pieces of chunk c make of x."""
+        return chain(self.chunks[c], x, draw)
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         return iter([(f"{prefix}.{n}" if prefix else n, x) for n, x in self.owned.items()])

@@ -84,6 +84,11 @@ class TensorParallel:
         self.trained = list(self.optimizer.parameters.items())  # of ZeRO: the pieces of this rank
         self.steps = 0
 
+    @property
+    def sends_once(self) -> bool:
+        """As of the data strategy."""
+        return getattr(self.data, "sends_once", False)
+
     def zero_grad(self) -> None:
         if self.data:
             self.data.zero_grad()

@@ -17,8 +17,9 @@ from minipar.optim import SGD, Adam, clip_grad_norm
 from minipar.parallel import sharded
 from minipar.parallel.memory import Peak, held_bytes
 from minipar.parallel.sharded import Zero1, Zero2
-from minipar.parallel.sharded_parameters import Unit, Zero3
+from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.slices import Owned, Piece, Slice
+from minipar.parallel.units import Unit
 from minipar.random import Init
 from minipar.tensor import Tensor
 from tests.parallel.sharing import (

@@ -6,19 +6,14 @@ import pytest
 import minipar
 from minipar import cost, no_grad
 from minipar.events import recording
-from minipar.models import GPT, ResNet
+from minipar.models import GPT
 from minipar.models.generate import generate
 from minipar.nn import Linear, Module
 from minipar.ops import cross_entropy, tanh
 from minipar.optim import Adam
 from minipar.parallel.memory import Peak
-from minipar.parallel.sharded_parameters import (
-    Zero3,
-    before_backward,
-    call_through,
-    listed,
-    split_parameters,
-)
+from minipar.parallel.sharded_parameters import Zero3, before_backward, call_through
+from minipar.parallel.units import split_parameters
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 from tests.parallel.sharing import Net, adamw, difference
@@ -201,20 +196,6 @@ def test_any_units(units):
 
     for state in minipar.run(work, 2):
         assert difference(state, {n: x.grad for n, x in one.named_parameters()}) < 1e-12
-
-
-def test_units_are_what_stands_in_lists():
-    assert [type(m).__name__ for m in listed(gpt())] == ["Block"] * 3
-    assert len(listed(ResNet(Init(), layers=(2, 1), width=4))) == 3
-    model = Net()
-    *layers, rest = split_parameters(model, listed(model))
-    assert [name for name, _ in layers[1]] == [
-        *("layers.1.norm.weight", "layers.1.norm.bias"),
-        *("layers.1.linear.weight", "layers.1.linear.bias", "layers.1.shared"),
-    ]
-    names = [name for name, _ in rest]
-    assert "layers.0.shared" in names and "layers.2.shared" not in names  # shared: once, in no unit
-    assert "frozen" not in names and "unused" in names
 
 
 def test_names_and_types_stay():
