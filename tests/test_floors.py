@@ -227,6 +227,7 @@ FLOORS = {
     "verbs.verb": 18,
     "verbs": 19,
     "cli": 20,
+    "testing.flops": 8,
     "testing.gradcheck": 8,
     "testing.clock": 8,
     "testing.collectives": 9,
