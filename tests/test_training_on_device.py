@@ -11,7 +11,7 @@ import pytest
 
 from minipar import ops
 from minipar.array import to_device, to_numpy
-from minipar.models import GPT, MLP, ResNet, ViT, WideDeep, generate
+from minipar.models import GPT, MLP, Reader, ResNet, ViT, WideDeep, generate, write
 from minipar.nn import Module
 from minipar.optim import SGD, Adagrad, Adam, AdamW, clip_grad_norm
 from minipar.parallel import checkpoint
@@ -160,6 +160,14 @@ def test_a_trained_model_can_be_saved_and_read(cupy, tmp_path):
 def test_text_is_written_the_same(cupy):
     made = [
         generate(GPT(Init(3, xp=xp), block=8, layers=1, d=8, heads=2), b"ab", 5)
+        for xp in (np, cupy)
+    ]
+    assert made[0] == made[1]
+
+
+def test_text_is_written_with_a_cache_the_same(cupy):
+    made = [
+        list(write(Reader(GPT(Init(3, xp=xp), block=8, layers=1, d=8, heads=2)), b"ab", 12))
         for xp in (np, cupy)
     ]
     assert made[0] == made[1]

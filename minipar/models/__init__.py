@@ -10,8 +10,9 @@ from __future__ import annotations
 from minipar.models.generate import generate
 from minipar.models.gpt import GPT
 from minipar.models.mlp import MLP
+from minipar.models.reader import Reader, write
 from minipar.models.resnet import ResNet
 from minipar.models.vit import ViT
 from minipar.models.wide_deep import WideDeep
 
-__all__ = ("GPT", "MLP", "ResNet", "ViT", "WideDeep", "generate")
+__all__ = ("GPT", "MLP", "Reader", "ResNet", "ViT", "WideDeep", "generate", "write")

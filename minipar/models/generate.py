@@ -1,4 +1,8 @@
-"""Writing text with a model: predict, draw one byte, append it, repeat."""
+"""Writing text with a model: predict, draw one byte, append it, repeat.
+
+What is drawn depends on the seed and on the place in the text, and on nothing else: no rank, no
+cache, and not where the prompt ends. A text that comes back as a prompt goes on as it would have.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +29,29 @@ def generate(
     model:        model(idx [1, t]) -> logits [1, t, vocab]; sees the last `model.block` bytes.
     temperature:  below 1 is more cautious, 0 always takes the likeliest byte.
     top_k:        only the k likeliest bytes can be drawn.
+    Cost: the whole window goes through the model for each byte. `reader.write` remembers it.
     """
-    if not prompt:
-        raise UsageError("generate needs a prompt of at least one byte, for example b'\\n'.")
-    if temperature < 0 or (top_k is not None and top_k < 1):
-        raise UsageError(f"generate: temperature {temperature} and top_k {top_k} must be positive.")
+    check_writing(prompt, temperature, top_k)
     text = list(prompt)
     with no_grad():
-        for n in range(count):
+        for _ in range(count):
             idx = np.array([text[-model.block :]])
             logits = to_numpy(model(idx).data)[0, -1].astype(np.float64)
-            u = float(uniform(seed, "generate", (1,), step=n)[0])
-            text.append(choose(logits, u, temperature, top_k))
+            text.append(choose(logits, chance(seed, len(text)), temperature, top_k))
     return bytes(text)
+
+
+def check_writing(prompt: Any, temperature: float, top_k: int | None) -> None:
+    """Raises: UsageError."""
+    if not len(prompt):
+        raise UsageError("generate needs a prompt of at least one byte, for example b'\\n'.")
+    if not 0 <= temperature < np.inf or (top_k is not None and top_k < 1):
+        raise UsageError(f"generate: temperature {temperature} and top_k {top_k} must be positive.")
+
+
+def chance(seed: int, n: int) -> float:
+    """The number in [0, 1) by which token n of a text is drawn."""
+    return float(uniform(seed, "generate", (1,), step=n)[0])
 
 
 def choose(logits: np.ndarray, u: float, temperature: float, top_k: int | None) -> int:

@@ -52,10 +52,17 @@ class GPT(Module):
         return [embedding, *self.blocks, Piece(self.logits, self.norm, self.token)]
 
     def embed(self, idx: Array, draw: Draw | None = None) -> Tensor:
-        t = idx.shape[-1]
-        if t > self.block:
-            raise ShapeMismatch(f"GPT: {t} positions, but the model was built for {self.block}.")
+        self._check_length(idx.shape[-1])
         return self.dropout(self.position(self.token(idx)), draw)
+
+    def embed_from(self, idx: Array, first: int) -> Tensor:
+        """`embed` in evaluation, of the positions first .. first + t of a text."""
+        self._check_length(first + idx.shape[-1])
+        return self.position.beginning(self.token(idx), first)
 
     def logits(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         return self.token.logits(self.norm(x))
+
+    def _check_length(self, t: int) -> None:
+        if t > self.block:
+            raise ShapeMismatch(f"GPT: {t} positions, but the model was built for {self.block}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minipar.nn.attention import GroupedSelfAttention, SelfAttention
+from minipar.nn.cache import KeyValues
 from minipar.nn.images import BatchNorm, Conv2d
 from minipar.nn.layers import (
     ONE_RANK,
@@ -21,6 +22,6 @@ from minipar.nn.transformer import Block, FeedForward
 
 __all__ = (
     "ONE_RANK", "BatchNorm", "Block", "Conv2d", "Dropout", "Embedding", "FeedForward",
-    "GroupedSelfAttention", "Kit", "LayerNorm", "Linear", "Module", "Output", "Piece", "Positions",
-    "RMSNorm", "SelfAttention", "Sequential", "chain",
+    "GroupedSelfAttention", "KeyValues", "Kit", "LayerNorm", "Linear", "Module", "Output", "Piece",
+    "Positions", "RMSNorm", "SelfAttention", "Sequential", "chain",
 )  # fmt: skip

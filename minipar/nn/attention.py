@@ -6,6 +6,7 @@ Letters: b batch items, t positions, d features, h heads of c = d / h channels.
 from __future__ import annotations
 
 from minipar.errors import UsageError
+from minipar.nn.cache import KeyValues
 from minipar.nn.layers import ONE_RANK, STD, Kit
 from minipar.nn.module import Module
 from minipar.ops import causal_attention, scaled_dot_product_attention
@@ -45,6 +46,25 @@ class SelfAttention(Module):
             q, k, v = (qkv[:, :, n] for n in range(3))
             mixed = scaled_dot_product_attention(q, k, v)
         return self.dropout(self.out(mixed.reshape(b, t, -1)), draw)
+
+    def memory(self, b: int, block: int) -> KeyValues:
+        """An empty cache for the heads that are here.  Raises: UsageError if it is not causal."""
+        if not self.causal:
+            raise UsageError("no cache for attention that is not causal: it looks at what comes.")
+        w = self.qkv.weight
+        return KeyValues(b, w.shape[1] // (3 * self.c), block, self.c, w.data)
+
+    def extend(self, x: Tensor, past: KeyValues) -> Tensor:
+        """The call, for t positions that come after those in `past`, and are added to it.
+
+        Evaluation only: what is in the cache has no graph.
+        """
+        qkv = self.qkv(x)
+        b, t, _ = qkv.shape
+        q, k, v = (qkv.reshape(b, t, 3, -1, self.c)[:, :, n] for n in range(3))
+        keys, values = map(Tensor, past.extend(k.data, v.data))
+        mixed = scaled_dot_product_attention(q, keys, values, causal=t > 1)  # one sees them all
+        return self.out(mixed.reshape(b, t, -1))
 
 
 class GroupedSelfAttention(Module):

@@ -67,7 +67,11 @@ class Positions(Module):
         self.weight = Tensor(init.normal("weight", (n, d), std), requires_grad=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x + self.weight[: x.shape[1]]
+        return self.beginning(x, 0)
+
+    def beginning(self, x: Tensor, first: int) -> Tensor:
+        """The same for the positions first .. first + t."""
+        return x + self.weight[first : first + x.shape[1]]
 
 
 class LayerNorm(Module):

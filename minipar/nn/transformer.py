@@ -11,6 +11,7 @@ Letters: b batch items, t positions, d features.
 from __future__ import annotations
 
 from minipar.nn.attention import SelfAttention
+from minipar.nn.cache import KeyValues
 from minipar.nn.layers import ONE_RANK, STD, Kit
 from minipar.nn.module import Module
 from minipar.random import Draw, Init
@@ -52,6 +53,11 @@ class Block(Module):
     def __call__(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         x = x + self.attention(self.norm1(x), draw)
         return x + self.mlp(self.norm2(x), draw)
+
+    def extend(self, x: Tensor, past: KeyValues) -> Tensor:
+        """The call, for positions that come after those in `past` (see `SelfAttention.extend`)."""
+        x = x + self.attention.extend(self.norm1(x), past)
+        return x + self.mlp(self.norm2(x))
 
 
 def stack_of_blocks(

@@ -3,7 +3,7 @@ import pytest
 
 from minipar.errors import UsageError
 from minipar.models import GPT, MLP, generate
-from minipar.models.generate import choose
+from minipar.models.generate import chance, choose
 from minipar.random import Init
 from minipar.tensor import Tensor
 
@@ -14,6 +14,18 @@ def test_the_seed_decides(model):
     assert text == generate(model, b"def ", 30, seed=1) != generate(model, b"def ", 30, seed=2)
     assert text.startswith(b"def ") and len(text) == 34
     assert generate(model, b"def ", 10, seed=1) == text[:14]
+
+
+def test_a_text_given_back_as_a_prompt_goes_on_as_it_would_have():
+    model = GPT(Init(), block=8, layers=1, d=8, heads=2)
+    text = generate(model, b"def ", 20, seed=1)
+    assert generate(model, text[:11], 13, seed=1) == text
+
+
+def test_chance_belongs_to_a_place_and_a_seed():
+    drawn = [chance(seed, n) for seed in range(4) for n in range(500)]
+    assert len(set(drawn)) == 2000 and 0 <= min(drawn) < max(drawn) < 1
+    assert abs(np.mean(drawn) - 0.5) < 0.03
 
 
 class Next:
@@ -46,7 +58,9 @@ def test_choices_have_their_probabilities():
     assert shares(temperature=0).tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("options", [{"prompt": b""}, {"temperature": -1}, {"top_k": 0}])
+@pytest.mark.parametrize(
+    "options", [{"prompt": b""}, {"temperature": -1}, {"temperature": np.nan}, {"top_k": 0}]
+)
 def test_misuse_gets_a_sentence(options):
     with pytest.raises(UsageError, match="generate"):
         generate(Next(), **{"prompt": b"a", "count": 1, **options})
