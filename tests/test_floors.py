@@ -144,6 +144,7 @@ FLOORS = {
     "parallel.pipeline": 10,
     "parallel.stages": 11,
     "parallel.pipelined": 12,
+    "parallel.generation": 12,
     "parallel.pipeline_strategy": 13,
     "parallel.schedule": 1,
     "parallel.schedule_grid": 2,
