@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from minipar import __version__
 from minipar.errors import MiniparError, UsageError
-from minipar.verbs import bench, doctor, run, schedule, train, tutorials, verify
+from minipar.verbs import bench, doctor, generate, run, schedule, train, tutorials, verify
 from minipar.verbs.verb import Help
 
 EXAMPLES = """examples:
@@ -61,6 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minipar {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (train.add, run.add, verify.add, bench.add, schedule.add, doctor.add, tutorials.add):
-        add(verbs)
+    for module in (train, generate, run, verify, bench, schedule, doctor, tutorials):
+        module.add(verbs)
     return parser

@@ -211,6 +211,7 @@ FLOORS = {
     "strategies": 14,
     "refusals": 15,
     "run_folder": 11,
+    "generation_job": 15,
     "drills": 11,
     "doctor": 10,
     "bench.workloads": 10,
