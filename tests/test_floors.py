@@ -213,6 +213,7 @@ FLOORS = {
     "run_folder": 11,
     "generation_job": 15,
     "drills": 11,
+    "gpt2_files": 1,
     "doctor": 10,
     "bench.workloads": 10,
     "bench.overhead": 10,
