@@ -36,7 +36,7 @@ from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_strategy import TensorParallel
-from minipar.testing import pipelines, replicas, servers, tensor
+from minipar.testing import generation, pipelines, replicas, servers, tensor
 from minipar.testing.strategies import TOLERANCE, Difference, Serial, difference, one_rank
 from minipar.testing.training import Case
 
@@ -97,6 +97,10 @@ def _held_pipeline(schedule: str) -> Held:
     return Held(PipelineParallel, axis="pp", measure=measure)
 
 
+def _held_writing(axis: str) -> Held:
+    return Held(None, axis=axis, measure=partial(generation.difference, axis=axis))
+
+
 def _held_servers(rule: Rule) -> Held:
     measure = partial(servers.difference, rule=rule)
     return Held(ParameterServer, axis="ps", measure=measure)
@@ -129,6 +133,8 @@ STRATEGIES = MappingProxyType(
         "1f1b": _held_pipeline("1f1b"),
         "interleaved": _held_pipeline("interleaved"),
         "zero-bubble": _held_pipeline("zero-bubble"),
+        "generate-tp": _held_writing("tp"),
+        "generate-pp": _held_writing("pp"),
     }
 )
 

@@ -242,6 +242,7 @@ FLOORS = {
     "testing.replicas": 10,
     "testing.tensor": 12,
     "testing.strategies": 10,
+    "testing.generation": 13,
     "testing.pipelines": 14,
     "testing.servers": 14,
     "testing.transports": 9,
