@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from minipar.bench.workloads import Workload
+from minipar.bench.writing import PROMPT
 
 
 class Twin(NamedTuple):
@@ -45,6 +46,38 @@ class TorchSteps:
         loss.backward()
         self.optimizer.step()
         return loss.item()
+
+
+class TorchWriting:
+    """Writing with a cache; step(*batch(n)) fills the block after the prompt with likely bytes."""
+
+    def __init__(self, work: Workload, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.model: Any = TWINS[work.kind].model(**work.sizes).eval()
+        self.block, layers = work.sizes["block"], work.sizes["layers"]
+        d, heads = work.sizes["d"], work.sizes["heads"]
+        self.past = torch.empty(layers, 2, 1, heads, self.block, d // heads)
+
+    def batch(self, n: int) -> tuple[bytes, int]:
+        return PROMPT, self.block - len(PROMPT)
+
+    @torch.inference_mode()
+    def step(self, prompt: bytes, count: int) -> bytes:
+        text, done = list(prompt), 0
+        for _ in range(count):
+            logits = self._read(torch.tensor([text[done:]]), done)
+            done = len(text)
+            text.append(int(logits.argmax()))
+        return bytes(text)
+
+    def _read(self, idx: Any, first: int) -> Any:
+        """The logits [vocab] after t more tokens [1, t], of which there were `first` before."""
+        model, t = self.model, idx.shape[1]
+        x = model.token(idx) + model.position.weight[first : first + t]
+        for block, past in zip(model.blocks, self.past):
+            x = x + block.attention.extend(block.norm1(x), past, first)
+            x = x + block.mlp(block.norm2(x))
+        return F.linear(model.norm(x[:, -1]), model.token.weight)[0]
 
 
 def shared(steps: TorchSteps, kind: str, ranks: int) -> None:
@@ -114,6 +147,15 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(b, t, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).reshape(b, t, d))
+
+    def extend(self, x: Any, past: Any, first: int) -> Any:
+        """Of t positions after `first` ones, whose keys and values are in past [2, b, h, n, c]."""
+        b, t, d = x.shape
+        q, *new = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        past[:, :, :, first : first + t] = torch.stack(new)
+        k, v = past[:, :, :, : first + t]
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)  # t > 1: first is 0
         return self.out(mixed.transpose(1, 2).reshape(b, t, d))
 
 

@@ -44,9 +44,9 @@ def bench_train(
     missing = importlib.util.find_spec("torch") is None
     if missing and "torch" in rows:
         rows["torch"]["note"] = "torch is not installed"
-    workers = {e: _start(e, model, threads) for e in engines if not (missing and e == "torch")}
+    workers = {e: start(e, model, threads) for e in engines if not (missing and e == "torch")}
     try:
-        times = _time_in_turn(workers, rows, rounds, steps)
+        times = time_in_turn(workers, rows, rounds, steps)
     finally:
         for worker in workers.values():
             worker.communicate()  # the end of its input ends it
@@ -68,7 +68,7 @@ def models(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def _time_in_turn(
+def time_in_turn(
     workers: Mapping[str, subprocess.Popen[str]],
     rows: dict[str, dict[str, Any]],
     rounds: int,
@@ -77,10 +77,10 @@ def _time_in_turn(
     """The milliseconds of all steps, by engine; the memory goes into the rows."""
     times: dict[str, list[float]] = {e: [] for e in workers}
     for e, worker in workers.items():
-        _ask(e, worker, 2)  # warm up
+        ask(e, worker, 2)  # warm up
     for _ in range(rounds):
         for e, worker in workers.items():
-            answer = _ask(e, worker, steps)
+            answer = ask(e, worker, steps)
             times[e] += answer["step_ms"]
             rows[e] |= {name: answer[name] for name in ("peak_mb", "base_mb")}
     return times
@@ -91,14 +91,14 @@ def _row(engine: str, model: str, threads: int) -> dict[str, Any]:
     return {"engine": engine, "model": model, "ranks": 1, "threads": threads, **nothing}
 
 
-def _start(engine: str, model: str, threads: int) -> subprocess.Popen[str]:
+def start(engine: str, model: str, threads: int) -> subprocess.Popen[str]:
     environment = rank_environment(1) | dict.fromkeys(THREAD_VARIABLES, str(threads))
     command = python_command("minipar.bench.worker", engine, model, str(threads))
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
 
-def _ask(engine: str, worker: subprocess.Popen[str], steps: int) -> dict[str, Any]:
+def ask(engine: str, worker: subprocess.Popen[str], steps: int) -> dict[str, Any]:
     assert worker.stdin is not None and worker.stdout is not None
     worker.stdin.write(f"{steps}\n")
     worker.stdin.flush()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minipar.bench.workloads import WORKLOADS, MiniparSteps, Workload
+from minipar.bench.writing import Writing
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,9 +44,11 @@ def engine(name: str) -> Callable[[Workload, int], Any]:
     """
     if name == "minipar":
         return lambda work, threads: MiniparSteps(work)  # its threads are in the environment
-    from minipar.bench.torch_peer import TorchSteps
+    if name in ("cached", "uncached"):
+        return lambda work, threads: Writing(work, name == "cached")
+    from minipar.bench.torch_peer import TorchSteps, TorchWriting
 
-    return TorchSteps
+    return TorchWriting if name == "torch-cached" else TorchSteps
 
 
 def _timed(steps: Any, n: int) -> float:

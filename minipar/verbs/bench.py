@@ -16,6 +16,7 @@ def add(verbs: Any) -> None:
     parser = verb(verbs, "bench", "measure, beside what else is installed", example, None)
     whats = parser.add_subparsers(metavar="WHAT", required=True)
     _add_bench_train(whats)
+    _add_bench_generate(whats)
     _add_bench_comm(whats)
     _add_bench_kernels(whats)
 
@@ -85,6 +86,42 @@ def _bench_train(arguments: argparse.Namespace) -> int:
     for model, threads in product(models, map(_threads, listed(arguments.threads))):
         for row in train.bench_train(model, engines, threads, arguments.rounds):
             print(json.dumps(row) if arguments.json else train.line(row), flush=True)
+    return 0
+
+
+def _add_bench_generate(whats: Any) -> None:
+    parser = verb(
+        whats,
+        "generate",
+        "time writing a token, with and without a cache, beside torch's",
+        "minipar bench generate --model gpt-256 --threads 1,2",
+        _bench_generate,
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", default="gpt-256", help="gpt-256 or gpt-128 (default: gpt-256)"
+    )
+    parser.add_argument(
+        "--engines",
+        metavar="LIST",
+        default="cached,uncached,torch-cached",
+        help="(default: cached,uncached,torch-cached)",
+    )
+    parser.add_argument(
+        "--threads", metavar="LIST", default="1", help="BLAS threads, as 1,2 (default: 1)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+
+
+def _bench_generate(arguments: argparse.Namespace) -> int:
+    from minipar.bench import generate
+
+    a = arguments
+    if not a.json:
+        print(generate.HEAD, flush=True)
+    for threads in map(_threads, listed(a.threads)):
+        for row in generate.bench_generate(a.model, listed(a.engines), threads, a.rounds):
+            print(json.dumps(row) if a.json else generate.line(row), flush=True)
     return 0
 
 

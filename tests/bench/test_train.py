@@ -37,9 +37,9 @@ def test_unknown_names_are_answered_with_the_known():
 
 
 def test_a_worker_that_dies_is_named():
-    dead = train._start("minipar", "no-such-model", 1)
+    dead = train.start("minipar", "no-such-model", 1)
     with pytest.raises(UsageError, match="minipar process ended early"):
-        train._ask("minipar", dead, 1)
+        train.ask("minipar", dead, 1)
     dead.communicate()
 
 
