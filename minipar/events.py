@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 from minipar import ambient
 
@@ -34,6 +34,8 @@ class Event(NamedTuple):
 class Log(Sequence[Event]):
     """The messages of one `recording` block, in the order in which they left."""
 
+    calls = False  # whether it takes whole calls, too
+
     def __init__(self) -> None:
         self._records: list[list[Any]] = []
 
@@ -55,6 +57,14 @@ class Log(Sequence[Event]):
         return Event(*self._records[index])
 
 
+class Taker(Protocol):
+    """Who is told of every message while it is added to a `Recorder`; of whole calls if `calls`."""
+
+    calls: bool
+
+    def take(self, record: list[Any]) -> None: ...
+
+
 class Recorder:
     """The last KEPT records of one rank.
 
@@ -64,14 +74,14 @@ class Recorder:
     def __init__(self) -> None:
         self._ring: list[list[Any]] = [[]] * KEPT
         self._count = 0
-        self.logs: tuple[Log, ...] = ()  # those that are being kept at the moment
+        self.logs: tuple[Taker, ...] = ()  # those that are being kept at the moment
 
     def take(self, record: list[Any]) -> list[Any]:
         """Keep a record: a list with the fields of an Event."""
         self._ring[self._count % KEPT] = record
         self._count += 1
-        if self.logs and record[1] != EVERYBODY:
-            for log in self.logs:
+        for log in self.logs:
+            if record[1] != EVERYBODY or log.calls:
                 log.take(record)
         return record
 
@@ -80,24 +90,31 @@ class Recorder:
         n = min(n, self._count, KEPT)
         return [Event(*self._ring[i % KEPT]) for i in range(self._count - n, self._count)]
 
-    def add_log(self, log: Log) -> None:
+    def add_log(self, log: Taker) -> None:
         self.logs = (*self.logs, log)
 
-    def remove_log(self, log: Log) -> None:
+    def remove_log(self, log: Taker) -> None:
         self.logs = tuple(other for other in self.logs if other is not log)
 
 
 @contextmanager
 def recording() -> Iterator[Log]:
     """The log of the messages which this rank sends inside the block."""
+    log = Log()
+    with telling(log):
+        yield log
+
+
+@contextmanager
+def telling(log: Taker) -> Iterator[None]:
+    """Inside, the log takes a record of each message that this rank sends."""
     recorder, token = ambient.recorder.get(), None
     if recorder is None:
         recorder = Recorder()
         token = ambient.recorder.set(recorder)
-    log = Log()
     recorder.add_log(log)
     try:
-        yield log
+        yield
     finally:
         recorder.remove_log(log)
         if token is not None:

@@ -47,7 +47,7 @@ class Task(NamedTuple):
     item: str = "example"  # what the loss is a mean over
     counted: str = "examples"  # in the speed
     items: Callable[[Config], int] = lambda config: 1  # in each example
-    hits: Callable[[Array, Array], Array] | None = None  # which rows the output is right about
+    hits: Callable[[Array, Array], Array] | None = None  # where the output is right
     sample: Callable[[Module, Any, Config], tuple[bytes, bytes] | None] | None = None
 
 
@@ -121,7 +121,7 @@ def _clicks(c: Config) -> tuple[Clicks, Clicks]:
     return load_clicks(c.data, seed=c.seed)
 
 
-TEXT = Task(_text, cross_entropy, "byte", "tokens", lambda c: c.block, sample=_continued)
+TEXT = Task(_text, cross_entropy, "byte", "tokens", lambda c: c.block, _is_class, _continued)
 IMAGES = Task(_images, cross_entropy, "image", "images", hits=_is_class)
 CLICKS = Task(_clicks, binary_cross_entropy_with_logits, "row", "rows")
 TASKS: Mapping[str, Task] = MappingProxyType({"text": TEXT, "images": IMAGES, "clicks": CLICKS})

@@ -21,7 +21,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from minipar.array import Array
 from minipar.checks import checks
 from minipar.comm.group import Group
 from minipar.comm.wiring import even_cuts
@@ -29,6 +28,7 @@ from minipar.config import Config
 from minipar.data import Sampler
 from minipar.drills import drills_of
 from minipar.errors import CheckpointError, Diverged
+from minipar.evaluation import evaluate
 from minipar.optim import warmup_cosine
 from minipar.parallel import checkpoint
 from minipar.parallel.parameter_server import ParameterServer, Roles
@@ -37,7 +37,6 @@ from minipar.random import Draw
 from minipar.recipes import Task, find
 from minipar.run_folder import RunFolder
 from minipar.strategies import join, serve_run
-from minipar.tensor import Tensor
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
 SHOWN_LOSS = 100  # the training loss that is shown is the mean over so many last steps
@@ -53,7 +52,6 @@ class Trainer:
         self.task = find(config.model).task
         self.train, self.val = self.task.load(config)
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
-        self.val_sampler = Sampler(len(self.val), config.batch, config.seed)
         self.member = member = join(config, group, self.train, roles)
         self.strategy, self.passes = member.strategy, member.passes
         self._workers = None if roles is None else roles.workers
@@ -118,23 +116,8 @@ class Trainer:
         return self.member.speaks and not self.member.updates and not self._begun
 
     def evaluate(self) -> dict[str, float]:
-        """Means over the first eval_batches batches of the validation data, always the same.
-
-        val_loss, and for classes val_accuracy: the share of rows that the model is right about.
-        """
-        c = self.config
-        rank, ranks = self.member.part_of_validation
-        count = min(c.eval_batches, self.val_sampler.steps_per_epoch)
-        examples = (self.val.batch(self.val_sampler.indices(n, rank, ranks)) for n in range(count))
-        batches = ((as_input(x, c.computes_in), as_numbers(y, c.dtype)) for x, y in examples)
-        total = self.passes.measure(batches, self._loss_and_hits)
-        loss, right = self.member.mean(total) / count
-        found = {"val_loss": float(loss)}
-        return found if self.task.hits is None else {**found, "val_accuracy": float(right)}
-
-    def _loss_and_hits(self, output: Tensor, y: Array) -> Array:
-        loss, hits = self.task.loss(output, y).item(), self.task.hits
-        return np.array([loss, 0.0 if hits is None else float(hits(output.data, y).mean())])
+        """As `evaluation.evaluate`, which see.  Collective."""
+        return evaluate(self.config, self.task, self.val, self.member)
 
     # -- checkpoints --------------------------------------------------------------------------
 

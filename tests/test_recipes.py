@@ -10,7 +10,7 @@ import pytest
 import minipar
 from minipar import recipes
 from minipar.config import Config
-from minipar.data import load_images
+from minipar.data import Sampler, load_images
 from minipar.errors import UsageError
 from minipar.recipes import RECIPES, build_model, find
 from minipar.tensor import Tensor
@@ -83,7 +83,7 @@ def test_accuracy_is_the_share_of_rows_that_are_right():
     found = trainer.evaluate()
     right = []
     for n in range(2):
-        x, y = trainer.val.batch(trainer.val_sampler.indices(n))
+        x, y = trainer.val.batch(Sampler(len(trainer.val), 12).indices(n))
         right += list(trainer.strategy.model(Tensor(x)).data.argmax(axis=1) == y)
     assert len(right) == 24 and found["val_accuracy"] == pytest.approx(np.mean(right))
 

@@ -29,6 +29,7 @@ class Pairs:
         self.world_ranks = tuple(range(transport.size) if ranks is None else ranks)
         self.rank = self.world_ranks.index(transport.rank)
         self.size = len(self.world_ranks)
+        self.number = ident  # in what events.py records
         self._calls = Calls(transport, self.world_ranks, ident, history)
 
     @property

@@ -22,7 +22,8 @@ from minipar.parallel.strategy import Strategy
 from minipar.random import Draw
 from minipar.tensor import Tensor, no_grad
 
-Measure = Callable[[Tensor, Array], Array]  # of a whole output, and y: two numbers
+MEASURED = 3  # numbers that add up over batches
+Measure = Callable[[Tensor, Array], Array]  # of a whole output, and y: MEASURED numbers
 Loss = Callable[[Any, Any], Tensor]  # of what the model gives, and y: a mean over the rows
 
 
@@ -61,7 +62,7 @@ class OneByOne:
         return total
 
     def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
-        total = np.zeros(2)
+        total = np.zeros(MEASURED)
         with self.strategy.whole() as model, no_grad():
             for x, y in batches:
                 total += of(model(x), y)

@@ -34,7 +34,7 @@ from minipar.nn import Module
 from minipar.parallel.agreement import check_same_form
 from minipar.parallel.flat import nothing
 from minipar.parallel.parcel import Mail, mapped, slots_for
-from minipar.parallel.passes import Loss, Measure, Part
+from minipar.parallel.passes import MEASURED, Loss, Measure, Part
 from minipar.parallel.pipeline import StageRun
 from minipar.parallel.schedule import Program, forward_only, named
 from minipar.parallel.schedule_check import check
@@ -105,7 +105,7 @@ class Pipeline:
 
     def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
         """Σ of(output, y) over the batches, found on the last stage, on every rank.  Collective."""
-        total = np.zeros(2)
+        total = np.zeros(MEASURED)
         for x, y in batches:
             output = self.evaluate(x, y)[1]
             if output is not None:
