@@ -3,7 +3,7 @@
     tally = Tally(mesh)
     with telling(tally):
         ...
-        tally.taken()       {"dp": Sent(nbytes, seconds), "tp": ...} since it was asked the last time
+        tally.taken()       {"dp": Sent(nbytes, seconds), "tp": ...} since the last time
 
 Every message is recorded with the number of its group (events.py), and each axis has a group of its
 own. `world` is what all ranks say together (the loss that is shown, the norm of the gradient).
