@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from minipar.comm.host_memory import parsed_bytes
 from minipar.errors import CheckpointError, UsageError
 
 
@@ -51,6 +52,7 @@ class Config:
     eval_batches: int = 100
     timeout_s: float = 300.0
     check: bool = False
+    memory_limit: str = ""  # of a rank, such as 500MB; "": what is free, by the ranks
     # how ranks share the work: see strategies.py
     accumulate: int = 1  # micro-batches, one after another
     zero: int = 0
@@ -179,6 +181,12 @@ def check(config: Config) -> None:
     for name in NOT_NEGATIVE:
         if not getattr(c, name) >= 0:
             raise UsageError(f"--{option(name)} must be at least 0, not {getattr(c, name)}.")
+    if c.memory_limit:
+        try:
+            parsed_bytes(c.memory_limit)
+        except ValueError:
+            said = f"--memory-limit is a number with KB, MB or GB, not {c.memory_limit!r}."
+            raise UsageError(said) from None
     if c.min_lr > c.lr:
         raise UsageError(f"--min-lr {c.min_lr} is above --lr {c.lr}; make it smaller.")
     if c.model in ("gpt", "vit") and c.d % c.heads:

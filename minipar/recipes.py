@@ -240,6 +240,8 @@ def _checked(model: Module) -> Module:
     """Raises: UsageError if two weights were drawn under one name, and so are the same numbers."""
     seen: dict[bytes, str] = {}
     for name, x in model.named_parameters():
+        if not any(x.data.strides):  # it takes no memory (Hollow), or is one number
+            continue
         bits = x.data.tobytes()
         if x.data.size > 1 and (x.data != x.data.reshape(-1)[0]).any():
             if bits in seen:

@@ -6,24 +6,15 @@ check_model    what depends on the model: whether it can be cut as the config as
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from minipar.comm.group import Group
-from minipar.comm.launch import run
 from minipar.config import Config
-from minipar.errors import ShapeMismatch, UsageError
+from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.parallel.compress import COMPRESSORS
 from minipar.parallel.mixed import half_dtype
-from minipar.parallel.passes import as_input
 from minipar.parallel.schedule import named
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, users_of
-from minipar.parallel.tensor_layers import TensorKit
-from minipar.recipes import RECIPES, build_model, find
+from minipar.recipes import RECIPES, find
 from minipar.strategies import chunks_of, rule_of
-from minipar.tensor import no_grad
 
 
 def check(config: Config) -> None:
@@ -124,23 +115,11 @@ def _check_tensor_parallel(c: Config) -> None:
         )
 
 
-def check_model(config: Config, model: Module, train: Any) -> None:
+def check_model(config: Config, model: Module) -> None:
     """Whether this model can be cut as the config asks; where it is cut does not matter here.
 
-    train: the training data, of which ranks try a row.  Raises: UsageError.
+    Raises: UsageError.
     """
     c = config
     if c.pp > 1:
         users_of(model, balanced(bytes_of(pieces_of(model)), c.pp * chunks_of(c)), c.pp)
-    if c.tp > 1:
-        run(_try_shards, c.tp, args=(c, train))
-
-
-def _try_shards(group: Group, c: Config, train: Any) -> None:
-    model: Any = build_model(c, train, TensorKit(group, c.sequence_parallel))
-    x, _ = train.batch(np.arange(1))
-    try:
-        with no_grad():
-            model(as_input(x, c.dtype))
-    except ShapeMismatch as error:  # of positions, which only the data show
-        raise UsageError(f"--tp {c.tp}: {error}") from None

@@ -27,6 +27,7 @@ from minipar.config import FIXED, Config, check_given, option
 from minipar.config import check as check_config
 from minipar.drills import drills_of
 from minipar.errors import CheckpointError, UsageError
+from minipar.forecast import Need, forecast, refuse_if_too_large, table
 from minipar.parallel import checkpoint
 from minipar.recipes import build_model, find, not_looked_at
 from minipar.refusals import check as check_together
@@ -36,6 +37,7 @@ from minipar.strategies import why_not_like_one_rank
 from minipar.trace.figures import draw_loss
 from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank, train_rank
 from minipar.training_report import draw_served, ranks_in_words, report, who_was_lost
+from minipar.trial import Trial, tried
 
 # How far weights may be apart after FIRST_STEPS. Rounding grows with the rate: resnet, which begins
 # with steps of 0.5, comes to 1e-4 in float32; a wrong gradient comes to 1e-2.
@@ -48,6 +50,14 @@ class Job(NamedTuple):
     config: Config
     run: RunFolder
     resume: bool
+    plan: Plan | None = None  # what it will need and take, where that was found out
+
+
+class Plan(NamedTuple):
+    """What is known of a run before it starts."""
+
+    needs: list[Need]
+    trial: Trial
 
 
 class RanksFailed(Exception):
@@ -83,9 +93,9 @@ def prepare(
         check(config.ranks, config.backend)
     if resume is None:
         _check_place(config, out)
-    _check_data(config)
+    plan = _planned(config)
     if resume is None:
-        return Job(config, RunFolder.create(config, out), resume=False)
+        return Job(config, RunFolder.create(config, out), False, plan)
     run = RunFolder(resume)
     for name in FIXED:
         if getattr(config, name) != getattr(base, name):
@@ -97,7 +107,7 @@ def prepare(
         raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
     config.save(run.path / "config.json")
     run.forget_servers()
-    return Job(config, run, resume=True)
+    return Job(config, run, True, plan)
 
 
 def _filling(config: Config, ranks: int, given: Mapping[str, Any]) -> Config:
@@ -125,8 +135,11 @@ def _config_of(resume: str) -> Config:
     return replace(config, slow_worker="", kill_worker="")  # a drill is over with the job it was in
 
 
-def _check_data(config: Config) -> None:
-    """Load the data and build the model once, here, where what is wrong is said once."""
+def _planned(config: Config) -> Plan:
+    """Load the data and build the model once, here, where what is wrong is said once.
+
+    The model only if its weights fit.  Raises: UsageError.
+    """
     data = find(config.model).task.load(config)
     for part, examples in zip(("training", "validation"), data, strict=True):
         if len(examples) < config.batch:
@@ -134,7 +147,13 @@ def _check_data(config: Config) -> None:
                 f"the {part} data has {len(examples)} examples, and a batch needs {config.batch}. "
                 "Pass more (--data) or a smaller --batch (for text, also a smaller --block)."
             )
-    check_model(config, build_model(config, data[0]), data[0])
+    refuse_if_too_large(config, forecast(config, data[0]))
+    model = build_model(config, data[0])
+    check_model(config, model)
+    trial = tried(config, model, data[0])
+    needs = forecast(config, data[0], trial)
+    refuse_if_too_large(config, needs)
+    return Plan(needs, trial)
 
 
 def _check_place(config: Config, out: str | None) -> None:
@@ -149,6 +168,8 @@ def _check_place(config: Config, out: str | None) -> None:
 def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
     """Train, compare with one rank, draw, report; the exit code."""
     begun = time.monotonic()
+    if job.plan is not None:
+        print(table(job.plan.needs), file=sys.stderr)
     try:
         ranks = _on_ranks(train_rank, job.config, (str(job.run.path), job.resume), log_dir)
         return conclude(job, ranks[0], begun, as_json=as_json)

@@ -7,9 +7,9 @@ from typing import Any
 
 from minipar.config import Config
 from minipar.drills import VIRTUAL_S
+from minipar.progress import speed
 from minipar.run_folder import RunFolder
 from minipar.trace.staleness_figure import draw_staleness
-from minipar.train import speed
 
 
 def report(

@@ -44,19 +44,20 @@ def cpu_quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> f
     """Cores that the cgroups grant (quota / period; the least of this process's cgroup and of those
     around it), None without a limit.  own: lists the cgroups, of version 2 and of version 1.
     """
-    found = [quota for folder in _cgroups(Path(root), Path(own)) if (quota := _quota(folder))]
+    found = [quota for folder in cgroups(Path(root), Path(own), "cpu") if (quota := _quota(folder))]
     return min(found, default=None)
 
 
-def _cgroups(root: Path, own: Path) -> Iterator[Path]:
+def cgroups(root: Path, own: Path, controller: str) -> Iterator[Path]:
+    """The folders of this process's cgroup, and of those around it, that may limit something."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
         lines = []
-    for line in [*lines, "::/", ":cpu:/"]:  # in a container often only the root is there
+    for line in [*lines, "::/", f":{controller}:/"]:  # in a container often only the root is there
         _, controllers, path = line.split(":", 2)
-        if controllers == "" or "cpu" in controllers.split(","):
-            base, inside = root / ("cpu" if controllers else ""), Path(path.lstrip("/"))
+        if controllers == "" or controller in controllers.split(","):
+            base, inside = root / (controller if controllers else ""), Path(path.lstrip("/"))
             yield from (base / folder for folder in (inside, *inside.parents))
 
 

@@ -64,6 +64,11 @@ TRAIN_HELP = (
     ("snapshot_every", "N", "updates between a server's snapshots, from which it starts again"),
     ("slow_worker", "R:Fx", "a drill: rank R is F times as slow as it could be, like 1:5x"),
     ("kill_worker", "R@stepN", "a drill: rank R dies after its step N, like 1@step50"),
+    (
+        "memory_limit",
+        "SIZE",
+        "what a rank may take, like 500MB (default: what is free, by the ranks)",
+    ),
     ("check", "", "look for arrays that are changed while backward still needs them"),
 )
 
