@@ -104,6 +104,7 @@ FLOORS = {
     "comm.asynchronous": 3,
     "comm.hosts.meeting": 3,
     "comm.hosts.network": 3,
+    "comm.hosts.comeback": 4,
     "comm.hosts.nodes": 3,
     "comm.link": 3,
     "comm.losses": 3,

@@ -17,10 +17,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from minipar.comm.byte_ring import ByteRing
 from minipar.comm.exchange import Exchange
 from minipar.comm.frame import Header
 from minipar.comm.loans import Loans
@@ -37,7 +37,7 @@ class Channels:
     def __init__(
         self, rank: int, streams: Mapping[int, tuple[Writer, Reader]], mailbox: Mailbox
     ) -> None:
-        self._rank, self._streams = rank, streams
+        self._rank, self._streams = rank, dict(streams)
         self._writers = {r: writer for r, (writer, _) in streams.items()}
         self.queues: dict[int, deque[Outgoing]] = {r: deque() for r in streams}
         self._incoming = {
@@ -125,8 +125,10 @@ class Channels:
         self._incoming[rank].open(Closed(), 0)
         self.queues[rank].clear()
 
-    def open(self, rank: int, incarnation: int) -> None:
-        """That incarnation of the rank is about to use its streams."""
+    def open(self, rank: int, incarnation: int, stream: Any = None) -> None:
+        """That incarnation of the rank is about to use its streams, or this one for both ways."""
+        if stream is not None:
+            self._streams[rank] = stream, stream
         self._writers[rank], reader = self._streams[rank]
         self._incoming[rank].open(reader, incarnation)
 
@@ -134,8 +136,7 @@ class Channels:
         """Take in all that the rank has sent completely, and make what is between us as new."""
         self._incoming[rank].cut()
         self.close(rank)
-        if self.loans is not None:
+        if self.loans is not None and rank in self.loans.shared.here:
             self.loans.forget(rank)
-        for ring in self._streams[rank]:
-            if isinstance(ring, ByteRing):
-                ring.clear()
+        for stream in self._streams[rank]:
+            stream.clear()

@@ -50,6 +50,7 @@ class Child:
         self.result: Any = None
         self.ended_at: float | None = None  # when it returned or failed; no more is expected
         self.started = self.exited = self.failed = self.hung_up = False
+        self.neighbours: Any = None  # what it has to know of ranks of other hosts
         self.failure: Any = None  # with which it is lost, where that is reported
         self.control.setblocking(False)
         self._unsent, self._unread = bytearray(), bytearray()

@@ -43,6 +43,10 @@ class Crew:
         """Whether all processes have exited."""
         return all(child.exited for child in self.children)
 
+    def child(self, number: int) -> Child | None:
+        """The process of that rank; None if it is on another host."""
+        return next((child for child in self.children if child.number == number), None)
+
     # -- beginning ----------------------------------------------------------------------------
 
     def start(self, number: int) -> Child:
@@ -55,6 +59,7 @@ class Crew:
         known = self._site.neighbours(number)
         inherited = [] if known is None or known.listener < 0 else [known.listener]
         child = Child(number, self._site.on_host, self._site.memory, *inherited)
+        child.neighbours = known
         self._selector.register(child.control, selectors.EVENT_READ, (child, "control"))
         for name, stream in child.streams.items():
             self._selector.register(stream, selectors.EVENT_READ, (child, name))
@@ -63,8 +68,8 @@ class Crew:
     def begin(self, child: Child, standing: Any = None) -> None:
         """Tell the rank's process what to do.  standing: of lost ranks, if they are reported."""
         child.started = True
-        ranks, neighbours = self._site.ranks, self._site.neighbours(child.number)
-        what = (child.number, ranks, self._timeout_s, self._work, neighbours, standing)
+        known, ranks = child.neighbours, self._site.ranks
+        what = (child.number, ranks, self._timeout_s, self._work, known, standing)
         self._tell(child, "start", *what)
 
     # -- talking ------------------------------------------------------------------------------
@@ -128,20 +133,20 @@ class Crew:
             if not child.exited:
                 child.send_signal(number)
 
-    def replace(self, child: Child) -> bool:
-        """Start another process in the place of this one; whether the system allows it."""
-        number, fresh = child.number, None
+    def replace(self, child: Child) -> str:
+        """Start another process in the place of this one; why the system does not let us, or ""."""
+        number, why = child.number, ""
         with sigint_held_back() as held:
             try:
                 fresh = self._start(number)
             except OSError as error:
-                self.say(number, f"cannot be started again: {error.strerror}")
+                why = f"it cannot be started again: {error.strerror}"
             else:
                 self._bury(child)
                 self.children[self.children.index(child)] = fresh
         if held:
             raise KeyboardInterrupt
-        return fresh is not None
+        return why
 
     def _bury(self, child: Child) -> None:
         """Let go of a process in whose place another one is started."""

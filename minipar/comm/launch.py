@@ -122,16 +122,19 @@ def run_processes(
 
     plain: ranks whose output is shown without a label.  log_dir: for one file of output per rank.
     nodes: of a job on several hosts.  restarts: None if a lost rank ends the job; else lost ranks
-    are reported, and so many of them started again.
+    are reported, and so many of them started again; the same on all hosts.
     Raises: UsageError, SharedMemoryFull, CommError, OSError if what ranks print cannot be written,
             KeyboardInterrupt.
     """
     if not timeout_s > 0:  # nan is not
         raise UsageError(f"a rank waits for another for more than 0 seconds, not {timeout_s}")
-    if nodes is not None and restarts is not None:
-        raise UsageError(
-            "on_lost='report' is for the ranks of one host; several hosts have 'abort'"
-        )
+    if nodes is not None:
+        nodes.reports = restarts is not None
+        if nodes.reports and nodes.memory is not None:
+            raise UsageError(
+                "lost ranks cannot be reported where torchrun or srun has started a launcher for "
+                "each rank; start one launcher for each host, with --nnodes."
+            )
     open_standard_streams()
     here, everywhere = (None, ranks) if nodes is None else (nodes.mine, nodes.ranks)
     outputs = {
@@ -139,12 +142,10 @@ def run_processes(
         for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
     }
     with sigterm_interrupts():
+        site: Site = OneHost(ranks) if nodes is None else SeveralHosts(nodes)
         roll = None
-        if nodes is None:
-            site: Site = (host := OneHost(ranks))
-            roll = None if restarts is None else Roll(host.segment, ranks, restarts)
-        else:
-            site = SeveralHosts(nodes)
+        if restarts is not None:
+            roll = Roll(site.segment, site.board, site.here, site.ranks, restarts)
         job = ProcessJob(work, site, timeout_s=timeout_s, outputs=outputs, roll=roll)
         return Finished(job.run(), job.failure)
 

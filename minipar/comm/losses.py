@@ -60,6 +60,15 @@ class Standing:
     def losses(self, rank: int, size: int) -> Losses:
         return Losses(rank, size, self.before)
 
+    def incarnation(self, rank: int) -> int:
+        """Which one of that rank lives, or will."""
+        return sum(lost.rank == rank for lost in self.before)
+
+    def there(self, ranks: Iterable[int]) -> list[int]:
+        """Those who are neither lost nor finished."""
+        for_good = {lost.rank for lost in self.before if not lost.returns}
+        return [r for r in ranks if r not in self.absent | self.finished | for_good]
+
 
 class Losses:
     """Of one rank: who was lost, and what of that it has been told."""

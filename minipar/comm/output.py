@@ -105,7 +105,7 @@ class Output:
 
     def _take(self, rank: int, line: str) -> None:
         line, self._progress[rank] = line or self._progress[rank], ""  # progress that has ended
-        if self._logs:
+        if rank in self._logs:
             self._write(line + "\n", self._logs[rank])
         self._held[rank].append(_Line(line, time.monotonic()))
 

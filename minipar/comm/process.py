@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -244,12 +245,17 @@ class ProcessTransport(Transport):
             end_receives(self._mailbox)
         self._board.note_heard(self.rank, self.losses.count)
 
-    def note_joined(self, rank: int, incarnation: int) -> None:
-        """The next incarnation of that rank is about to use its channels."""
+    def note_joined(self, rank: int, incarnation: int, stream: Any = None) -> bool:
+        """That incarnation of a rank is about to use its channels, or (of another host) this
+        stream; False if it is lost already.
+        """
         with self._lock:
-            self._channels.open(rank, incarnation)
+            if incarnation != self.losses.current(rank):
+                return False
+            self._channels.open(rank, incarnation, stream)
             if self._shared is not None:
                 self._shared.vanished.discard(rank)
+        return True
 
     # -- giving up ----------------------------------------------------------------------------
 

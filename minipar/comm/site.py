@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from minipar.comm.board import Board
 from minipar.comm.failure import Failure
-from minipar.comm.hosts.neighbours import Neighbours
+from minipar.comm.hosts.neighbours import Address, Neighbours
+from minipar.comm.segment import Segment
 
 
 class Site(Protocol):
@@ -21,6 +22,7 @@ class Site(Protocol):
     here: range  # those started here
     on_host: int  # ranks that share this host's cores
     memory: tuple[int, int]  # the descriptors of segment and heap that they share
+    segment: Segment  # in the first of them
     board: Board
     may_leave_at: float  # when a rank that has returned may go: 0 at once, inf not yet
 
@@ -32,7 +34,19 @@ class Site(Protocol):
         """What a rank started here has to know of others; None if all are here."""
 
     def started(self) -> None:
-        """The ranks have inherited what they need, or will not be started any more."""
+        """The ranks have inherited where they listen."""
+
+    def forget_memory(self) -> None:
+        """No rank will be started any more."""
+
+    def renew(self, rank: int) -> int:
+        """Open a door for the next incarnation of a rank started here; its port."""
+
+    def door(self, rank: int, port: int) -> Address | None:
+        """Where ranks of other hosts call it; None if there are none."""
+
+    def tell(self, *message: Any) -> None:
+        """Have it heard by all launchers, this one included, and by all in the same order."""
 
     def deadlock(self, finished: Collection[int], lost: Collection[int] = ()) -> str | None:
         """The report of a deadlock, if one is seen."""
@@ -43,8 +57,11 @@ class Site(Protocol):
     def hear(self) -> list[tuple[Any, ...]]:
         """What other launchers say, as `Nodes.hear` has it."""
 
-    def note_finished(self, rank: int, finished: Collection[int]) -> None:
-        """That rank, of this host or another, has returned, as all `finished` have."""
+    def note_finished(self, rank: int) -> None:
+        """That rank, of this host or another, has returned."""
+
+    def note_all_finished(self) -> None:
+        """Now all have that are not lost."""
 
     def note_end(self, failure: Failure | None) -> None:
         """A rank of this host has failed, or all have ended well."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol
@@ -19,6 +20,7 @@ from minipar.comm.reach import Vanished
 from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message, never_taken
 from minipar.errors import CallMismatch, CommError
 
+REST_S = 1.0  # without a byte, after which no more comes of a lost rank of another host
 Fetch = Callable[[int, Header, np.ndarray], bool]  # (src, of a large message, to be filled): done?
 
 
@@ -27,6 +29,9 @@ class Writer(Protocol):
 
     def write_some(self, source: memoryview) -> int:
         """Move a first part of `source`; how many bytes (0: there is no room now)."""
+
+    def clear(self) -> None:
+        """The rank at the other end is lost."""
 
 
 class Reader(Protocol):
@@ -37,6 +42,9 @@ class Reader(Protocol):
 
     def readable(self) -> bool:
         """Whether something may have come."""
+
+    def clear(self) -> None:
+        """The rank at the other end is lost."""
 
 
 class Closed:
@@ -50,6 +58,9 @@ class Closed:
 
     def readable(self) -> bool:
         return False
+
+    def clear(self) -> None:
+        pass
 
 
 class Outgoing:
@@ -97,10 +108,17 @@ class Incoming:
         self._begin()
 
     def cut(self) -> None:
-        """The rank is lost: take in what it has sent completely, and forget the rest."""
+        """The rank is lost: take in what it has sent completely, and forget the rest.
+
+        Of another host, more may be on its way, until its stream ends.
+        """
+        until = time.monotonic() + REST_S
         with contextlib.suppress(CommError):  # what is no message is not complete, either
-            while self.readable():
-                self.pull()
+            while self.readable() and time.monotonic() < until:
+                if self.pull():
+                    until = time.monotonic() + REST_S
+                else:
+                    time.sleep(0.001)
         self.open(Closed(), self._incarnation)
 
     def _begin(self) -> None:

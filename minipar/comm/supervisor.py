@@ -25,7 +25,7 @@ from minipar.comm.crew import Crew
 from minipar.comm.failure import Failure
 from minipar.comm.history import Parting, first_partings
 from minipar.comm.output import Output
-from minipar.comm.roll import Roll, report_loss, start_again
+from minipar.comm.roll import Roll, begin_again, call_for_return, note_loss, report_loss
 from minipar.comm.signals import sigint_held_back
 from minipar.comm.site import Site
 from minipar.comm.stopped import StoppedWatch
@@ -75,8 +75,9 @@ class ProcessJob:
             self._finish()
             raise
         finally:
+            site.started()
             if roll is None:
-                site.started()
+                site.forget_memory()
 
     # -- running ------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class ProcessJob:
                 self._step()
             self._crew.close(kill=self._interrupted or self.failure is not None)
             if self._roll is not None:
-                self._site.started()
+                self._site.forget_memory()
             self._site.close()
 
     def _step(self) -> None:
@@ -139,8 +140,8 @@ class ProcessJob:
             self._hear(child, *message)
         for child in self._crew.children:
             self._look_at(child)
-        if self._roll is not None and self._roll.absent:
-            start_again(self._roll, self._crew, self._finished)
+        if self._roll is not None and self._roll.ports:
+            call_for_return(self._roll, self._crew, self._site, self._finished)
         for message in self._site.hear():
             self._heed(*message)
         if self._stop_at is None:
@@ -164,14 +165,27 @@ class ProcessJob:
             self._stop_at = time.monotonic() + GRACE_S
             self._crew.broadcast("deadlock", report)
 
-    def _heed(self, kind: str, about: Any) -> None:
-        """What the launcher of another host says."""
+    def _heed(self, kind: str, *about: Any) -> None:
+        """What the launcher of another host says, or what all of them hear in one order."""
         if kind == "finished":
-            self._note_finished(about)
+            self._note_finished(*about)
         elif kind == "failed":
-            self._failed_elsewhere(about)
-        elif self._stop_at is None:
-            raise KeyboardInterrupt(f" on node {about}")
+            self._failed_elsewhere(*about)
+        elif kind == "interrupt" and self._stop_at is None:
+            raise KeyboardInterrupt(f" on node {about[0]}")
+        elif self._roll is not None:
+            self._note_loss_or_return(self._roll, kind, *about)
+
+    def _note_loss_or_return(self, roll: Roll, kind: str, *about: Any) -> None:
+        if kind == "reported":
+            note_loss(roll, self._crew, self._site, *about)
+            self._let_go_if_all_are_through()
+        elif kind == "joined":
+            begin_again(roll, self._crew, self._site, self._finished, *about)
+        elif kind == "gone":
+            ranks, why = about
+            for rank in set(ranks) - self._finished - roll.for_good:
+                self._site.tell("reported", rank, f"rank {rank} is lost with {why}", False)
 
     def _hear(self, child: Child, kind: str, *about: Any) -> None:
         """What a rank started here says, with the partings of its calls."""
@@ -199,7 +213,7 @@ class ProcessJob:
                 self._failed(Failure(child.number, text), child)
             if child.failure is not None and self._roll is not None:
                 stopping = self._stop_at is not None
-                report_loss(child, self._roll, self._crew, self._finished, stopping)
+                report_loss(child, self._roll, self._crew, self._site, self._finished, stopping)
         elif child.ended_at is None:
             return
         elif child.failure is not None and time.monotonic() - child.ended_at > KILL_AFTER_S:
@@ -225,9 +239,14 @@ class ProcessJob:
     def _note_finished(self, rank: int) -> None:
         """That rank, here or elsewhere, has returned."""
         self._finished.add(rank)
-        self._site.note_finished(rank, self._finished)
+        self._site.note_finished(rank)
         self._crew.broadcast("finished", rank)
-        if len(self._finished) == self._site.ranks:
+        self._let_go_if_all_are_through()
+
+    def _let_go_if_all_are_through(self) -> None:
+        lost = set() if self._roll is None else self._roll.for_good
+        if len(self._finished | lost) == self._site.ranks:
+            self._site.note_all_finished()
             self._crew.broadcast("leave")
 
     def _failed(self, failure: Failure, child: Child) -> None:

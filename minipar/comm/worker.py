@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -31,12 +31,16 @@ from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.heap import Heap
 from minipar.comm.history import Parting
+from minipar.comm.hosts.comeback import call, let_in
 from minipar.comm.hosts.host_memory import HostMemory
-from minipar.comm.hosts.neighbours import Neighbours
+from minipar.comm.hosts.neighbours import Address, Neighbours
 from minipar.comm.hosts.network import Network, connect
+from minipar.comm.hosts.tcp import TcpStream
+from minipar.comm.losses import Standing
 from minipar.comm.process import ProcessTransport
 from minipar.comm.reach import let_siblings_in
 from minipar.comm.segment import Segment
+from minipar.comm.streams import Closed
 from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 from minipar.events import Recorder
 
@@ -56,14 +60,17 @@ def main() -> None:
         os._exit(1)
     _, rank, ranks, timeout_s, work, neighbours, standing = message
     try:
-        transport, network = _transport(rank, ranks, timeout_s, (segment, heap), neighbours)
+        again = standing is not None and standing.incarnation(rank) > 0
+        transport, network = _transport(rank, ranks, timeout_s, (segment, heap), neighbours, again)
     except CommError as error:
         sys.exit(_report(sock, Failure.of(rank, error), {}))
     if standing is not None:
         transport.report(standing)
+        if again and neighbours is not None:
+            _let_in(transport, network, neighbours, standing)
     os.close(segment)
     os.set_inheritable(heap, False)
-    threading.Thread(target=_listen, args=(sock, transport, network), daemon=True).start()
+    _in_thread(_listen, sock, transport, network, neighbours)
     os.register_at_fork(after_in_child=partial(_become_a_copy, sock, transport))
     group = Group(transport)
     ambient.world.set(group)
@@ -77,10 +84,12 @@ def _transport(
     timeout_s: float,
     memory: tuple[int, int],
     neighbours: Neighbours | None,
+    again: bool,
 ) -> tuple[ProcessTransport, Network]:
     """Shared memory to the ranks of this host, connections to those of others.
 
-    memory: the descriptors of segment and heap.  Raises: PeerLost.
+    memory: the descriptors of segment and heap.  again: whether this rank was lost before; then
+    those of others will call.  Raises: PeerLost.
     """
     descriptor, heap = memory
     if neighbours is None:
@@ -89,10 +98,12 @@ def _transport(
         board = segment.board()
         rings = {r: (segment.ring(rank, r), segment.ring(r, rank)) for r in here if r != rank}
     else:
-        here, tcp = neighbours.shared, connect(rank, neighbours, timeout_s)
+        here = neighbours.shared
+        tcp = {} if again else connect(rank, neighbours, timeout_s)
         host = HostMemory(descriptor, here, ranks)
         segment, board, rings = host.segment, host.board, host.streams(rank)
-    streams = rings | {r: (stream, stream) for r, stream in tcp.items()}
+    streams: dict[int, Any] = {r: (Closed(), Closed()) for r in range(ranks) if r != rank}
+    streams |= rings | {r: (stream, stream) for r, stream in tcp.items()}
     transport = ProcessTransport(rank, ranks, board, streams, timeout_s)
     spins = SPINS if usable_cores() >= len(here) else 0
     mine = Heap(heap, here.index(rank))
@@ -123,7 +134,54 @@ def _become_a_copy(sock: socket.socket, transport: ProcessTransport) -> None:
     )
 
 
-def _listen(sock: socket.socket, transport: ProcessTransport, network: Network) -> None:
+def _in_thread(fn: Callable[..., None], *args: Any) -> None:
+    threading.Thread(target=fn, args=args, daemon=True).start()
+
+
+def _take_up(
+    transport: ProcessTransport, network: Network, rank: int, incarnation: int, stream: TcpStream
+) -> None:
+    """A connection to an incarnation of a rank of another host, unless that is lost by now."""
+    if transport.note_joined(rank, incarnation, stream):
+        network.take_up(rank, stream)
+    else:
+        stream.clear()
+
+
+def _let_in(
+    transport: ProcessTransport, network: Network, neighbours: Neighbours, standing: Standing
+) -> None:
+    """Those of other hosts who are there will call this incarnation."""
+    others = (r for r in range(transport.size) if r not in neighbours.shared)
+    who, take_up = standing.there(others), partial(_take_up, transport, network)
+    _in_thread(let_in, transport.rank, transport.losses.incarnation, neighbours, who, take_up)
+
+
+def _note_joined(
+    transport: ProcessTransport,
+    network: Network,
+    neighbours: Neighbours | None,
+    rank: int,
+    incarnation: int,
+    address: Address | None,
+) -> None:
+    """A rank begins again; if it is of another host, call it."""
+    if neighbours is None or address is None or rank in neighbours.shared:
+        transport.note_joined(rank, incarnation)
+        return
+    me, take_up = (
+        (transport.rank, transport.losses.incarnation),
+        partial(_take_up, transport, network),
+    )
+    _in_thread(call, me, (rank, incarnation), address, neighbours, take_up)
+
+
+def _listen(
+    sock: socket.socket,
+    transport: ProcessTransport,
+    network: Network,
+    neighbours: Neighbours | None,
+) -> None:
     """Turn what the launcher says into the end of waits; without a launcher, end at once."""
     while (message := receive_message(sock)) is not None:
         match message:
@@ -131,8 +189,9 @@ def _listen(sock: socket.socket, transport: ProcessTransport, network: Network) 
                 transport.note_failure(PeerLost(reason))
             case ("reported", lost):
                 transport.note_lost(lost)
-            case ("joined", rank, incarnation):
-                transport.note_joined(rank, incarnation)
+                network.note_lost(lost.rank)
+            case ("joined", *about):
+                _note_joined(transport, network, neighbours, *about)
             case ("finished", rank):
                 transport.note_finished(rank)
                 network.note_finished(rank)
@@ -140,7 +199,7 @@ def _listen(sock: socket.socket, transport: ProcessTransport, network: Network) 
                 transport.note_failure(Deadlock(report))
             case ("interrupt",):
                 transport.note_failure(Interrupted("the job was interrupted"))
-        if message[0] != "finished":
+        if message[0] not in ("finished", "reported", "joined"):
             network.may_leave.set()
     os._exit(1)
 

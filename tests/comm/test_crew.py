@@ -91,12 +91,11 @@ def test_a_rank_that_has_hung_up_is_heard_to_the_end_and_then_no_more(three):
     assert zero.hung_up and list(three.listen(zero)) == [] and list(three.hear()) == []
 
 
-def test_a_rank_that_cannot_be_replaced_stays_and_that_is_said(three, monkeypatch):
+def test_a_rank_that_cannot_be_replaced_stays_and_it_is_known_why(three, monkeypatch):
     def refuse(*_):
         raise OSError(11, "Resource temporarily unavailable")
 
     one = three.children[1]
     monkeypatch.setattr(crew, "Child", refuse)
-    assert not three.replace(one) and three.children[1] is one
-    said = "cannot be started again: Resource temporarily unavailable\n"
-    assert three._outputs["stderr"].fed == [(1, said)]
+    said = "it cannot be started again: Resource temporarily unavailable"
+    assert three.replace(one) == said and three.children[1] is one

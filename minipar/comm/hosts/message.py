@@ -43,6 +43,10 @@ def address(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and text(value[0]) and port(value[1])
 
 
+def flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 port, rank, code = number(65535), number(MAX_RANKS), number(255)
 
 KINDS: MappingProxyType[str, tuple[Check, ...]] = MappingProxyType(
@@ -54,6 +58,9 @@ KINDS: MappingProxyType[str, tuple[Check, ...]] = MappingProxyType(
         "notice": (rank, text),  # what that rank is doing: its notice on the board, in base 64
         "finished": (rank,),
         "failed": (rank, text, code),  # its summary, and the job's exit code
+        "reported": (rank, text, flag),  # lost, why, and whether it may be started again
+        "joined": (rank, port),  # it is about to be; where it can be called
+        "job": (text,),  # what all are to do, where only node 0 knows it
         "interrupt": (rank,),  # the node where Ctrl-C was pressed
         "done": (),
     }

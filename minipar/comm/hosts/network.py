@@ -35,7 +35,8 @@ class Network:
     """The connections of one rank; none on a single host."""
 
     def __init__(self, streams: Mapping[int, TcpStream]) -> None:
-        self.streams = streams
+        self.streams = dict(streams)
+        self._finished = False
         self.may_leave = threading.Event()  # set once all ranks have returned, or one has failed
 
     def note_finished(self, rank: int) -> None:
@@ -43,8 +44,19 @@ class Network:
         if rank in self.streams:
             self.streams[rank].note_finished()
 
+    def note_lost(self, rank: int) -> None:
+        """The connection to that rank has ended with it."""
+        self.streams.pop(rank, None)
+
+    def take_up(self, rank: int, stream: TcpStream) -> None:
+        """A connection to the next incarnation of that rank."""
+        self.streams[rank] = stream
+        if self._finished:
+            stream.finish()
+
     def finish(self) -> None:
         """This rank has returned, and sends nothing more."""
+        self._finished = True
         for stream in self.streams.values():
             stream.finish()
 
@@ -59,7 +71,9 @@ class Network:
         self.may_leave.wait()
         deadline = time.monotonic() + LAST_LOOK_S
         with contextlib.suppress(CommError):
-            while not all(s.ended for s in self.streams.values()) and time.monotonic() < deadline:
+            while time.monotonic() < deadline:
+                if all(s.ended for s in list(self.streams.values())):
+                    break
                 transport.progress()
                 time.sleep(0.001)
             return transport.close()

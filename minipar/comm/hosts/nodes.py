@@ -3,7 +3,9 @@
     node 1 --- node 0 --- node 2       all of them talk to node 0, which passes on what concerns all
 
 A node is a host's launcher with its ranks. Node 0 also decides which failure was the first, so that
-every host ends with the same sentence, and when all are done.
+every host ends with the same sentence, and when all are done. Of lost ranks, if they are reported,
+all launchers hear in one order, that in which node 0 has heard of them: what one of them says goes
+to node 0, and comes back.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class Nodes:
         self._parts = [range(*pair) for pair in pairwise(starts)]
         self.node, self.ranks, self.mine = node, starts[-1], self._parts[node]
         self.shared, self.memory, self.on_host = known.shared, memory, on_host
-        self._links, self._known, self._listeners = list(links), known, listeners
+        self._links, self._known = list(links), known
+        self._listeners = dict(zip(self.mine, listeners))
+        self.reports = False  # whether a lost rank is not the end of the job
+        self._own: list[Heard] = []  # what this launcher has told itself
         self.settled = False  # whether all nodes agree on how the job has ended
         self._busy = set(range(len(counts)))  # nodes that are not done
         self._verdict: Failure | None = None
@@ -57,13 +62,19 @@ class Nodes:
 
     def neighbours(self, rank: int) -> Neighbours:
         """What that rank of this node has to know."""
-        listener = self._listeners[rank - self.mine.start].fileno() if self._listeners else -1
+        listener = self._listeners[rank].fileno() if rank in self._listeners else -1
         return self._known._replace(listener=listener)
+
+    def renew(self, rank: int) -> int:
+        """A new listening socket for the next incarnation of a rank of this node; its port."""
+        self._listeners[rank] = listening(self._known.addresses[rank][0])
+        return int(self._listeners[rank].getsockname()[1])
 
     def forget_listeners(self) -> None:
         """The ranks have theirs now."""
-        for sock in self._listeners:
+        for sock in self._listeners.values():
             sock.close()
+        self._listeners.clear()
 
     # -- what this host has to say ---------------------------------------------------------------
 
@@ -71,6 +82,12 @@ class Nodes:
         """Tell all others, directly or through node 0."""
         for link in self._links:
             link.say(*message)
+
+    def tell(self, *message: Any) -> None:
+        """Tell all, this launcher too, in the one order in which all hear such things."""
+        self.say(*message)
+        if self.node == 0:
+            self._own.append(message)
 
     def note_notice(self, rank: int, notice: bytes) -> None:
         """Say what a rank of this host is doing."""
@@ -93,8 +110,12 @@ class Nodes:
     # -- what the others say ---------------------------------------------------------------------
 
     def hear(self) -> list[Heard]:
-        """("finished", rank), ("failed", Failure), ("notice", rank, bytes), ("interrupt", node)"""
-        heard: list[Heard] = []
+        """("finished", rank), ("failed", Failure), ("notice", rank, bytes), ("interrupt", node)
+
+        And if lost ranks are reported: ("reported", rank, why, may return), ("joined", rank, port),
+        ("gone", ranks, why) of a node, on node 0.
+        """
+        heard, self._own = self._own, []
         for link in self._links:
             for message in link.hear():
                 heard += self._heed(link, message)
@@ -105,7 +126,7 @@ class Nodes:
     def _heed(self, link: NodeLink, message: Heard) -> list[Heard]:
         kind, *values = message
         try:
-            if kind in ("finished", "notice", "failed"):
+            if kind in ("finished", "notice", "failed", "reported", "joined"):
                 self._check_rank(link, values[0])
             return self._sort(link, kind, values)
         except ValueError as error:
@@ -135,14 +156,18 @@ class Nodes:
             case "finished":
                 self._pass_on(link, kind, *values)
                 return [(kind, *values)]
+            case "reported" | "joined":
+                self._pass_on(None, kind, *values)
+                return [(kind, *values)]
             case "notice":
                 self._pass_on(link, kind, *values)
                 raw = base64.b64decode(values[1], validate=True)
                 return [(kind, values[0], raw)]
         return []
 
-    def _pass_on(self, source: NodeLink, *message: Any) -> None:
-        for link in self._links:
+    def _pass_on(self, source: NodeLink | None, *message: Any) -> None:
+        """From node 0 to all others; to the source as well, if it is None."""
+        for link in self._links if self.node == 0 else ():
             if link is not source:
                 link.say(*message)
 
@@ -152,9 +177,11 @@ class Nodes:
         link.close(0.0)
         part = self._parts[link.node]
         names = f"rank {part[0]}" if len(part) == 1 else f"ranks {part[0]} to {part[-1]}"
-        failure = Failure(
-            part[0], f"node {link.node} at {link.address} ({names}) is lost: {link.lost}"
-        )
+        where = f"node {link.node} at {link.address}"
+        if self.reports and self.node == 0:
+            self._note_done(link.node)
+            return [("gone", part, f"{where}: {link.lost}")]
+        failure = Failure(part[0], f"{where} ({names}) is lost: {link.lost}")
         if self._verdict is None:
             self._decide(failure)
         self.settled = self.settled or self.node != 0
@@ -188,3 +215,9 @@ class Nodes:
         """Say the last things."""
         for link in self._links:
             link.close()
+
+
+def listening(host: str) -> socket.socket:
+    """A listening socket at that address of this host, at a port that the system chooses."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, 0), family=family, backlog=128)

@@ -20,7 +20,7 @@ from minipar.comm.hosts.host_memory import create_host_memory
 from minipar.comm.hosts.link import NodeLink
 from minipar.comm.hosts.meeting import PURPOSE, Meeting, connected, listen
 from minipar.comm.hosts.neighbours import Address, Neighbours
-from minipar.comm.hosts.nodes import Nodes
+from minipar.comm.hosts.nodes import Nodes, listening
 from minipar.comm.hosts.reception import PAUSE_S, Reception
 from minipar.comm.hosts.secret import NotAdmitted, derived, knock
 from minipar.errors import CommError
@@ -121,11 +121,7 @@ def _received(sock: socket.socket) -> tuple[int, int]:
 
 def _open_listeners(host: str, ranks: int) -> list[socket.socket]:
     """A listening socket for each rank of this node; none if all ranks share memory."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return [
-        socket.create_server((host, 0), family=family, backlog=128)
-        for _ in range(ranks if host else 0)
-    ]
+    return [listening(host) for _ in range(ranks if host else 0)]
 
 
 def _ports(sockets: list[socket.socket], ranks: int) -> list[int]:

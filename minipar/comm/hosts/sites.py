@@ -20,7 +20,7 @@ from minipar.comm.exchange import left_in_cells
 from minipar.comm.failure import Failure
 from minipar.comm.heap import create_heap
 from minipar.comm.hosts.host_memory import HostMemory, create_host_memory
-from minipar.comm.hosts.neighbours import Neighbours
+from minipar.comm.hosts.neighbours import Address, Neighbours
 from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.segment import Segment, create_segment
 from minipar.comm.streams import left_in
@@ -40,13 +40,26 @@ class OneHost:
         self.segment = Segment(self.memory[0], ranks)
         self.board = self.segment.board()
         self._watch = DeadlockWatch(self.segment, ranks)
+        self._told: list[tuple[Any, ...]] = []
 
     def neighbours(self, rank: int) -> None:
         return None
 
     def started(self) -> None:
+        pass
+
+    def forget_memory(self) -> None:
         for descriptor in self.memory:
             os.close(descriptor)
+
+    def renew(self, rank: int) -> int:
+        return 0
+
+    def door(self, rank: int, port: int) -> None:
+        return None
+
+    def tell(self, *message: Any) -> None:
+        self._told.append(message)
 
     def deadlock(self, finished: Collection[int], lost: Collection[int] = ()) -> str | None:
         return self._watch.look((r for r in self.here if r not in finished), lost)
@@ -55,9 +68,13 @@ class OneHost:
         return left_in_memory(self.segment, self.board, self.ranks)
 
     def hear(self) -> list[tuple[Any, ...]]:
-        return []
+        told, self._told = self._told, []
+        return told
 
-    def note_finished(self, rank: int, finished: Collection[int]) -> None:
+    def note_finished(self, rank: int) -> None:
+        pass
+
+    def note_all_finished(self) -> None:
         pass
 
     def note_end(self, failure: Failure | None) -> None:
@@ -87,11 +104,11 @@ class SeveralHosts:
         shared = nodes.shared
         self.memory = nodes.memory or create_host_memory(len(shared), self.ranks)
         self._host = HostMemory(self.memory[0], shared, self.ranks)
-        self.board = self._host.board
+        self.board, self.segment = self._host.board, self._host.segment
         self._one_memory = len(shared) == self.ranks
         self._watch: DeadlockWatch | None = None
         if self._one_memory and nodes.node == 0:
-            self._watch = DeadlockWatch(self._host.segment, self.ranks)
+            self._watch = DeadlockWatch(self.segment, self.ranks)
         self._said: dict[int, bytes] = {}
         self._looked_at = 0.0
 
@@ -103,9 +120,21 @@ class SeveralHosts:
         return self._nodes.neighbours(rank)
 
     def started(self) -> None:
+        self._nodes.forget_listeners()
+
+    def forget_memory(self) -> None:
         for descriptor in self.memory:
             os.close(descriptor)
-        self._nodes.forget_listeners()
+
+    def renew(self, rank: int) -> int:
+        return self._nodes.renew(rank)
+
+    def door(self, rank: int, port: int) -> Address | None:
+        host, _ = self._nodes.neighbours(rank).addresses[rank]
+        return host, port
+
+    def tell(self, *message: Any) -> None:
+        self._nodes.tell(*message)
 
     def deadlock(self, finished: Collection[int], lost: Collection[int] = ()) -> str | None:
         if self._watch is None:
@@ -115,7 +144,7 @@ class SeveralHosts:
     def left(self) -> Failure | None:
         if self._watch is None:
             return None
-        return left_in_memory(self._host.segment, self.board, self.ranks)
+        return left_in_memory(self.segment, self.board, self.ranks)
 
     def hear(self) -> list[tuple[Any, ...]]:
         heard = []
@@ -136,12 +165,13 @@ class SeveralHosts:
                 self._said[rank] = notice
                 self._nodes.note_notice(rank, notice)
 
-    def note_finished(self, rank: int, finished: Collection[int]) -> None:
+    def note_finished(self, rank: int) -> None:
         if rank in self.here:
             self._say_what_they_did()
             self._nodes.say("finished", rank)
-        if len(finished) == self.ranks:
-            self.may_leave_at = time.monotonic()
+
+    def note_all_finished(self) -> None:
+        self.may_leave_at = time.monotonic()
 
     def note_end(self, failure: Failure | None) -> None:
         if failure is None:

@@ -73,6 +73,12 @@ class TcpStream:
             )
         return False
 
+    def clear(self) -> None:
+        """That rank is lost: this stream has ended."""
+        self._writable, self._ended_at = False, self._ended_at or time.monotonic()
+        self._finished = True
+        self._sock.close()
+
     def note_finished(self) -> None:
         """That rank has returned, so the end of its stream is no surprise."""
         self._finished = True

@@ -17,6 +17,9 @@ GOOD = (
     ("notice", 3, "QUJD"),
     ("finished", 2),
     ("failed", 1, "rank 1 raised ValueError: é", 3),
+    ("reported", 1, "rank 1 was killed", True),
+    ("joined", 1, 5000),
+    ("job", "{}"),
     ("interrupt", 0),
     ("done",),
 )
