@@ -270,3 +270,9 @@ def many_lives(group, lives):
         except PeerLost as error:
             assert error.incarnation == life
             ends, life, i = ends + 1, life + 1, 0
+
+
+def serve_by_name(group, lives, pushes):
+    """`serve`, with what JSON makes of its arguments and results."""
+    found = serve(group, {int(rank): n for rank, n in lives.items()}, pushes)
+    return {str(rank): said for rank, said in found.items()} if group.rank == 0 else found
