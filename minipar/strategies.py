@@ -174,7 +174,7 @@ def serve_run(config: Config, roles: Roles, train: Any, folder: Path) -> None:
     conduct = Conduct(on_worker_loss=config.on_worker_loss, snapshots=snapshots, needs=first)
     model = build_model(config, train)
     report = serve(roles, model, make_optimizer(config), rule_of(config), conduct)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # on another host than rank 0's it may be missing
     (folder / f"server-{roles.server}.json").write_text(json.dumps(report.summary()) + "\n")
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minipar.comm.failure import Failure
+from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.launch import check, function_work, run_processes, run_threads
 from minipar.comm.local import LocalWorld
 from minipar.comm.script import LabelledOutput
@@ -120,7 +121,7 @@ def _filling(config: Config, ranks: int, given: Mapping[str, Any]) -> Config:
         config = c if "dp" in given else replace(c, dp=max(1, ranks // each))
         of = f"--dp {config.dp}" if each == 1 else f"--dp {config.dp} of {each} ranks each"
     if config.ranks != ranks:
-        raise UsageError(f"{of} is {config.ranks} ranks, but mpirun has started {ranks}.")
+        raise UsageError(f"{of} is {config.ranks} ranks, but {ranks} are started.")
     return config
 
 
@@ -171,7 +172,7 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
     if job.plan is not None:
         print(table(job.plan.needs), file=sys.stderr)
     try:
-        ranks = _on_ranks(train_rank, job.config, (str(job.run.path), job.resume), log_dir)
+        ranks = on_ranks(train_rank, job.config, (str(job.run.path), job.resume), log_dir)
         return conclude(job, ranks[0], begun, as_json=as_json)
     except RanksFailed as failed:
         if job.run.latest_checkpoint() is not None:
@@ -185,7 +186,7 @@ def execute(job: Job, *, as_json: bool, log_dir: str | None = None) -> int:
 def conclude(job: Job, result: dict[str, Any], begun: float, *, as_json: bool) -> int:
     """Compare with one rank, draw, report; the exit code: 1 if it is not the same as one rank.
 
-    result: of rank 0.  Raises: as `_on_ranks`.
+    result: of rank 0.  Raises: as `on_ranks`.
     """
     config, run = job.config, job.run
     why = who_was_lost(run) or _why_not_compared(config, run)
@@ -265,7 +266,7 @@ def differences_to_one_rank(run: RunFolder) -> Differences:
     """
     mine, meta = checkpoint.load(run.first_steps)
     config = Config(**meta["config"])
-    theirs, norms_of_one = _on_ranks(first_steps_on_one_rank, alone(config), (), None)[0]
+    theirs, norms_of_one = on_ranks(first_steps_on_one_rank, alone(config), (), None)[0]
     norms = [m["grad_norm"] for m in run.metrics() if "grad_norm" in m][: len(norms_of_one)]
     weight = max(float(np.abs(mine[name] - theirs[name]).max(initial=0)) for name in mine)
     if len(norms) != len(norms_of_one):  # other steps were skipped
@@ -273,8 +274,13 @@ def differences_to_one_rank(run: RunFolder) -> Differences:
     return Differences(config, weight, float(np.abs(np.divide(norms, norms_of_one) - 1).max()))
 
 
-def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None) -> list[Any]:
-    """fn(group, config, *args) on config.ranks ranks.  Raises: RanksFailed, KeyboardInterrupt."""
+def on_ranks(
+    fn: Any, config: Config, args: Sequence[Any], log_dir: str | None, nodes: Nodes | None = None
+) -> list[Any]:
+    """fn(group, config, *args) on config.ranks ranks; what those of this host returned.
+
+    nodes: of several hosts.  Raises: RanksFailed, KeyboardInterrupt.
+    """
     if config.backend == "local":
         with LabelledOutput(config.ranks, log_dir, plain=(0,)):
             cluster = drills_of(config).cluster()
@@ -284,15 +290,17 @@ def _on_ranks(fn: Any, config: Config, args: Sequence[Any], log_dir: str | None)
     else:
         done = run_processes(
             function_work(fn, (config, *args)),
-            config.ranks,
+            config.ranks if nodes is None else len(nodes.mine),
             timeout_s=config.timeout_s,
             plain=(0,),
             log_dir=log_dir,
+            nodes=nodes,
             restarts=_restarts(config),
         )
         results, failure = done.results, done.failure
-    if failure is None and isinstance(results[0], BaseException):  # lost, though others went on
-        failure = Failure.of(0, results[0])
+    first = nodes is None or nodes.node == 0
+    if failure is None and first and isinstance(results[0], BaseException):
+        failure = Failure.of(0, results[0])  # lost, though others went on
     if failure is not None:
         failure.show(config.ranks)
         raise RanksFailed(failure.exit_code)

@@ -239,6 +239,7 @@ FLOORS = {
     "train": 15,
     "training_report": 16,
     "training_job": 17,
+    "training_hosts": 18,
     "training_mpi": 18,
     "verbs.verb": 18,
     "verbs": 19,

@@ -39,8 +39,8 @@ def test_without_mpirun_there_are_no_ranks(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"dp": 3}, "--dp 3 is 3 ranks, but mpirun has started 4"),
-        ({"pp": 3}, "--dp 1 of 3 ranks each is 3 ranks, but mpirun has started 4"),
+        ({"dp": 3}, "--dp 3 is 3 ranks, but 4 are started"),
+        ({"pp": 3}, "--dp 1 of 3 ranks each is 3 ranks, but 4 are started"),
         ({"ps": "sync", "workers": 2}, "2 workers and 1 servers is 3 ranks, but mpirun has"),
     ],
 )

@@ -96,6 +96,10 @@ def add(verbs: Any) -> None:
     parser.add_argument("--resume", metavar="RUN", help="go on from the last checkpoint of RUN")
     parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
+    parser.add_argument("--nnodes", type=int, metavar="K", help="number of hosts (docs/hosts.md)")
+    parser.add_argument("--node-rank", type=int, metavar="I", help="which of them this is, from 0")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="an address and port of host 0")
+    parser.add_argument("-n", "--ranks", type=int, metavar="N", help="several hosts: ranks on this")
 
 
 def _default(name: str, config: Any, recipes: Any) -> str:
@@ -105,7 +109,7 @@ def _default(name: str, config: Any, recipes: Any) -> str:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from minipar import training_job, training_mpi
+    from minipar import training_hosts, training_job, training_mpi
 
     fields = {name for name, _, _ in TRAIN_HELP}
     given = {name: value for name, value in vars(arguments).items() if name in fields}
@@ -113,6 +117,12 @@ def _train(arguments: argparse.Namespace) -> int:
         given["model"] = arguments.model
     elif arguments.resume is None:
         raise UsageError("say what to train: minipar train gpt (see --help), or --resume RUN.")
+    a = arguments
+    meeting = training_hosts.asked_for(a.nnodes, a.node_rank, a.rendezvous, a.ranks, given)
+    if meeting is not None:
+        return training_hosts.execute(
+            meeting, given, a.out, a.resume, as_json=a.json, log_dir=a.log_dir
+        )
     if training_mpi.wanted(given):
         if arguments.log_dir is not None:
             raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")

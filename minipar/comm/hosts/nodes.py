@@ -149,6 +149,8 @@ class Nodes:
                 self._note_done(link.node)
             case "done":
                 self.settled = True
+            case "job" if self.node != 0:
+                return [(kind, *values)]
             case "interrupt":
                 self._pass_on(link, kind, *values)
                 self._interrupted = self.settled = True
