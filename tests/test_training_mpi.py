@@ -41,7 +41,7 @@ def test_without_mpirun_there_are_no_ranks(monkeypatch):
     [
         ({"dp": 3}, "--dp 3 is 3 ranks, but 4 are started"),
         ({"pp": 3}, "--dp 1 of 3 ranks each is 3 ranks, but 4 are started"),
-        ({"ps": "sync", "workers": 2}, "2 workers and 1 servers is 3 ranks, but mpirun has"),
+        ({"ps": "sync", "workers": 2}, "2 workers and 1 servers is 3 ranks, but 4 are"),
     ],
 )
 def test_ranks_that_are_there_are_all_used(given, says, tmp_path):

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from minipar.comm.board import Board
 from minipar.comm.failure import Failure
 from minipar.comm.hosts.neighbours import Address, Neighbours
-from minipar.comm.segment import Segment
 
 
 class Site(Protocol):
@@ -22,7 +21,7 @@ class Site(Protocol):
     here: range  # those started here
     on_host: int  # ranks that share this host's cores
     memory: tuple[int, int]  # the descriptors of segment and heap that they share
-    segment: Segment  # in the first of them
+    segment: Any  # in the first of them
     board: Board
     may_leave_at: float  # when a rank that has returned may go: 0 at once, inf not yet
 

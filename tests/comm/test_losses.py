@@ -2,6 +2,7 @@
 
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -263,9 +264,10 @@ def test_wrong_use_is_one_sentence(more, says):
         minipar.run(lambda group: None, 2, **more)
 
 
-def test_several_hosts_refuse_it():
-    with pytest.raises(UsageError, match="on_lost='report' is for the ranks of one host"):
-        run_processes(script_work("script.py"), 2, nodes=object(), restarts=0)
+def test_launchers_that_share_memory_refuse_it():
+    nodes = SimpleNamespace(memory=(3, 4))
+    with pytest.raises(UsageError, match="cannot be reported where torchrun or srun has started"):
+        run_processes(script_work("script.py"), 2, nodes=nodes, restarts=0)
 
 
 @pytest.mark.slow

@@ -97,3 +97,25 @@ def test_who_speaks_of_ranks_that_it_does_not_have_is_lost(nodes, message):
     assert failure.summary.startswith(
         "node 2 at host 2 (ranks 3 to 4) is lost: it sent what cannot"
     )
+
+
+def test_all_hear_of_losses_and_returns_in_one_order(nodes):
+    nodes[1].tell("reported", 2, "rank 2 is gone", True)
+    nodes[0].tell("reported", 0, "rank 0 is gone", False)
+    nodes[2].tell("joined", 4, 5000)
+    heard = [[], [], []]
+    while not all(len(mine) == 3 for mine in heard):
+        for mine, node in zip(heard, nodes):
+            mine += node.hear()
+    assert heard[0] == heard[1] == heard[2]
+    assert ("reported", 2, "rank 2 is gone", True) in heard[0]
+
+
+def test_where_losses_are_reported_a_lost_node_is_that_of_its_ranks(nodes):
+    nodes[0].reports = True
+    nodes[2].close()
+    said = "node 2 at host 2: its launcher has ended without a word"
+    assert hear(nodes[0]) == [("gone", range(3, 5), said)]
+    nodes[0].note_done()
+    nodes[1].note_done()
+    settle(nodes[:2])
