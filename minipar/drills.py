@@ -4,9 +4,9 @@
     --kill-worker 1@step50    rank 1 is gone after its 50th step, as if by kill -9
 
 With them one sees what a strategy does about a straggler, and about a lost rank. On `process` the
-slow rank sleeps and the dying one kills itself. On `local` the dying one raises, and time is
-virtual (comm/virtual.py): a forward and backward takes a second, and of the slow rank more. So the
-same run always goes through the same events.
+slow rank sleeps and the dying one kills itself. (Under `mpi` it raises: MPI would end all.) On
+`local` the dying one raises, and time is virtual (comm/virtual.py): a forward and backward takes a
+second, and of the slow rank more. So the same run always goes through the same events.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Drills(NamedTuple):
         """After a step of this rank."""
         if group.rank != self.dying or step != self.step or group.incarnation:
             return
-        if group.backend == "local":
+        if group.backend in ("local", "mpi"):
             raise Killed(f"rank {group.rank} was to die after step {step}")
         os.kill(os.getpid(), signal.SIGKILL)
 

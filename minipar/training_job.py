@@ -284,7 +284,7 @@ def on_ranks(
     if config.backend == "local":
         with LabelledOutput(config.ranks, log_dir, plain=(0,)):
             cluster = drills_of(config).cluster()
-            world = LocalWorld(config.ranks, restarts=_restarts(config), cluster=cluster)
+            world = LocalWorld(config.ranks, restarts=restarts(config), cluster=cluster)
             results, failed = run_threads(fn, config.ranks, (config, *args), world)
         failure = None if failed is None else Failure.of(*failed)
     else:
@@ -295,7 +295,7 @@ def on_ranks(
             plain=(0,),
             log_dir=log_dir,
             nodes=nodes,
-            restarts=_restarts(config),
+            restarts=restarts(config),
         )
         results, failure = done.results, done.failure
     first = nodes is None or nodes.node == 0
@@ -307,7 +307,7 @@ def on_ranks(
     return results
 
 
-def _restarts(c: Config) -> int | None:
+def restarts(c: Config) -> int | None:
     """How many lost ranks are started again; None: a lost rank ends the run.
 
     With servers that make snapshots, each server may be lost once.

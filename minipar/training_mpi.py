@@ -31,7 +31,7 @@ from minipar.config import Config
 from minipar.errors import UsageError
 from minipar.run_folder import RunFolder
 from minipar.train import train_rank
-from minipar.training_job import Job, conclude, prepare
+from minipar.training_job import Job, conclude, prepare, restarts
 
 
 def wanted(given: Mapping[str, Any]) -> bool:
@@ -48,12 +48,16 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
     env = rank_environment(place.local_size)
     if env != os.environ:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
-    transport = mpi_job.join(os.environ, given.get("timeout_s", DEFAULT_TIMEOUT_S))
+    may_be_lost = given.get("ps", "none") != "none" or resume is not None
+    timeout_s = given.get("timeout_s", DEFAULT_TIMEOUT_S)
+    transport = mpi_job.join(os.environ, timeout_s, reports=may_be_lost)
     assert transport is not None
     group = Group(transport)
     ambient.world.set(group)
     try:
         code = _train(group, {**given, "backend": "mpi"}, out, resume, as_json)
+    except _Lost as lost:
+        return mpi_job.lose(transport, lost.error)
     except BaseException as error:
         if not left_cleanly(error):
             mpi_job.fail(transport, error)
@@ -80,8 +84,21 @@ def _train(
     job = _the_same_everywhere(
         group, _prepared(group, given, out, resume) if group.rank == 0 else None
     )
-    result = train_rank(group, job.config, str(job.run.path), job.resume)
+    try:
+        result = train_rank(group, job.config, str(job.run.path), job.resume)
+    except Exception as error:
+        if restarts(job.config) is None:
+            raise
+        raise _Lost(error) from error
     return conclude(job, result, begun, as_json=as_json) if group.rank == 0 else 0
+
+
+class _Lost(Exception):
+    """This rank has raised, without which the others can go on."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _prepared(group: Group, given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:

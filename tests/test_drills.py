@@ -48,6 +48,12 @@ def test_a_rank_dies_after_its_step_and_once():
     assert minipar.run(work, 2, on_lost="report", restarts=1) == [0, 1]
 
 
+def test_under_mpi_it_raises_for_mpi_would_end_all():
+    group = SimpleNamespace(backend="mpi", rank=1, incarnation=0)
+    with pytest.raises(Killed, match="rank 1 was to die after step 2"):
+        Drills(dying=1, step=2).strike(group, 2)
+
+
 def test_a_slow_rank_sleeps_so_much_longer(monkeypatch):
     slept = []
     monkeypatch.setattr("minipar.drills.time.sleep", slept.append)

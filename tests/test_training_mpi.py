@@ -77,3 +77,12 @@ def test_a_wrong_question_is_answered_once(tmp_path):
     assert job.returncode == 2
     assert job.stderr.count("minipar: a batch of 3 cannot be divided among 2 ranks") == 1
     assert "Traceback" not in job.stderr and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_servers_go_on_without_a_worker_that_has_raised(tmp_path):
+    options = ["--ps", "async", "--workers", "2", "--kill-worker", "1@step3", "--json", *TINY]
+    job = done(mpirun(3, "-m", "minipar", "train", "mlp", *options), cwd=tmp_path)
+    assert job.returncode == 0, job.stderr
+    assert json.loads(job.stdout)["servers"][0]["lost_workers"] == [1]
+    assert "rank 1 was to die after step 3; the others go on" in job.stderr

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 import minipar
-from minipar.comm.mpi import streams
+from minipar.comm.group import Group
+from minipar.comm.mpi import job, streams
+from minipar.comm.mpi.transport import MpiTransport
 from minipar.errors import UsageError
 from minipar.events import recording
-from tests.comm import ranks
+from tests.comm import losing, ranks
 
 DTYPES = ("bool", "int8", "int64", "uint16", "float16", "float32", "float64", "complex64")
 
@@ -144,6 +146,26 @@ def mismatch_before_native(group):
     """The ranks differ in a call that MPI itself would carry out: nobody may enter it."""
     x = np.zeros(3 if group.rank == 1 else 2)
     group.all_reduce(x, algorithm="native")
+
+
+def lost(world):
+    """Rank 1 raises; what the others hear, and that they go on. Then all are lost."""
+    transport = MpiTransport(reports=True)
+    group = Group(transport)
+    try:
+        r1, r2, send, to_other, reduce, barrier, any_, poll, other, total, _ = [
+            *losing.in_every_way(group, "raise")[-11:]
+        ]
+    except ValueError as error:
+        assert group.rank == 1 and job.lose(transport, error) == 0
+    else:
+        for error in (r1, r2, send, reduce, barrier, any_):
+            assert error is None or error[:3] == (1, 0, False), error
+        assert "rank 1 raised ValueError: it has had enough" in r1[3] and r2 and reduce and barrier
+        assert to_other is None and poll and other == [1.0] and (total == 4).all()
+        group.close()
+    again = MpiTransport(reports=True)
+    assert job.lose(again, ValueError(f"so has rank {world.rank}")) == 1
 
 
 def fail(group, how):

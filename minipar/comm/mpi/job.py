@@ -8,6 +8,9 @@ last that the user reads is the traceback of that rank:
 
 If two fail at once, the lower one counts. Whoever does not answer in GRACE_S (it computes, say) is
 ended by MPI.Abort. A rank of a failed job leaves without MPI_Finalize, which would wait for all.
+
+Where ranks may be lost while the others go on (`lose`), one that raises says that it is, and stays
+until the others have returned: MPI would take the end of its process for that of the job.
 """
 
 from __future__ import annotations
@@ -27,12 +30,14 @@ from minipar.comm.mpi.start import need_mpi4py
 from minipar.comm.mpi.transport import MpiTransport
 from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
-from minipar.errors import CallMismatch
+from minipar.errors import CallMismatch, PeerLost
 
 GRACE_S = 1.0
 
 
-def join(environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S) -> MpiTransport | None:
+def join(
+    environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S, reports: bool = False
+) -> MpiTransport | None:
     """For a script started by plain `python` under mpirun: its end of the job; None elsewhere.
 
     An exception that nobody catches ends the whole job from now on. (What cannot be seen from here
@@ -42,7 +47,7 @@ def join(environ: Mapping[str, str], timeout_s: float = DEFAULT_TIMEOUT_S) -> Mp
     if place is None:
         return None
     need_mpi4py()
-    transport = MpiTransport(timeout_s=timeout_s)
+    transport = MpiTransport(timeout_s=timeout_s, reports=reports)
     set_before = any(name in environ for name in THREAD_VARIABLES)
     if transport.rank == 0 and transport.size > 1 and not set_before:
         print(
@@ -95,6 +100,27 @@ def fail(transport: MpiTransport, error: BaseException) -> NoReturn:
     if not all_know():
         transport.abort(failure.exit_code)
     os._exit(failure.exit_code)
+
+
+def lose(transport: MpiTransport, error: BaseException) -> int:
+    """This rank has raised, and the others go on: stay until they have returned.
+
+    Returns: the exit code; not 0 if all ranks are lost.  Does not return if the job fails.
+    """
+    failure = Failure.of(transport.rank, error)
+    if transport.failed:
+        _stop(transport, failure.summary)
+    others = [rank for rank in range(transport.size) if rank != transport.rank]
+    transport.tell(others, Notice(Kind.LOST, failure.why))
+    print(f"[rank {transport.rank}] {failure.why}; the others go on", file=sys.stderr, flush=True)
+    try:
+        transport.stay()
+    except PeerLost:
+        _stop(transport, "")
+    if len(transport.gone) < len(others):
+        return 0
+    failure.show(transport.size)
+    return failure.exit_code
 
 
 def _stop(transport: MpiTransport, line: str) -> NoReturn:

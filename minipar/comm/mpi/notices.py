@@ -1,13 +1,14 @@
 """What ranks tell each other about themselves where no launcher of ours does: under MPI.
 
     FAILED     "rank 1 raised ValueError: ..."      with the job's exit code; all others stop
+    LOST       "rank 1 raised ValueError: ..."      it takes no part any more; the others go on
     STOPPED                                         the answer to FAILED: this rank has stopped
     FINISHED   "barrier #4 at train.py:9"           it has returned; this was its last call
     ASK                                             what are you doing?
     DOING      "all_reduce #3 at train.py:7"        the answer to ASK
 
 A notice is a fixed struct and a text of bounded length. It travels between messages, on the same
-lane, so a FINISHED comes after all that its sender has sent.
+lane, so a FINISHED or LOST comes after all that its sender has sent.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Kind(IntEnum):
     FINISHED = 2
     ASK = 3
     DOING = 4
+    LOST = 5
 
 
 class Notice(NamedTuple):

@@ -8,6 +8,9 @@ There is no launcher of ours that sees ranks end. So they tell each other (`noti
 fails says so to all others, whose waits end; one that returns says that, too. And since nobody can
 read another rank's board over a network, a rank that has waited for long asks what it is doing.
 
+A rank that fails may also say that it is lost, and the others go on (`losses`). Its process stays
+until they have returned, for MPI would end them with it; and takes in what they have sent to it.
+
 Left out on purpose: watching for deadlocks (a wait ends after timeout_s), and ranks that are killed
 (MPI's own launcher sees that, and ends the job).
 """
@@ -25,6 +28,14 @@ import numpy as np
 
 from minipar.comm.backoff import Backoff, wait_until
 from minipar.comm.frame import Call, header_for
+from minipar.comm.losses import (
+    Losses,
+    Lost,
+    end_receives,
+    watched_receive,
+    watched_send,
+    would_end,
+)
 from minipar.comm.mpi import notices
 from minipar.comm.mpi.notices import Kind, Notice
 from minipar.comm.mpi.streams import HEAD, Arriving, Comm, Sending
@@ -55,11 +66,16 @@ class MpiTransport(Transport):
     backend = "mpi"
 
     def __init__(
-        self, comm: Comm = None, timeout_s: float = DEFAULT_TIMEOUT_S, check: bool = True
+        self,
+        comm: Comm = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        check: bool = True,
+        reports: bool = False,
     ) -> None:
         """comm: all its ranks make a transport at the same time; None: all ranks there are.
 
-        check: whether the ranks compare their calls before a `native` one.
+        check:   whether the ranks compare their calls before a `native` one.
+        reports: whether a rank may be lost while the others go on.
         """
         from mpi4py import MPI
 
@@ -80,6 +96,8 @@ class MpiTransport(Transport):
         self.failed: dict[int, Notice] = {}  # by rank, in the order in which they told
         self.finished: dict[int, str] = {}  # by rank: its last call
         self.stopped: set[int] = set()
+        self._leaving: dict[int, str] = {}  # lost, and not yet noted as that
+        self.losses = Losses(self.rank, self.size) if reports else None
 
     def _others(self) -> list[int]:
         return [r for r in range(self.size) if r != self.rank]
@@ -93,19 +111,27 @@ class MpiTransport(Transport):
                 self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
         with self._lock:
+            if self.losses is not None:
+                self.losses.check(call, dst)
             waiting = sum(sending.dst == dst for sending in self._sending)
             keep = array.nbytes <= BUFFERED_BYTES and waiting < KEPT_MESSAGES
             sending = Sending(self._comm, dst, header, array.copy() if keep else array)
             if not sending.look():
                 self._sending.append(sending)
+        if self.losses is not None:
+            return watched_send(self, lambda: keep or sending.over, dst, call)
         return Pending(self, lambda: keep or sending.over, dst, call)
 
     def irecv(self, src: int, call: Call, out: np.ndarray | None = None) -> Pending:
         with self._lock:
+            if self.losses is not None:
+                return watched_receive(self, self._mailbox, src, call, out)
             return pending_receive(self, self._mailbox, Receive(src, call, out), call)
 
     def poll(self, src: int, call: Call) -> bool:
         self.progress()
+        if self.losses is not None:
+            return would_end(self.losses, self._mailbox, src, call)
         return self._mailbox.holds(src, call)
 
     def progress(self) -> None:
@@ -125,7 +151,7 @@ class MpiTransport(Transport):
 
     def check(self, whom: int, call: Call) -> None:
         self._raise_failure(call)
-        if self.finished:
+        if self.finished or self.losses is not None:
             self._raise_if_gone(whom, call)
 
     def announce(self, call: Call) -> None:
@@ -149,6 +175,14 @@ class MpiTransport(Transport):
         Returns: the error of a message that nobody has asked for.  Raises: PeerLost.
         """
         self.tell(self._others(), Notice(Kind.FINISHED, str(self._doing)))
+        self.stay()
+        if self.gone:
+            return None  # of a collective that a loss has ended, something is always left
+        did = f"the last call of rank {self.rank}: {self._doing}"
+        return self._mailbox.never_taken(self.rank, lambda call: did)
+
+    def stay(self) -> None:
+        """Until all others have returned, or are lost, and nothing is under way."""
         backoff = Backoff()
         while not self._all_done():
             self._raise_failure(None)
@@ -156,12 +190,15 @@ class MpiTransport(Transport):
                 backoff.spins = 0
             else:
                 backoff.pause()
-        did = f"the last call of rank {self.rank}: {self._doing}"
-        return self._mailbox.never_taken(self.rank, lambda call: did)
+
+    @property
+    def gone(self) -> set[int]:
+        """The ranks that are lost."""
+        return set() if self.losses is None else self.losses.for_good
 
     def _all_done(self) -> bool:
         arriving = any(a.under_way for a in self._arriving.values())
-        return len(self.finished) == self.size - 1 and not (
+        return len(self.finished.keys() | self.gone) == self.size - 1 and not (
             self._sending or self._telling or arriving
         )
 
@@ -201,6 +238,8 @@ class MpiTransport(Transport):
                 self._arriving[src].hear(head)
         for arriving in self._arriving.values():
             moved |= arriving.under_way and arriving.pull()
+        for src in [r for r in self._leaving if not self._arriving[r].under_way]:
+            self._note_lost(Lost(src, 0, self._leaving.pop(src), returns=False))
         if self._sending:
             self._sending = [sending for sending in self._sending if not sending.look()]
         if self._telling:
@@ -218,6 +257,8 @@ class MpiTransport(Transport):
         match notice:
             case Notice(Kind.FAILED):
                 self.failed[src] = notice
+            case Notice(Kind.LOST, text):
+                self._leaving[src] = text
             case Notice(Kind.STOPPED):
                 self.stopped.add(src)
             case Notice(Kind.FINISHED, text):
@@ -226,6 +267,14 @@ class MpiTransport(Transport):
                 self.tell([src], Notice(Kind.DOING, str(self._doing)))
             case Notice(Kind.DOING, text):
                 self._answers[src] = text
+
+    def _note_lost(self, lost: Lost) -> None:
+        """All that it has sent is in the mailbox."""
+        if self.losses is None:
+            self.failed[lost.rank] = Notice(Kind.FAILED, lost.why, 1)
+            return
+        self.losses.note(lost)
+        end_receives(self._mailbox)
 
     def _last_call_of(self, rank: int) -> str:
         """Its answer to the question; a rank that computes, or is stopped, gives none."""
@@ -250,9 +299,11 @@ class MpiTransport(Transport):
     def _raise_if_gone(self, whom: int, call: Call) -> None:
         """A rank that has returned sends nothing more once its last message has arrived."""
         awaited = self._arriving.keys() if whom == ANY else {whom}
-        if not awaited <= self.finished.keys() or any(self._arriving[r].under_way for r in awaited):
+        if not awaited <= self.finished.keys() | self.gone or any(
+            self._arriving[r].under_way for r in awaited
+        ):
             return
-        last = {r: self.finished[r] for r in awaited}
+        last = {r: self.finished.get(r, "unknown, since it is lost") for r in awaited}
         raise gone(self.rank, call, last, self._mailbox.unasked(whom))
 
     def _waiting_for(self, whom: int, call: Call, waited: float) -> str:

@@ -99,3 +99,10 @@ def test_ctrl_c_on_mpirun_leaves_nothing(number, tmp_path):
     while subprocess.run(command, capture_output=True).stdout:
         assert time.monotonic() < until, "ranks are still there"
         time.sleep(0.05)
+
+
+@SLOW
+def test_a_rank_that_raises_may_be_lost_while_the_others_go_on():
+    job = ranks_do(3, "lost")
+    assert job.returncode == 0 and job.stdout == "done\n", job.stderr
+    assert job.stderr.count("[rank 1] rank 1 raised ValueError: it has had enough; the others") == 1
