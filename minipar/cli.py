@@ -14,7 +14,17 @@ from typing import NoReturn
 
 from minipar import __version__
 from minipar.errors import MiniparError, UsageError
-from minipar.verbs import bench, doctor, generate, run, schedule, train, tutorials, verify
+from minipar.verbs import (
+    bench,
+    doctor,
+    generate,
+    run,
+    schedule,
+    timeline,
+    train,
+    tutorials,
+    verify,
+)
 from minipar.verbs.verb import Help
 
 EXAMPLES = """examples:
@@ -61,6 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minipar {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (train, generate, run, verify, bench, schedule, doctor, tutorials):
+    for module in (train, generate, run, verify, bench, schedule, timeline, doctor, tutorials):
         module.add(verbs)
     return parser

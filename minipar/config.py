@@ -53,6 +53,7 @@ class Config:
     timeout_s: float = 300.0
     check: bool = False
     memory_limit: str = ""  # of a rank, such as 500MB; "": what is free, by the ranks
+    trace: bool = False  # whether every rank records what it does
     # how ranks share the work: see strategies.py
     accumulate: int = 1  # micro-batches, one after another
     zero: int = 0

@@ -43,6 +43,10 @@ class CheckpointError(MiniparError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class TraceError(MiniparError):
+    """A recorded trace is missing, damaged, or of another version."""
+
+
 class CommError(MiniparError):
     """Communication between ranks failed; the subclasses say how."""
 

@@ -75,6 +75,7 @@ class Recorder:
         self._ring: list[list[Any]] = [[]] * KEPT
         self._count = 0
         self.logs: tuple[Taker, ...] = ()  # those that are being kept at the moment
+        self.tape: Any = None  # a spans.Tape, one of these logs, while the rank is traced
 
     def take(self, record: list[Any]) -> list[Any]:
         """Keep a record: a list with the fields of an Event."""

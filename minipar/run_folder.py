@@ -6,6 +6,7 @@ runs/gpt-1/config.json          what was trained: see `config.Config`
            first_steps/         weights after the first steps, to compare with one rank's
            checkpoints/step-001500/
            servers/             of parameter servers: snapshots, and what happened
+           trace/               what each rank did (--trace): see `minipar timeline`
            staleness.png        how stale the pushes were that they applied
 """
 
@@ -32,6 +33,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.first_steps = self.path / "first_steps"
         self.servers = self.path / "servers"
+        self.trace = self.path / "trace"
 
     @classmethod
     def create(cls, config: Config, out: str | None) -> RunFolder:

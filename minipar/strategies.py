@@ -56,6 +56,7 @@ from minipar.parallel.tensor_layers import TensorKit
 from minipar.parallel.tensor_strategy import TensorParallel, WholeModel
 from minipar.random import Draw
 from minipar.recipes import build_model, find
+from minipar.spans import know
 from minipar.tensor import Tensor
 
 
@@ -109,6 +110,7 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
     mesh = Mesh(world, dp=c.dp, pp=c.pp, tp=c.tp)
     kit = TensorKit(mesh.tp, c.sequence_parallel) if c.tp > 1 else ONE_RANK
     model: Any = build_model(c, train, kit)
+    know(model)
     if c.local_steps == 1:  # replicas on their own have batches of their own
         synchronise(model, mesh.dp)
     mixed = None if c.precision == "float32" else MixedPrecision(model, c.precision)
@@ -142,6 +144,7 @@ def _join_workers(c: Config, roles: Roles, train: Any) -> Member:
     """The part of a worker."""
     assert roles.worker is not None
     model, rounds = build_model(c, train, hollow=True), rule_of(c).rounds
+    know(model)
     if rounds and roles.workers is not None:
         synchronise(model, roles.workers)
     compress = c.compress if c.compress in ("float16", "int8") else "none"

@@ -21,6 +21,7 @@ import numpy as np
 
 from minipar.checks import checks
 from minipar.comm.group import Group
+from minipar.comm.tracing import tracing
 from minipar.comm.wiring import even_cuts
 from minipar.config import Config
 from minipar.data import Sampler
@@ -35,6 +36,7 @@ from minipar.progress import SHOWN_LOSS, Report
 from minipar.random import Draw
 from minipar.recipes import find
 from minipar.run_folder import RunFolder
+from minipar.spans import at_step, span
 from minipar.strategies import join, serve_run
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
@@ -65,13 +67,18 @@ class Trainer:
         rows = self.sampler.rows(member.place, member.places)
         strategy.zero_grad()
         strategy.announce(len(rows))
+        at_step(self.step)
         scale = 1.0 if member.scale is None else member.scale.scale
-        parts, begin = self._parts(rows, scale), time.perf_counter()
+        with span("data"):
+            parts = self._parts(rows, scale)
+        begin = time.perf_counter()
         loss = self.passes.train(parts) / scale
         self.drills.slow_down(self.group, time.perf_counter() - begin)
-        strategy.sync_gradients(len(rows))
-        mean = float(member.mean(np.array(loss)))
-        norm = strategy.clip(c.clip * scale) / scale
+        with span("reduce"):
+            strategy.sync_gradients(len(rows))
+            mean = float(member.mean(np.array(loss)))
+        with span("clip"):
+            norm = strategy.clip(c.clip * scale) / scale
         holds = member.scale is None or member.scale.holds(norm)
         # no step, so that none can be saved
         if not math.isfinite(mean) or (holds and not math.isfinite(norm)):
@@ -81,7 +88,8 @@ class Trainer:
             )
         strategy.optimizer.lr = lr = warmup_cosine(self.done, c.steps, c.lr, c.warmup, c.min_lr)
         if holds:
-            strategy.step()
+            with span("optimizer"):
+                strategy.step()
         self.step += 1
         self.drills.strike(self.group, self.step)
         found: dict[str, Any] = {"step": self.done, "loss": mean, "lr": lr}
@@ -162,7 +170,13 @@ def train_rank(group: Group, config: Config, path: str, resume: bool) -> dict[st
 
     Returns: the numbers that `minipar train` reports; nothing, on a server.
     """
-    run, roles = RunFolder(path), None
+    run = RunFolder(path)
+    with tracing(group, run.trace) if config.trace else contextlib.nullcontext():
+        return _train_or_serve(group, config, run, resume)
+
+
+def _train_or_serve(group: Group, config: Config, run: RunFolder, resume: bool) -> dict[str, Any]:
+    roles = None
     if config.ps != "none":
         roles = Roles(group, config.servers)
         if roles.is_server:
@@ -200,9 +214,11 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
                 if group.rank == 0:
                     checkpoint.save(run.first_steps, weights, {"config": asdict(config)})
             if _due(before, done, config.save_every, config.steps) and speaks:
-                trainer.save(run)
+                with span("checkpoint"):
+                    trainer.save(run)
             if _due(before, done, config.eval_every, config.steps) and speaks:
-                found = trainer.evaluate()
+                with span("evaluate"):
+                    found = trainer.evaluate()
                 report.evaluation(done, found)
     seconds = time.perf_counter() - begun
     task, trained = trainer.task, trainer.done - first
@@ -218,7 +234,8 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     if speaks:
         with trainer.strategy.whole() as model:
             if task.sample is not None:
-                result["sample"] = task.sample(model, trainer.val, config)
+                with span("sample"):
+                    result["sample"] = task.sample(model, trainer.val, config)
     return result
 
 

@@ -88,7 +88,7 @@ class Circle:
         self._post(slot)
         seen = [own] * len(parts)
         if self._note is not None:
-            self.tell([mine.nbytes] * len(parts))
+            self.tell([mine.nbytes] * len(parts), [part.nbytes for part in parts])
         for peer in self._peers:
             start, number = self._posted(peer) * self.room, peer[0]
             seen[number] = shared.view(peer[2], start, parts[number].nbytes, dtype)
@@ -102,11 +102,12 @@ class Circle:
             slot = shared.free_slot(self._call)
             shared.view(shared.place, slot * self.room, nbytes, dtype)[...] = array
             self._post(slot)
-            self.tell([nbytes] * len(self._ranks))
+            self.tell([nbytes] * len(self._ranks), [0] * len(self._ranks))
             for peer in self._peers:
                 use = shared.uses[peer.place]
                 shared.unseen[peer.place] = (use, self._word, self._compare)
             return array
+        self.tell([0] * len(self._ranks), [nbytes * (i == root) for i in range(len(self._ranks))])
         peer = next(peer for peer in self._peers if peer.number == root)
         self._post(NOWHERE, [peer])
         return shared.view(peer.place, self._posted(peer) * self.room, nbytes, dtype)
@@ -125,7 +126,7 @@ class Circle:
             start = slot * self.room + starts[index] - (index > self._index) * _padded(mine)
             shared.view(shared.place, start, piece.nbytes, piece.dtype)[...] = piece
         self._post(slot)
-        self.tell([piece.nbytes for piece in pieces])
+        self.tell([piece.nbytes for piece in pieces], [mine.nbytes] * len(pieces))
         seen = list(pieces)
         for peer in self._peers:
             index = peer.number
@@ -168,12 +169,11 @@ class Circle:
         places = [shared.place, *(peer.place for peer in self._peers)]
         return all(shared.reaches(a, b) for a, b in permutations(places, 2))
 
-    def tell(self, sizes: Sequence[int]) -> None:
-        """Leave records of messages: the bytes that each rank gets from this one, if any."""
+    def tell(self, sent: Sequence[int], got: Sequence[int]) -> None:
+        """Leave records of messages: the bytes that went to each rank, and came from it, if any."""
         if self._note is not None:
             for peer in self._peers:
-                if sizes[peer.number]:
-                    self._note(peer.rank, sizes[peer.number])
+                self._note(peer.rank, sent[peer.number], got[peer.number])
 
     def meet(self) -> None:
         """Return once every rank has got here."""

@@ -59,7 +59,8 @@ def _add_in_place(link: Link, buf: Array, windows: list[Window]) -> None:
         for window in windows[:r] + windows[r + 1 :]:
             window.write(start, part)
     mine = cuts[r + 1] - cuts[r]
-    common(link).tell([(n + mine) * buf.itemsize for n in lengths(cuts)])
+    moved = [(n + mine) * buf.itemsize for n in lengths(cuts)]
+    common(link).tell(moved, moved)
 
 
 def flat_all_reduce(link: Link, buf: Array) -> None:
@@ -110,7 +111,7 @@ def _add_part(
         part = total[start - first : stop - first]
         put(part, buf[start:stop])
         add_like_the_ring(link, part, [window.read(start, stop) for window in windows])
-    common(link).tell([n * buf.itemsize for n in lengths(cuts)])
+    common(link).tell([n * buf.itemsize for n in lengths(cuts)], [total.nbytes] * link.size)
 
 
 def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
@@ -126,7 +127,7 @@ def direct_all_gather(link: Link, buf: Array, cuts: Sequence[int]) -> None:
         for i, part in enumerate(parts):
             if i != r:
                 windows[i].fetch(cuts[i], part)
-        circle.tell([parts[r].nbytes] * link.size)
+        circle.tell([parts[r].nbytes] * link.size, [part.nbytes for part in parts])
         circle.meet()
         return
     for block in blocks(parts, circle.room):
@@ -155,13 +156,14 @@ def direct_broadcast(link: Link, buf: Array) -> None:
 
 def _copy_together(link: Link, buf: Array, windows: list[Window]) -> None:
     """All bufs can be reached: the root writes the first 1/p to the others, who read the rest."""
-    cut = len(buf) // link.size
+    cut, p = len(buf) // link.size, link.size
     if link.rank:
         windows[0].fetch(cut, buf[cut:])
+        common(link).tell([0] * p, [buf.nbytes, *[0] * (p - 1)])
     else:
         for window in windows[1:]:
             window.write(0, buf[:cut])
-        common(link).tell([buf.nbytes] * link.size)
+        common(link).tell([buf.nbytes] * p, [0] * p)
 
 
 def direct_all_to_all(link: Link, rows: Array, received: Array) -> None:

@@ -36,6 +36,7 @@ from minipar.comm.roll import Roll
 from minipar.comm.signals import sigterm_interrupts
 from minipar.comm.site import Site
 from minipar.comm.supervisor import ProcessJob
+from minipar.comm.tracing import tracing_if_asked
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 from minipar.events import Recorder
@@ -252,7 +253,8 @@ def run_threads(
             group = Group(LocalTransport(world, rank), history=histories[rank])
             ambient.world.set(group)
             ambient.recorder.set(Recorder())
-            results[rank] = fn(group, *args)
+            with tracing_if_asked(group):
+                results[rank] = fn(group, *args)
             group.close()
         except BaseException as error:
             return None if left_cleanly(error) else error

@@ -83,7 +83,7 @@ class CallLink:
     def circle(self) -> Circle | None:
         if self._circle is not None:
             watched = self._recorder is not None and self._recorder.logs
-            self._circle.enter(self.call, self._record if watched else None, self.compare)
+            self._circle.enter(self.call, self._note if watched else None, self.compare)
         return self._circle
 
     def carry_out(self, work: Callable[[], Any], nbytes: int) -> Any:
@@ -111,6 +111,8 @@ class CallLink:
     def received(self, message: Message, out: Array | None = None) -> Array:
         """The message's array, once it is known to belong to this call.  Raises: CallMismatch."""
         mine, theirs = self.call, message.header.call
+        if self._recorder is not None and self._recorder.tape is not None:
+            self._receipt(message.src, message.array.nbytes)
         if mine.op == "recv" and theirs.op == "send":
             if out is not None and message.array is not out:
                 seen = f"sent {message.header}, expected {describe(out)}"
@@ -141,6 +143,22 @@ class CallLink:
         return self._recorder.take(
             [me, peer, op, sequence, nbytes, site, self._algorithm, group, now, 0]
         )
+
+    def _receipt(self, peer: int, nbytes: int) -> None:
+        """Leave a record of a message from that world rank on the tape, if there is one."""
+        if self._recorder is not None and self._recorder.tape is not None:
+            group, sequence, op, _, site = self.call
+            me, now = self._transport.rank, self._transport.now_ns()
+            self._recorder.tape.receipts.append(
+                [peer, me, op, sequence, nbytes, site, self._algorithm, group, now, now]
+            )
+
+    def _note(self, peer: int, sent: int, got: int) -> None:
+        """Of what ranks showed each other in memory: records as of messages."""
+        if sent:
+            self._record(peer, sent)
+        if got:
+            self._receipt(peer, got)
 
     def _noted(self, pending: Pending) -> Pending:
         """With a line for errors of the transport, which knows only ranks of the world."""

@@ -78,6 +78,10 @@ class LocalTransport(Transport):
             return would_end(self.losses, mailbox, src, call)
         return mailbox.holds(src, call)
 
+    @property
+    def virtual(self) -> bool:
+        return self._world.clock is not None
+
     def now_ns(self) -> int:
         clock = self._world.clock
         return super().now_ns() if clock is None else clock.now

@@ -51,7 +51,7 @@ class Messages:
     def windows(self, array: Array, private: bool = False) -> None:
         """Nobody's array can be reached."""
 
-    def tell(self, sizes: Sequence[int]) -> None:
+    def tell(self, sent: Sequence[int], got: Sequence[int]) -> None:
         """Without windows, there is nothing to tell."""
 
     def meet(self) -> None:

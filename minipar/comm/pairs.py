@@ -25,7 +25,7 @@ class Pairs:
         self, transport: Transport, ranks: Sequence[int] | None, ident: int, history: History
     ) -> None:
         """ranks: world ranks in group order (None: all).  ident: see `subgroups`."""
-        self._transport, self.history = transport, history
+        self._transport, self.history, self.ident = transport, history, ident
         self.world_ranks = tuple(range(transport.size) if ranks is None else ranks)
         self.rank = self.world_ranks.index(transport.rank)
         self.size = len(self.world_ranks)
@@ -96,6 +96,15 @@ class Pairs:
         at 0; elsewhere that of a clock of this process, of which only differences mean anything.
         """
         return self._transport.now_ns()
+
+    @property
+    def virtual(self) -> bool:
+        """Whether `now_ns` is the time of a declared cluster (`run(cluster=...)`)."""
+        return self._transport.virtual
+
+    def waits(self) -> list[tuple[Any, str]]:
+        """See `Transport.waits`."""
+        return self._transport.waits()
 
     def _check_peer(self, op: str, peer: int, also: int = 0) -> None:
         if not 0 <= peer < self.size and peer != also:

@@ -151,6 +151,10 @@ class ProcessTransport(Transport):
         exchange.check = self._raise_failure
         self._channels.share(exchange)
 
+    def waits(self) -> list[tuple[Any, str]]:
+        cells = [] if self._shared is None else [(self._shared, "wait_until")]
+        return [*super().waits(), *cells]
+
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         return None if self._circles is None else self._circles.of(ranks)
 

@@ -67,6 +67,11 @@ class Transport(Protocol):
 
     # What a transport may offer; those that inherit from this class get the plain answers.
 
+    @property
+    def virtual(self) -> bool:
+        """Whether `now_ns` is the time of a declared cluster."""
+        return False
+
     def now_ns(self) -> int:
         """Nanoseconds of this rank's clock; only differences mean anything."""
         return time.perf_counter_ns()
@@ -78,6 +83,12 @@ class Transport(Protocol):
     def added(self, nbytes: int) -> None:
         """This rank has added up so many bytes, if its time is declared and not measured."""
         return
+
+    def waits(self) -> list[tuple[Any, str]]:
+        """The methods in which this rank waits, as (owner, name); the last two arguments of each
+        are whom it waits for, and the call. A trace puts timed ones in their place.
+        """
+        return [(self, "wait")]
 
     def circle(self, ranks: Sequence[int]) -> Circle | None:
         """These ranks (the own one among them), if they can show each other arrays in memory."""

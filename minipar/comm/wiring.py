@@ -18,7 +18,7 @@ from typing import Any, Protocol
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
 
-Note = Callable[[int, int], object]
+Note = Callable[[int, int, int], object]  # see Circle.enter
 Compare = Callable[[int, Any], None]
 
 
@@ -63,8 +63,8 @@ class Circle(Protocol):
         After it, `meet` before anybody may take its array for complete, or change it.
         """
 
-    def tell(self, sizes: Sequence[int]) -> None:
-        """Record how many bytes each rank gets from this one through windows."""
+    def tell(self, sent: Sequence[int], got: Sequence[int]) -> None:
+        """Record how many bytes went through windows to each rank, and came from it."""
 
     def meet(self) -> None:
         """Return once every rank has got here."""
@@ -75,7 +75,7 @@ class Circle(Protocol):
     def enter(self, call: Any, note: Note | None, compare: Compare) -> None:
         """What follows belongs to that call.
 
-        note:    told of all that is shown: (world rank, bytes).
+        note:    told of all that is shown: (world rank, bytes to it, bytes from it).
         compare: asked about another call that a rank turns out to be in: (world rank, its call).
         """
 

@@ -41,6 +41,7 @@ from minipar.comm.process import ProcessTransport
 from minipar.comm.reach import let_siblings_in
 from minipar.comm.segment import Segment
 from minipar.comm.streams import Closed
+from minipar.comm.tracing import tracing_if_asked
 from minipar.errors import CommError, Deadlock, Interrupted, PeerLost
 from minipar.events import Recorder
 
@@ -214,7 +215,8 @@ def _work(
     """Do the work and report it; the exit code."""
     try:
         kind, *what = work
-        result = _run_script(*what) if kind == "script" else _call(group, *what)
+        with tracing_if_asked(group):
+            result = _run_script(*what) if kind == "script" else _call(group, *what)
         return _return(sock, group, result, transport, network)
     except Interrupted:
         return 130

@@ -13,6 +13,7 @@ from typing import Any
 
 from minipar.array import Array, array_module, describe
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.spans import layered
 from minipar.tensor import Tensor
 
 
@@ -20,6 +21,12 @@ class Module:
     """Base of layers and models. A subclass sets attributes in __init__ and defines __call__."""
 
     __call__: Callable[..., Any]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Each __call__ is a span in a trace, while somebody traces."""
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls):
+            cls.__call__ = layered(vars(cls)["__call__"])  # type: ignore[method-assign]
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) of each parameter; a shared one once, under its first name.
@@ -39,6 +46,10 @@ class Module:
         """This module and all inside it; a shared one as often as it is reached."""
         yield self
         yield from _modules(vars(self).values())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(name, module) of all inside this module, by the paths that reach them."""
+        yield from _named_modules(vars(self), prefix)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters():
@@ -81,6 +92,16 @@ def _walk(parts: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]
             yield from _walk(vars(part), name)
         elif isinstance(part, list | tuple):
             yield from _walk({str(i): item for i, item in enumerate(part)}, name)
+
+
+def _named_modules(parts: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Module]]:
+    for key, part in parts.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(part, Module):
+            yield name, part
+            yield from _named_modules(vars(part), name)
+        elif isinstance(part, list | tuple):
+            yield from _named_modules({str(i): item for i, item in enumerate(part)}, name)
 
 
 def _modules(parts: Iterable[Any]) -> Iterator[Module]:

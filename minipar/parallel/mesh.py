@@ -22,6 +22,7 @@ import math
 
 from minipar.comm.group import Group
 from minipar.errors import UsageError
+from minipar.spans import name_group
 
 AXES = ("dp", "pp", "tp")  # from the outermost to the innermost
 
@@ -43,6 +44,8 @@ class Mesh:
             )
         self._groups: dict[tuple[str, ...], Group] = {}
         self.dp, self.pp, self.tp = (self.group(axis) for axis in AXES)
+        for axis in AXES:
+            name_group(self.group(axis), axis)
 
     def group(self, *axes: str) -> Group:
         """The ranks that differ from this one on these axes only, in the order of the world.

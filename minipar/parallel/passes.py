@@ -20,6 +20,7 @@ import numpy as np
 from minipar.array import Array, is_array
 from minipar.parallel.strategy import Strategy
 from minipar.random import Draw
+from minipar.spans import span
 from minipar.tensor import Tensor, no_grad
 
 MEASURED = 3  # numbers that add up over batches
@@ -54,10 +55,12 @@ class OneByOne:
 
     def train(self, parts: Sequence[Part]) -> float:
         total = 0.0
-        for part in parts:
+        for micro, part in enumerate(parts):
             with nullcontext() if part is parts[-1] else self.strategy.no_sync():
-                loss = self.loss(self.model(part.x, part.draw), part.y)
-                (loss if part.share == 1 else loss * part.share).backward()
+                with span("forward", micro=micro):
+                    loss = self.loss(self.model(part.x, part.draw), part.y)
+                with span("backward", micro=micro):
+                    (loss if part.share == 1 else loss * part.share).backward()
             total += loss.item() * part.share
         return total
 

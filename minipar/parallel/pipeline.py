@@ -23,6 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from minipar.ambient import grad_enabled
@@ -34,7 +35,10 @@ from minipar.parallel.parcel import Mail, leaves_of, mapped
 from minipar.parallel.passes import Loss, Part
 from minipar.parallel.schedule import Action, Program
 from minipar.random import Draw
+from minipar.spans import span
 from minipar.tensor import Tensor, no_grad, record
+
+KIND = MappingProxyType({"F": "forward", "B": "backward", "I": "backward", "W": "backward"})
 
 
 class Span(NamedTuple):
@@ -84,7 +88,8 @@ class StageRun:
         for n, action in enumerate(program):
             begin, waited = time.perf_counter_ns(), self.mail.waited
             held = self.no_sync() if n < last.get(action.chunk, 0) else nullcontext()
-            with naming(action, self.group, len(self.parts)), held:
+            seen = span(KIND[action.phase], str(action), action.micro)
+            with naming(action, self.group, len(self.parts)), held, seen:
                 phases[action.phase](action.micro, action.chunk)
             end, waited = time.perf_counter_ns(), self.mail.waited - waited
             self.spans.append(Span(action, begin, end, waited))

@@ -40,6 +40,9 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--log-dir", metavar="DIR", help="one file per rank of what it prints")
     parser.add_argument(
+        "--trace", metavar="DIR", help="record what every rank does; see minipar timeline"
+    )
+    parser.add_argument(
         "--no-check", action="store_true", help="mpi: native collectives without comparing calls"
     )
     parser.add_argument("script", help="a Python file")
@@ -50,7 +53,10 @@ def add(verbs: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from minipar.comm import script
     from minipar.comm.hosts import plan
+    from minipar.comm.tracing import VARIABLE
 
+    if arguments.trace is not None:
+        os.environ[VARIABLE] = os.path.abspath(arguments.trace)
     for word in set(arguments.arguments) & set(arguments.options):
         print(f"minipar: {word} stands after the script, so it goes to the script", file=sys.stderr)
     meeting = plan.asked_for(

@@ -69,6 +69,7 @@ TRAIN_HELP = (
         "SIZE",
         "what a rank may take, like 500MB (default: what is free, by the ranks)",
     ),
+    ("trace", "", "record what every rank does; see minipar timeline"),
     ("check", "", "look for arrays that are changed while backward still needs them"),
 )
 

@@ -13,6 +13,7 @@ from minipar.comm.failure import left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.mpi import job
 from minipar.comm.mpi.transport import MpiTransport
+from minipar.comm.tracing import tracing_if_asked
 
 
 def main() -> NoReturn:
@@ -27,7 +28,8 @@ def main() -> NoReturn:
     sys.argv[:] = [path, *arguments]
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     try:
-        runpy.run_path(path, run_name="__main__")
+        with tracing_if_asked(group):
+            runpy.run_path(path, run_name="__main__")
     except BaseException as error:
         if not left_cleanly(error):
             job.fail(transport, error)

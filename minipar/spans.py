@@ -1,0 +1,189 @@
+"""What a rank does and when, while it is traced: spans of time with a kind and a name.
+
+    with span("optimizer"):                      a look-up, and nothing more, if nobody traces
+        strategy.step()
+
+    forward      blocks.0 [ attention ][ mlp ]   modules, one inside the other, by their names
+    backward     blocks.0 [    mlp    ][ attention ]      the vjps of what a module has computed
+    wait                      [ rank 1 ]                  a call that another rank keeps waiting
+
+A `Tape` holds the spans of one rank, beside the records of its messages (events.py); `tracing`
+(comm/tracing.py) puts one on and writes it to a file. Kinds are words of this file's users:
+forward, backward, recompute, optimizer, clip, reduce, data, evaluate, checkpoint, wait.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+from minipar import ambient
+
+NOTHING = nullcontext()
+
+
+class Span(NamedTuple):
+    """Something that lasts; times in nanoseconds of `Group.now_ns`."""
+
+    kind: str
+    name: str  # of a module, or whom a wait is for; may be empty
+    begin: int
+    end: int
+    micro: int = -1  # the micro-batch; -1: none
+    step: int = -1  # the step of the training, from 0; -1: none
+    depth: int = 0  # in how many other spans of the rank it lies
+    second: bool = False  # whether the rank's second thread did it
+
+
+class Tape:
+    """The spans of one rank so far, and where it is at the moment."""
+
+    def __init__(
+        self, clock: Callable[[], int], bytes_used: Callable[[], int] | None = None
+    ) -> None:
+        """bytes_used: asked whenever an outermost span ends; None: nobody knows."""
+        self.clock, self._bytes_used, self.spans = clock, bytes_used, list[Span]()
+        self.collectives: list[list[Any]] = []  # records of whole calls: fields of events.Event
+        self.apart: list[bool] = []  # of each call, whether the second thread made it
+        self.messages: list[list[Any]] = []  # of those that the rank sent
+        self.receipts: list[list[Any]] = []  # of those that it got
+        self.memory: list[tuple[int, int]] = []  # when, and how many bytes the rank used then
+        self.names: dict[int, str] = {}  # of modules, by id
+        self.groups: dict[int, tuple[str, tuple[int, ...]]] = {}  # by number: axis, world ranks
+        self.step = self.micro = -1
+        self.phase, self.phase_begin, self.layer, self.depth = "", 0, "", 0
+        self._thread = threading.get_ident()
+
+    def call(self, record: list[Any]) -> None:
+        self.calls.append(record)
+        self.apart.append(threading.get_ident() != self._thread)
+
+    def add(self, kind: str, name: str, begin: int, end: int) -> None:
+        """A span that is over; whatever has been going on since before it lies around it."""
+        second = threading.get_ident() != self._thread
+        depth = 0 if second else self.depth
+        self.spans.append(Span(kind, name, begin, end, self.micro, self.step, depth, second))
+
+    def add_backward(self, layer: str, begin: int, end: int) -> None:
+        """As `add`; what follows a span of the same layer makes that longer."""
+        last = self.spans[-1] if self.spans else None
+        same = last is not None and (*last[:2], last.depth) == ("backward", layer, self.depth)
+        if last is not None and same and last.begin >= self.phase_begin:
+            self.spans[-1] = last._replace(end=end)
+        else:
+            self.add("backward", layer, begin, end)
+
+    def sample(self) -> None:
+        """Note how much memory is in use."""
+        if self._bytes_used is not None:
+            self.memory.append((self.clock(), self._bytes_used()))
+
+
+class _Open:
+    """A span that goes on until the block ends."""
+
+    def __init__(self, tape: Tape, kind: str, name: str, micro: int) -> None:
+        self.tape, self.kind, self.name, self.micro = tape, kind, name, micro
+
+    def __enter__(self) -> None:
+        tape = self.tape
+        self.before = tape.phase, tape.micro, tape.phase_begin
+        tape.phase, tape.depth = self.kind, tape.depth + 1
+        if self.micro >= 0:
+            tape.micro = self.micro
+        self.begin = tape.phase_begin = tape.clock()
+
+    def __exit__(self, *_: object) -> None:
+        tape = self.tape
+        tape.depth -= 1
+        tape.add(self.kind, self.name, self.begin, tape.clock())
+        tape.phase, tape.micro, tape.phase_begin = self.before
+        if not tape.depth:
+            tape.sample()
+
+
+def tape() -> Tape | None:
+    """That of this rank, if it is traced."""
+    recorder = ambient.recorder.get()
+    return None if recorder is None else recorder.tape
+
+
+def span(kind: str, name: str = "", micro: int = -1) -> AbstractContextManager[None]:
+    """Around a part of the work that is to be seen in a trace.
+
+    micro: the micro-batch it is for; -1: that of the span around it.
+    """
+    running = tape()
+    return NOTHING if running is None else _Open(running, kind, name, micro)
+
+
+def know(module: Any) -> None:
+    """Call the modules of a model by their names in it, and not by their classes."""
+    running = tape()
+    if running is not None:
+        running.names.update((id(part), name) for name, part in module.named_modules())
+
+
+def name_group(group: Any, axis: str) -> None:
+    """Say along which axis of the mesh a group lies."""
+    running = tape()
+    if running is not None and group.size > 1:
+        running.groups[group.ident] = axis, group.world_ranks
+
+
+def at_step(step: int) -> None:
+    """What follows belongs to that step of the training."""
+    running = tape()
+    if running is not None:
+        running.step = step
+
+
+def layered(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A module's __call__ that is a span if somebody traces."""
+
+    @functools.wraps(call)
+    def called(module: Any, *args: Any, **options: Any) -> Any:
+        recorder = ambient.recorder.get()
+        if recorder is None or recorder.tape is None:
+            return call(module, *args, **options)
+        tape: Tape = recorder.tape
+        name = tape.names.get(id(module)) or type(module).__name__
+        outer, tape.layer, begin = tape.layer, name, tape.clock()
+        tape.depth += 1
+        try:
+            return call(module, *args, **options)
+        finally:
+            tape.layer, tape.depth = outer, tape.depth - 1
+            kind = {"": "forward", "backward": "recompute"}.get(tape.phase, tape.phase)
+            tape.add(kind, name, begin, tape.clock())
+
+    return called
+
+
+class Watcher:
+    """As the value of `ambient.grad_enabled`: times the vjp of every node that is recorded."""
+
+    def __init__(self, tape: Tape, outer: Any) -> None:
+        """outer: the value that it takes the place of."""
+        self._tape, self._outer = tape, outer
+        self.labels = getattr(outer, "labels", None)
+
+    def watch(self, node: Any) -> None:
+        if self._outer is not True:
+            self._outer.watch(node)
+        vjp, tape, layer = node.vjp, self._tape, self._tape.layer
+
+        @functools.wraps(vjp)
+        def timed(dz: Any, wanted: tuple[bool, ...]) -> Sequence[Any]:
+            begin = tape.clock()
+            tape.depth += 1
+            try:
+                return vjp(dz, wanted)
+            finally:
+                tape.depth -= 1
+                tape.add_backward(layer, begin, tape.clock())
+
+        node.vjp = timed

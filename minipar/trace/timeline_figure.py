@@ -1,0 +1,128 @@
+"""The timeline of a run: what every rank did, when, in distinct colours.
+
+    rank 0   [ F0 ][ F1 ]    [ B0 ][ B1 ][opt]      computation, by its kind
+                  [ tp ]        [ dp ]               calls and messages, by axis; waiting is grey
+
+The colours differ also for the colour-blind (Okabe & Ito) and in lightness, for print; waiting is
+hatched. On the right: how much of the time went into computing, moving bytes, and waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from minipar.spans import Span
+from minipar.trace.totals import common, computing, merged, shares
+from minipar.trace.trace_file import RankTrace, Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KINDS = MappingProxyType(
+    {
+        "forward": "#56B4E9",
+        "backward": "#0072B2",
+        "recompute": "#CC79A7",
+        "optimizer": "#009E73",
+        "data": "#B3B3B3",
+        "checkpoint": "#8C510A",
+        "evaluate": "#7570B3",
+    }
+)
+AXES = MappingProxyType(
+    {"dp": "#D55E00", "pp": "#F0E442", "tp": "#E69F00", "world": "#444444", "other": "#888888"}
+)
+OTHER = "#CFCFCF"
+WAIT = "#E4E4E4"
+COMPUTE_AT, MOVE_AT = (0.42, 0.46), (0.0, 0.34)  # bottom and height in the band of a rank
+PALE = 0.35  # a span where it does not compute, but waits or moves bytes
+READABLE = 0.02  # of the width: what is shorter gets no label
+
+
+def draw_timeline(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
+    """The window from begin to end, in ns of the trace, as a figure."""
+    from matplotlib.figure import Figure
+
+    ranks = trace.ranks
+    size = (11, 1.7 + 0.62 * len(ranks))
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    axes = figure.subplots()
+    scale, unit = (1e6, "ms") if end - begin < 20e9 else (1e9, "s")
+    for rank in ranks:
+        _draw_rank(axes, trace, rank, begin, end, scale)
+    axes.set(xlim=(0, (end - begin) / scale), ylim=(len(ranks), -0.05))
+    axes.set_yticks([n + 0.5 for n in range(len(ranks))], [f"rank {r.rank}" for r in ranks])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"{unit}{' of virtual time' if trace.virtual else ''}")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left", fontsize=11)
+    _legend(figure, trace, begin, end)
+    return figure
+
+
+def _draw_rank(
+    axes: Axes, trace: Trace, rank: RankTrace, begin: int, end: int, scale: float
+) -> None:
+    top, length = rank.rank + 0.04, end - begin
+
+    def bars(boxes: Iterable[tuple[int, int]], where: tuple[float, float], **style: Any) -> None:
+        inside = [(max(a, begin), min(b, end)) for a, b in boxes if b > begin and a < end]
+        if inside:
+            table = [((a - begin) / scale, (b - a) / scale) for a, b in inside]
+            axes.broken_barh(table, (top + (0.88 - sum(where)), where[1]), **style)
+
+    outer = [s for s in rank.spans if s.kind != "wait" and not s.depth]
+    busy = computing(rank)
+    for kind in dict.fromkeys(s.kind for s in outer):
+        boxes, colour = [(s.begin, s.end) for s in outer if s.kind == kind], KINDS.get(kind, OTHER)
+        bars(boxes, COMPUTE_AT, facecolor=colour, edgecolor="white", linewidth=0.4, alpha=PALE)
+        bars(common(merged(boxes), busy).tolist(), COMPUTE_AT, facecolor=colour)
+    for span in outer:
+        _label(axes, span, (begin, end), top + 0.88 - COMPUTE_AT[0] - COMPUTE_AT[1] / 2, scale)
+    calls = [*rank.calls, *(m for m in rank.messages if m.op == "send")]
+    for axis in AXES:
+        boxes = [(c.begin, c.end) for c in calls if trace.axis(c) == axis]
+        bars(boxes, MOVE_AT, facecolor=AXES[axis], edgecolor="none")
+    waits = [(s.begin, s.end) for s in rank.spans if s.kind == "wait" and not s.second]
+    bars(waits, MOVE_AT, facecolor=WAIT, edgecolor="#9A9A9A", linewidth=0, hatch="////")
+    found = shares(rank, begin, end)
+    parts = (found.computing, found.moving, found.waiting)
+    text = " / ".join(f"{part / length:.0%}" for part in parts)
+    axes.annotate(
+        text, (1.005, rank.rank + 0.5), xycoords=("axes fraction", "data"), va="center", fontsize=8
+    )
+
+
+def _label(axes: Axes, span: Span, window: tuple[int, int], middle: float, scale: float) -> None:
+    """The action or the micro-batch of a span that is long enough."""
+    begin, end = max(span.begin, window[0]), min(span.end, window[1])
+    text = span.name or ("" if span.micro < 0 else str(span.micro))
+    if not text or end - begin < READABLE * (window[1] - window[0]) * (0.4 + 0.3 * len(text)):
+        return
+    at = ((begin + end) / 2 - window[0]) / scale
+    box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "boxstyle": "round,pad=0.15"}
+    axes.text(at, middle, text, ha="center", va="center", fontsize=7, bbox=box)
+
+
+def _legend(figure: Figure, trace: Trace, begin: int, end: int) -> None:
+    from matplotlib.patches import Patch
+
+    def inside(begun: int, ended: int) -> bool:
+        return ended > begin and begun < end
+
+    spans = [s for r in trace.ranks for s in r.spans if inside(s.begin, s.end) and not s.depth]
+    kinds = {s.kind for s in spans if s.kind != "wait"}
+    calls = [c for r in trace.ranks for c in (*r.calls, *r.messages) if inside(c.begin, c.end)]
+    axes = {trace.axis(c) for c in calls}
+    marks = [Patch(color=colour, label=kind) for kind, colour in KINDS.items() if kind in kinds]
+    if kinds - KINDS.keys():
+        marks.append(Patch(color=OTHER, label=", ".join(sorted(kinds - KINDS.keys()))))
+    marks += [Patch(color=c, label=f"moving: {axis}") for axis, c in AXES.items() if axis in axes]
+    marks.append(Patch(facecolor=WAIT, edgecolor="#9A9A9A", hatch="////", label="waiting"))
+    columns = -(-len(marks) // 2)
+    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
+    figure.text(0.995, 0.995, "computing / moving / waiting", ha="right", va="top", fontsize=8)

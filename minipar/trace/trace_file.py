@@ -1,0 +1,187 @@
+"""The files of a trace: one for each rank, and how they become one picture of the run.
+
+    rank-3.npz    facts      JSON: version, rank, ranks, backend, begin, end, offset_ns, groups
+                  words      JSON: the texts that the tables name by number
+                  spans      [n, 8] int64: kind name begin end micro step depth second
+                  calls, messages, receipts   [m, 10] int64: the fields of events.Event
+                  apart      [m] bool: which calls the second thread made
+                  memory     [k, 2] int64: when, bytes
+
+It is a zip file of plain arrays with checksums; nothing in it is ever evaluated. It holds names of
+modules and of source files with lines, and nothing else of the program or its environment.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minipar.errors import TraceError
+from minipar.events import Event
+from minipar.spans import Span, Tape
+
+VERSION = 1
+TABLES = ("spans", "calls", "messages", "receipts")
+SPAN_WORDS, EVENT_WORDS = (0, 1), (2, 5, 6)  # columns that are texts
+EVENT_TIMES = (8, 9)
+
+
+class RankTrace(NamedTuple):
+    """What one rank did; times in ns since the first rank began, by rank 0's clock."""
+
+    rank: int
+    begin: int
+    end: int
+    spans: list[Span]  # in the order in which they ended
+    calls: list[Event]  # collectives, as wholes
+    apart: list[bool]  # of each, whether the rank's second thread made it
+    messages: list[Event]  # that it sent
+    receipts: list[Event]  # that it got, noted by itself
+    memory: list[tuple[int, int]]
+    groups: dict[int, tuple[str, tuple[int, ...]]]  # by number: its axis, and its world ranks
+
+
+class Trace(NamedTuple):
+    """A whole run."""
+
+    backend: str
+    virtual: bool  # whether time is that of a declared cluster
+    ranks: list[RankTrace]
+    doubt_ns: int  # how far the clocks of two ranks may be apart
+
+    @property
+    def end(self) -> int:
+        return max(rank.end for rank in self.ranks)
+
+    def axis(self, event: Event) -> str:
+        """Along which axis of the mesh a call or a message went: dp, pp, tp; world, or other."""
+        known = self.ranks[event.rank].groups.get(event.group)
+        return known[0] if known else "other" if event.group else "world"
+
+
+def file_of(folder: str | Path, rank: int) -> Path:
+    return Path(folder) / f"rank-{rank}.npz"
+
+
+def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
+    """Write what a tape holds, whole or not at all.  facts: rank, ranks, backend, ..."""
+    words: dict[str, int] = {}
+    groups = {str(ident): [axis, list(ranks)] for ident, (axis, ranks) in tape.groups.items()}
+    tables = {
+        "spans": _numbers(tape.spans, 8, SPAN_WORDS, words),
+        "calls": _numbers(tape.calls, 10, EVENT_WORDS, words),
+        "messages": _numbers(tape.messages, 10, EVENT_WORDS, words),
+        "receipts": _numbers(tape.receipts, 10, EVENT_WORDS, words),
+        "apart": np.array(tape.apart, bool),
+        "memory": np.array(tape.memory, np.int64).reshape(-1, 2),
+    }
+    texts = {"facts": {"version": VERSION, "groups": groups, **facts}, "words": list(words)}
+    encoded = {name: np.frombuffer(json.dumps(x).encode(), np.uint8) for name, x in texts.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    with open(unfinished, "wb") as file:
+        np.savez_compressed(file, **encoded, **tables)
+    unfinished.replace(path)
+
+
+def load(folder: str | Path) -> Trace:
+    """All ranks of a run.  Raises: TraceError with one sentence about what is wrong."""
+    first, facts = _read(file_of(folder, 0))
+    ranks = [first] + [_read(file_of(folder, rank))[0] for rank in range(1, facts["ranks"])]
+    start = min(rank.begin for rank in ranks)
+    doubt = max(_read(file_of(folder, rank.rank))[1]["doubt_ns"] for rank in ranks)
+    return Trace(
+        facts["backend"], facts["virtual"], [_shifted(rank, start) for rank in ranks], doubt
+    )
+
+
+def _read(path: Path) -> tuple[RankTrace, dict[str, Any]]:
+    """One file, its times by rank 0's clock."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        facts, words = (json.loads(arrays[name].tobytes()) for name in ("facts", "words"))
+        if facts["version"] != VERSION:
+            raise TraceError(
+                f"{path} was written by another version of minipar (format {facts['version']}, "
+                f"this one reads {VERSION}). Record the run again."
+            )
+        return _rank(arrays, facts, words), facts
+    except FileNotFoundError:
+        raise TraceError(
+            f"there is no {path}. A trace has a file for each rank; minipar train|run --trace "
+            "writes them."
+        ) from None
+    except (EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise TraceError(f"{path} is no trace of minipar, or is cut short: {e}") from None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, MemoryError) as e:
+        raise TraceError(f"{path} is no trace of minipar, or is damaged: {e}") from None
+
+
+def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -> RankTrace:
+    offset = facts["offset_ns"]
+    spans = [
+        Span(*row)._replace(begin=row[2] + offset, end=row[3] + offset, second=bool(row[7]))
+        for row in _texts(arrays["spans"], 8, SPAN_WORDS, words)
+    ]
+    calls, messages, receipts = (
+        [
+            Event(*row)._replace(begin=row[8] + offset, end=max(row[8], row[9]) + offset)
+            for row in _texts(arrays[name], 10, EVENT_WORDS, words)
+        ]
+        for name in TABLES[1:]
+    )
+    memory = [(when + offset, used) for when, used in arrays["memory"].tolist()]
+    groups = {int(n): (str(axis), tuple(ranks)) for n, (axis, ranks) in facts["groups"].items()}
+    begin, end = facts["begin"] + offset, facts["end"] + offset
+    return RankTrace(
+        *(facts["rank"], begin, end, spans, calls, arrays["apart"].tolist()),
+        *(messages, receipts, memory, groups),
+    )
+
+
+def _shifted(rank: RankTrace, start: int) -> RankTrace:
+    """With times since `start`."""
+
+    def earlier(rows: list[Any]) -> list[Any]:
+        return [row._replace(begin=row.begin - start, end=row.end - start) for row in rows]
+
+    return rank._replace(
+        begin=rank.begin - start,
+        end=rank.end - start,
+        spans=earlier(rank.spans),
+        calls=earlier(rank.calls),
+        messages=earlier(rank.messages),
+        receipts=earlier(rank.receipts),
+        memory=[(when - start, used) for when, used in rank.memory],
+    )
+
+
+def _numbers(
+    rows: Iterable[Sequence[Any]], width: int, texts: Sequence[int], words: dict[str, int]
+) -> np.ndarray:
+    """The rows as integers: a text is its number among the words, which grow."""
+    table = [list(row) for row in rows]
+    for row in table:
+        for at in texts:
+            row[at] = words.setdefault(row[at], len(words))
+    return np.array(table, np.int64).reshape(-1, width)
+
+
+def _texts(
+    table: np.ndarray, width: int, texts: Sequence[int], words: Sequence[str]
+) -> list[list[Any]]:
+    """The other way round.  Raises: ValueError, IndexError."""
+    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != width:
+        raise ValueError(f"a table is {table.dtype}{list(table.shape)}")
+    rows = table.tolist()
+    for row in rows:
+        for at in texts:
+            row[at] = words[row[at]]
+    return rows

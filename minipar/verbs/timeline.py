@@ -1,0 +1,73 @@
+"""`minipar timeline`: a recorded run as a figure, or as a file for a trace viewer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from minipar.errors import UsageError
+from minipar.verbs.verb import verb
+
+FORMATS = (".png", ".svg", ".pdf", ".json")
+
+
+def add(verbs: Any) -> None:
+    parser = verb(
+        verbs,
+        "timeline",
+        "draw what every rank did in a recorded run (--trace)",
+        "minipar timeline runs/gpt-1 --step 3 --out step.png",
+        _timeline,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder, or the folder of a trace")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help=".png, .svg or .pdf: a figure; .json: for Perfetto (default: RUN/timeline.png)",
+    )
+    parser.add_argument("--step", type=int, metavar="N", help="only that step of the training")
+    parser.add_argument("--memory", action="store_true", help="a figure of memory over time")
+    parser.add_argument("--json", action="store_true", help="the totals of each rank on stdout")
+
+
+def _timeline(arguments: argparse.Namespace) -> int:
+    from minipar.trace.memory_figure import draw_memory
+    from minipar.trace.perfetto import perfetto
+    from minipar.trace.timeline_figure import draw_timeline
+    from minipar.trace.totals import report, window_of
+    from minipar.trace.trace_file import load
+
+    run = Path(arguments.run)
+    folder = run / "trace" if (run / "trace").is_dir() else run
+    out = Path(arguments.out or folder.parent / "timeline.png")
+    if out.suffix not in FORMATS:
+        raise UsageError(f"--out ends in {', '.join(FORMATS)}, not in {out.suffix!r}.")
+    trace = load(folder)
+    begin, end = window_of(trace, arguments.step)
+    if out.suffix == ".json":
+        out.write_text(json.dumps(perfetto(trace, begin, end)))
+    else:
+        what = run.name if arguments.step is None else f"{run.name}, step {arguments.step}"
+        draw = draw_memory if arguments.memory else draw_timeline
+        draw(trace, begin, end, f"{what}: {len(trace.ranks)} ranks on {trace.backend}").savefig(out)
+    rows = report(trace, begin, end)
+    if arguments.json:
+        print(json.dumps({"out": str(out), "ranks": rows}))
+    else:
+        print(_table(rows))
+        print(f"\n{out}")
+    return 0
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """The totals of each rank, aligned."""
+    axes = sorted({axis for row in rows for axis in row["bytes_sent"]})
+    head = ["rank", "ms", "computing", "moving", "waiting", "overlapped"]
+    lines = ["  ".join([*head, *(f"{axis} MB".rjust(9) for axis in axes)])]
+    for row in rows:
+        shares = [f"{row[name]:.1%}".rjust(len(name)) for name in head[2:]]
+        sent = [f"{row['bytes_sent'].get(axis, 0) / 2**20:9.3f}" for axis in axes]
+        lines.append("  ".join([f"{row['rank']:4d}", f"{row['ms']:.0f}".rjust(2), *shares, *sent]))
+    return "\n".join(lines)
