@@ -7,7 +7,8 @@ What fails inside is traced too, up to there. The clock of each rank is compared
 at the beginning: of ten questions and answers, the quickest tells by how much it is ahead, to half
 the time that this one took (Cristian 1989). Ranks in virtual time have one clock already.
 
-Under MINIPAR_TRACE=FOLDER (`minipar run --trace FOLDER`) every rank that `launch` starts is traced into that folder.
+Under MINIPAR_TRACE=FOLDER (`minipar run --trace FOLDER`) every rank that `launch` starts is traced
+into that folder.
 """
 
 from __future__ import annotations

@@ -27,10 +27,11 @@ def perfetto(trace: Trace, begin: int, end: int) -> dict[str, Any]:
 
 def _rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> Iterator[dict[str, Any]]:
     pid = rank.rank
-    yield {"ph": "M", "pid": pid, "name": "process_name", "args": {"name": f"rank {pid}"}}
-    yield {"ph": "M", "pid": pid, "name": "process_sort_index", "args": {"sort_index": pid}}
+    named: dict[str, Any] = {"ph": "M", "pid": pid}
+    yield named | {"name": "process_name", "args": {"name": f"rank {pid}"}}
+    yield named | {"name": "process_sort_index", "args": {"sort_index": pid}}
     for tid, name in ((MAIN, "main"), (SECOND, "asynchronous calls")):
-        yield {"ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": {"name": name}}
+        yield named | {"tid": tid, "name": "thread_name", "args": {"name": name}}
     for span in rank.spans:
         if begin <= span.begin < end:
             facts = {"step": span.step, "micro": span.micro}

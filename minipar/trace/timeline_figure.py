@@ -1,7 +1,7 @@
 """The timeline of a run: what every rank did, when, in distinct colours.
 
     rank 0   [ F0 ][ F1 ]    [ B0 ][ B1 ][opt]      computation, by its kind
-                  [ tp ]        [ dp ]               calls and messages, by axis; waiting is grey
+                  [ tp ] |      [ dp ]               calls by axis, single messages; waiting is grey
 
 The colours differ also for the colour-blind (Okabe & Ito) and in lightness, for print; waiting is
 hatched. On the right: how much of the time went into computing, moving bytes, and waiting.
@@ -39,6 +39,7 @@ OTHER = "#CFCFCF"
 WAIT = "#E4E4E4"
 COMPUTE_AT, MOVE_AT = (0.42, 0.46), (0.0, 0.34)  # bottom and height in the band of a rank
 PALE = 0.35  # a span where it does not compute, but waits or moves bytes
+MARK = 300  # a message of its own is a mark, so many times as narrow as the window
 READABLE = 0.02  # of the width: what is shorter gets no label
 
 
@@ -83,12 +84,15 @@ def _draw_rank(
         bars(common(merged(boxes), busy).tolist(), COMPUTE_AT, facecolor=colour)
     for span in outer:
         _label(axes, span, (begin, end), top + 0.88 - COMPUTE_AT[0] - COMPUTE_AT[1] / 2, scale)
-    calls = [*rank.calls, *(m for m in rank.messages if m.op == "send")]
-    for axis in AXES:
-        boxes = [(c.begin, c.end) for c in calls if trace.axis(c) == axis]
-        bars(boxes, MOVE_AT, facecolor=AXES[axis], edgecolor="none")
+    single = [m for m in rank.messages if m.op == "send"]
+    for axis, colour in AXES.items():
+        boxes = [(c.begin, c.end) for c in rank.calls if trace.axis(c) == axis]
+        bars(boxes, MOVE_AT, facecolor=colour, edgecolor="none")
     waits = [(s.begin, s.end) for s in rank.spans if s.kind == "wait" and not s.second]
     bars(waits, MOVE_AT, facecolor=WAIT, edgecolor="#9A9A9A", linewidth=0, hatch="////")
+    for axis, colour in AXES.items():
+        marks = [(m.begin, m.begin + length // MARK) for m in single if trace.axis(m) == axis]
+        bars(marks, MOVE_AT, facecolor=colour, edgecolor="none")
     found = shares(rank, begin, end)
     parts = (found.computing, found.moving, found.waiting)
     text = " / ".join(f"{part / length:.0%}" for part in parts)

@@ -5,8 +5,8 @@
     second thread                [ all_reduce ][  all_reduce ]
                                  └─ overlapped ┘
 
-A moment counts once: as waiting if the rank waits then, else as communication if it is in a call or
-a message, else as computation if it is in any other span. What the second thread does meanwhile is
+A moment counts once: as waiting if the rank waits then, else as communication if it is in a
+collective, else as computation if it is in any other span. What the second thread does meanwhile is
 overlapped, as far as the first one computes.
 """
 
@@ -75,9 +75,10 @@ def _waiting(rank: RankTrace) -> Intervals:
 
 
 def _in_communication(rank: RankTrace) -> Intervals:
-    """When the main thread was in a collective, or had a message under way that it had sent."""
-    own = [(c.begin, c.end) for c, away in zip(rank.calls, rank.apart) if not away]
-    return merged(own + [(m.begin, m.end) for m in rank.messages if m.op == "send"])
+    """When the main thread was in a collective. A single message is handed over in no time, or
+    waited for.
+    """
+    return merged((c.begin, c.end) for c, away in zip(rank.calls, rank.apart) if not away)
 
 
 def bytes_by_axis(trace: Trace, begin: int, end: int) -> list[Counter[str]]:

@@ -86,7 +86,7 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     with open(unfinished, "wb") as file:
-        np.savez_compressed(file, **encoded, **tables)
+        np.savez_compressed(file, **encoded, **tables)  # type: ignore[arg-type]
     unfinished.replace(path)
 
 
