@@ -149,8 +149,9 @@ class CallLink:
         if self._recorder is not None and self._recorder.tape is not None:
             group, sequence, op, _, site = self.call
             me, now = self._transport.rank, self._transport.now_ns()
+            name = "send" if op == "recv" else op  # as its sender calls it
             self._recorder.tape.receipts.append(
-                [peer, me, op, sequence, nbytes, site, self._algorithm, group, now, now]
+                [peer, me, name, sequence, nbytes, site, self._algorithm, group, now, now]
             )
 
     def _note(self, peer: int, sent: int, got: int) -> None:

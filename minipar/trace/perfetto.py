@@ -34,7 +34,7 @@ def _rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> Iterator[dict[
         yield named | {"tid": tid, "name": "thread_name", "args": {"name": name}}
     for span in rank.spans:
         if begin <= span.begin < end:
-            facts = {"step": span.step, "micro": span.micro}
+            facts: dict[str, Any] = {"step": span.step, "micro": span.micro}
             name = f"{span.kind} {span.name}".strip()
             yield _span(pid, span.second, name, span.kind, span.begin, span.end, facts)
     for call, apart in zip(rank.calls, rank.apart):

@@ -39,6 +39,7 @@ OTHER = "#CFCFCF"
 WAIT = "#E4E4E4"
 COMPUTE_AT, MOVE_AT = (0.42, 0.46), (0.0, 0.34)  # bottom and height in the band of a rank
 PALE = 0.35  # a span where it does not compute, but waits or moves bytes
+MANY = 500  # boxes of one kind on a rank
 MARK = 300  # a message of its own is a mark, so many times as narrow as the window
 READABLE = 0.02  # of the width: what is shorter gets no label
 
@@ -72,6 +73,9 @@ def _draw_rank(
 
     def bars(boxes: Iterable[tuple[int, int]], where: tuple[float, float], **style: Any) -> None:
         inside = [(max(a, begin), min(b, end)) for a, b in boxes if b > begin and a < end]
+        if len(inside) > MANY:  # what the eye cannot tell apart need not be drawn apart
+            near = length // (4 * MANY)
+            inside = [(a, b - near) for a, b in merged((a, b + near) for a, b in inside).tolist()]
         if inside:
             table = [((a - begin) / scale, (b - a) / scale) for a, b in inside]
             axes.broken_barh(table, (top + (0.88 - sum(where)), where[1]), **style)

@@ -29,7 +29,10 @@ from minipar.spans import Span, Tape
 VERSION = 1
 TABLES = ("spans", "calls", "messages", "receipts")
 SPAN_WORDS, EVENT_WORDS = (0, 1), (2, 5, 6)  # columns that are texts
-EVENT_TIMES = (8, 9)
+DAMAGE = (
+    *(EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, KeyError),
+    *(IndexError, TypeError, AttributeError, MemoryError),
+)  # what reading a file raises that is not what was written
 
 
 class RankTrace(NamedTuple):
@@ -93,18 +96,18 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
 def load(folder: str | Path) -> Trace:
     """All ranks of a run.  Raises: TraceError with one sentence about what is wrong."""
     first, facts = _read(file_of(folder, 0))
-    ranks = [first] + [_read(file_of(folder, rank))[0] for rank in range(1, facts["ranks"])]
+    rest = [_read(file_of(folder, rank)) for rank in range(1, facts["ranks"])]
+    ranks = [first, *(rank for rank, _ in rest)]
+    doubt = max([facts["doubt_ns"], *(theirs["doubt_ns"] for _, theirs in rest)])
     start = min(rank.begin for rank in ranks)
-    doubt = max(_read(file_of(folder, rank.rank))[1]["doubt_ns"] for rank in ranks)
-    return Trace(
-        facts["backend"], facts["virtual"], [_shifted(rank, start) for rank in ranks], doubt
-    )
+    shifted = [_shifted(rank, start) for rank in ranks]
+    return Trace(facts["backend"], facts["virtual"], shifted, doubt)
 
 
 def _read(path: Path) -> tuple[RankTrace, dict[str, Any]]:
     """One file, its times by rank 0's clock."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         facts, words = (json.loads(arrays[name].tobytes()) for name in ("facts", "words"))
         if facts["version"] != VERSION:
@@ -118,10 +121,8 @@ def _read(path: Path) -> tuple[RankTrace, dict[str, Any]]:
             f"there is no {path}. A trace has a file for each rank; minipar train|run --trace "
             "writes them."
         ) from None
-    except (EOFError, zipfile.BadZipFile, zlib.error) as e:
-        raise TraceError(f"{path} is no trace of minipar, or is cut short: {e}") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, MemoryError) as e:
-        raise TraceError(f"{path} is no trace of minipar, or is damaged: {e}") from None
+    except DAMAGE as error:
+        raise TraceError(f"{path} is no trace of minipar, or is damaged: {error}") from None
 
 
 def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -> RankTrace:

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from zlib import crc32
 
 import numpy as np
 
+from minipar.comm.tracing import tracing
 from minipar.comm.transport import ANY
 from minipar.errors import CommError, CommTimeout
-from minipar.events import EVERYBODY, last
+from minipar.events import EVERYBODY, last, recording
 from minipar.testing import check_transport
 
 
@@ -384,3 +386,39 @@ def forks(group, path):
         return None
     os.waitpid(copy, 0)
     return group.all_gather(np.array(group.rank + 1.0)).tolist()
+
+
+# -- what is traced ---------------------------------------------------------------------------
+
+TRACED_OPS = (
+    *("all_reduce", "reduce", "broadcast", "all_gather", "gather", "scatter", "reduce_scatter"),
+    *("all_to_all", "barrier", "split"),
+)
+
+
+def traced_calls(group, folder):
+    """Every call by every algorithm, small and large, traced; the messages as `recording` counts
+    them: [((src, dst, op, bytes), how many)].
+    """
+    p, pair = group.size, group.split(group.rank // 2)
+    with tracing(group, folder), recording() as log:
+        for n in (5, 2**18):  # the latter is shown through windows
+            for algorithm in ("ring", "tree", "naive", "direct", "halving_doubling", None):
+                group.all_reduce(np.ones(n, np.float32), algorithm=algorithm)
+            shared = group.empty((n,), np.float32)
+            shared[...] = 1
+            group.all_reduce(shared)
+            group.broadcast(np.ones(n, np.float32), root=p - 1)
+            group.broadcast(shared, root=0)
+            group.all_gather(np.ones(n, np.float32))
+            group.reduce(np.ones(n), root=1)
+            group.gather(np.ones(n), root=1)
+            group.scatter(np.ones((p, n)) if group.rank == 0 else None, root=0)
+            group.reduce_scatter(np.ones((p, n), np.float32))
+            group.all_to_all(np.ones((p, n), np.float32))
+            group.sendrecv(np.ones(n), (group.rank + 1) % p, (group.rank - 1) % p)
+        group.all_reduce(np.ones(3), async_op=True).wait()
+        pair.all_reduce(np.ones(3))
+        group.split(0).barrier()
+        group.barrier()
+    return list(Counter((e.rank, e.peer, e.op, e.nbytes) for e in log).items())

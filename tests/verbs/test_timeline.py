@@ -1,0 +1,75 @@
+"""`minipar timeline` on a real training, and its answers to wrong questions."""
+
+import json
+
+import pytest
+
+from minipar.cli import main
+from minipar.trace.trace_file import load
+
+SMALL = ["--steps", "2", "--layers", "1", "--d", "16", "--heads", "2", "--block", "8"]
+SMALL += ["--batch", "4", "--eval-batches", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A traced training of 2 × 2 ranks in turns."""
+    folder = tmp_path_factory.mktemp("runs") / "gpt"
+    words = ["train", "gpt", "--backend", "local", "--dp", "2", "--tp", "2", "--trace", *SMALL]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--out", str(folder)])
+    assert end.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def timeline(capsys):
+    def ask(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main(["timeline", *map(str, arguments)])
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    return ask
+
+
+def test_a_figure_and_the_totals(run, timeline, tmp_path):
+    for name in ("step.png", "step.svg"):
+        code, out, _ = timeline(run, "--step", 1, "--out", tmp_path / name)
+        assert code == 0 and (tmp_path / name).stat().st_size > 10_000
+    assert out.splitlines()[0].split()[:2] == ["rank", "ms"] and len(out.splitlines()) == 7
+    assert timeline(run, "--step", 0)[0] == 0 and (run / "timeline.png").exists()
+
+
+def test_numbers_for_programs_are_those_of_the_trace(run, timeline, tmp_path):
+    _, out, _ = timeline(run, "--json", "--out", tmp_path / "all.json")
+    rows = json.loads(out)["ranks"]
+    trace = load(run / "trace")
+    for rank, row in zip(trace.ranks, rows, strict=True):
+        assert sum(row["bytes_sent"].values()) == sum(m.nbytes for m in rank.messages)
+        assert row["bytes_sent"].keys() >= {"dp", "tp"}
+    assert len(json.loads((tmp_path / "all.json").read_text())["traceEvents"]) > 100
+
+
+def test_layers_steps_and_phases_are_there(run):
+    (first, *_) = load(run / "trace").ranks
+    kinds = {(s.kind, s.step) for s in first.spans}
+    for kind in ("data", "forward", "backward", "reduce", "clip", "optimizer"):
+        assert {(kind, 0), (kind, 1)} <= kinds
+    assert {"checkpoint", "evaluate", "sample"} <= {s.kind for s in first.spans}
+    names = {s.name for s in first.spans if s.kind == "backward"}
+    assert {"blocks.0.attention", "head"} & names or any("blocks.0" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["RUN", "--out", "step.gif"], 2, "--out ends in .png, .svg, .pdf, .json, not in '.gif'."),
+        (["RUN", "--step", "9"], 2, "step 9 is not in the trace, which has steps 0 to 1."),
+        (["nowhere"], 1, "there is no nowhere/rank-0.npz. A trace has a file for each rank;"),
+        (["RUN", "--memory"], 1, "the trace has no memory in this window: it is noted for ranks"),
+    ],
+)
+def test_wrong_questions(run, timeline, arguments, code, sentence):
+    found, _, err = timeline(*(run if word == "RUN" else word for word in arguments))
+    assert found == code and err.startswith(f"minipar: {sentence}") and err.count("\n") == 1
