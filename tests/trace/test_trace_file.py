@@ -110,7 +110,7 @@ def test_other_versions_and_missing_ranks(tmp_path, monkeypatch):
         load(tmp_path)
     monkeypatch.setattr(trace_file, "VERSION", 99)
     with pytest.raises(
-        TraceError, match=r"another version of minipar .format 1, this one reads 99"
+        TraceError, match="another version of minipar"
     ):
         load(tmp_path)
 
