@@ -10,9 +10,13 @@ It is plain numbers; `virtual` is the clock that goes by them.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from minipar.errors import UsageError
 
@@ -45,6 +49,31 @@ class Cluster:
             raise UsageError(f"times of a cluster are finite and not negative; this is {self}")
         object.__setattr__(self, "slow", MappingProxyType(dict(self.slow)))
 
+    @classmethod
+    def from_file(cls, path: str | Path) -> Cluster:
+        """From a TOML file with the names of the fields, as in docs/communication.md.
+
+        Raises: UsageError.
+        """
+        try:
+            with open(path, "rb") as file:
+                fields = _toml().load(file)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} is no cluster file: {error}") from None
+        strangers = fields.keys() - cls.__dataclass_fields__.keys()
+        if strangers:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise UsageError(f"{path}: a cluster has {known}; not {', '.join(sorted(strangers))}.")
+        try:
+            slow = {int(rank): float(factor) for rank, factor in fields.pop("slow", {}).items()}
+            between = fields.pop("between", None)
+            pair = None if between is None else tuple(float(number) for number in between)
+            if pair is not None and len(pair) != 2:
+                raise ValueError("between is [alpha_s, beta_s_per_byte]")
+            return cls(slow=slow, between=pair, **fields)  # type: ignore[arg-type]
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{path}: {error}.") from None
+
     def message_ns(self, src: int, dst: int, nbytes: int) -> int:
         """α + n·β of that link."""
         alpha, beta = self.alpha_s, self.beta_s_per_byte
@@ -59,3 +88,10 @@ class Cluster:
     def computing_ns(self, rank: int, seconds: float) -> int:
         """What takes so many seconds on a rank that is not slow."""
         return round(1e9 * seconds * self.slow.get(rank, 1.0))
+
+
+def _toml() -> Any:
+    """Python's own reader.  Raises: UsageError where there is none."""
+    if sys.version_info < (3, 11):
+        raise UsageError("cluster files are read from Python 3.11 on; in a script: Cluster(...).")
+    return import_module("tomllib")

@@ -73,7 +73,7 @@ def run(
     check(ranks, backend)
     budget = _budget(on_lost, restarts)
     if cluster is not None:
-        _check_cluster(cluster, ranks, backend)
+        check_cluster(cluster, ranks, backend)
     if backend == "local":
         world = LocalWorld(ranks, restarts=budget, cluster=cluster)
         results, failed = run_threads(fn, ranks, args, world)
@@ -206,7 +206,8 @@ def check(ranks: int, backend: str) -> None:
         )
 
 
-def _check_cluster(cluster: Cluster, ranks: int, backend: str) -> None:
+def check_cluster(cluster: Cluster, ranks: int, backend: str) -> None:
+    """Raises: UsageError if that is no cluster for these ranks."""
     if backend != "local":
         raise UsageError(f"virtual time exists on local only; cluster= is not for {backend!r}")
     strangers = sorted(rank for rank in cluster.slow if not 0 <= rank < ranks)

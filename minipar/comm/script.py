@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from minipar import ambient
+from minipar.comm.cluster import Cluster
 from minipar.comm.failure import Failure
 from minipar.comm.group import Group
 from minipar.comm.hosts.meeting import Meeting
 from minipar.comm.hosts.rendezvous import meet
-from minipar.comm.launch import check, run_processes, run_threads, script_work
+from minipar.comm.launch import check, check_cluster, run_processes, run_threads, script_work
+from minipar.comm.local import LocalWorld
 from minipar.comm.mpi.start import become_rank
 from minipar.comm.output import Output
 from minipar.comm.started import under_mpi
@@ -31,17 +33,21 @@ def run_script(
     log_dir: str | None = None,
     check_native: bool = True,
     meeting: Meeting | None = None,
+    cluster: Cluster | None = None,
 ) -> int:
     """Run the script on `ranks` ranks; the exit code of the job.
 
     ranks, backend: None for 2 processes or, where mpirun has started this one, for its ranks.
     meeting: where the launchers of other hosts are met, which have ranks of the same job.
+    cluster: declared speeds of links and ranks, for virtual time; only on `local`.
     Raises: UsageError; CommError if they do not come.
     """
     if not os.path.isfile(path):
         raise UsageError(f"there is no script {path}.")
     if meeting is not None and backend not in (None, "process"):
         raise UsageError(f"--backend {backend} has no --nnodes; several hosts take 'process'.")
+    if cluster is not None:
+        check_cluster(cluster, ranks or 2, backend or "process")
     by_mpi = backend is None and meeting is None and under_mpi(os.environ) is not None
     if backend == "mpi" or by_mpi:
         if log_dir is not None:
@@ -50,7 +56,7 @@ def run_script(
     ranks, backend = 2 if ranks is None else ranks, backend or "process"
     check(ranks, backend)
     if backend == "local":
-        return _run_here(path, arguments, ranks, log_dir)
+        return _run_here(path, arguments, LocalWorld(ranks, cluster=cluster), log_dir)
     nodes = None if meeting is None else meet(meeting)
     job = run_processes(
         script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir, nodes=nodes
@@ -61,12 +67,13 @@ def run_script(
     return job.failure.exit_code
 
 
-def _run_here(path: str, arguments: Sequence[str], ranks: int, log_dir: str | None) -> int:
+def _run_here(path: str, arguments: Sequence[str], world: LocalWorld, log_dir: str | None) -> int:
     """On the local backend: all ranks share sys.argv, sys.path, and every imported module."""
+    ranks = world.size
     sys.argv[:] = [path, *arguments]
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     with LabelledOutput(ranks, log_dir):
-        _, failed = run_threads(_script, ranks, (path,))
+        _, failed = run_threads(_script, ranks, (path,), world)
     if failed is None:
         return 0
     failure = Failure.of(*failed)

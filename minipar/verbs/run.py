@@ -43,6 +43,11 @@ def add(verbs: Any) -> None:
         "--trace", metavar="DIR", help="record what every rank does; see minipar timeline"
     )
     parser.add_argument(
+        "--cluster",
+        metavar="FILE",
+        help="local: in virtual time, on links of declared speeds (see docs/communication.md)",
+    )
+    parser.add_argument(
         "--no-check", action="store_true", help="mpi: native collectives without comparing calls"
     )
     parser.add_argument("script", help="a Python file")
@@ -52,9 +57,11 @@ def add(verbs: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from minipar.comm import script
+    from minipar.comm.cluster import Cluster
     from minipar.comm.hosts import plan
     from minipar.comm.tracing import VARIABLE
 
+    cluster = None if arguments.cluster is None else Cluster.from_file(arguments.cluster)
     if arguments.trace is not None:
         os.environ[VARIABLE] = os.path.abspath(arguments.trace)
     for word in set(arguments.arguments) & set(arguments.options):
@@ -78,4 +85,5 @@ def _run(arguments: argparse.Namespace) -> int:
         log_dir=arguments.log_dir,
         check_native=not arguments.no_check,
         meeting=meeting,
+        cluster=cluster,
     )

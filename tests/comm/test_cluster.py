@@ -1,5 +1,7 @@
 """A declared cluster: what its numbers mean, and which it refuses. Its clock: test_virtual."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,41 @@ def test_it_cannot_be_changed_and_can_be_compared():
 def test_wrong_use_is_one_sentence(use, says):
     with pytest.raises(UsageError, match=says):
         use()
+
+
+FILE = """
+alpha_s = 20e-6
+beta_s_per_byte = 2e-10
+per_node = 4
+between = [50e-6, 1e-9]
+
+[slow]
+1 = 5.0
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="no tomllib")
+def test_a_file_says_the_same_as_the_arguments(tmp_path):
+    (tmp_path / "cluster.toml").write_text(FILE)
+    found = Cluster.from_file(tmp_path / "cluster.toml")
+    assert found == Cluster(20e-6, 2e-10, slow={1: 5.0}, per_node=4, between=(50e-6, 1e-9))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="no tomllib")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("alpha_s = ", "is no cluster file"),
+        ("latency = 3", "a cluster has alpha_s, .*; not latency"),
+        ("between = [1.0]", "between is .alpha_s, beta_s_per_byte"),
+        ("slow = 3", "has no attribute"),
+        ("alpha_s = -1.0", "finite and not negative"),
+        ("[slow]\none = 2", "invalid literal"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, text, says):
+    (tmp_path / "cluster.toml").write_text(text)
+    with pytest.raises(UsageError, match=says):
+        Cluster.from_file(tmp_path / "cluster.toml")
+    with pytest.raises(UsageError, match="is no cluster file: .*No such file"):
+        Cluster.from_file(tmp_path / "nothing.toml")

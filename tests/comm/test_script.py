@@ -226,3 +226,13 @@ def test_letters_that_the_terminal_does_not_have(tmp_path):
     (tmp_path / "script.py").write_text(child + "print('caf\\u00e9')")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert done.stdout == "[rank 0] caf\\xe9\n", done.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="no tomllib")
+def test_a_script_in_virtual_time(tmp_path):
+    (tmp_path / "cluster.toml").write_text("alpha_s = 1e-3\nbeta_s_per_byte = 0.0")
+    source = "import minipar; g = minipar.init(); g.barrier(); print(g.now_ns())"
+    done = minipar_run(tmp_path, source, "--backend", "local", "--cluster", "cluster.toml")
+    assert who_said(done.stdout, 2) == {"1000000": {0, 1}}, done.stderr
+    done = minipar_run(tmp_path, source, "--cluster", "cluster.toml")
+    assert done.returncode == 2 and "virtual time exists on local only" in done.stderr

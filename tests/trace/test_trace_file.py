@@ -109,9 +109,7 @@ def test_other_versions_and_missing_ranks(tmp_path, monkeypatch):
     with pytest.raises(TraceError, match=r"there is no .*rank-1\.npz"):
         load(tmp_path)
     monkeypatch.setattr(trace_file, "VERSION", 99)
-    with pytest.raises(
-        TraceError, match="another version of minipar"
-    ):
+    with pytest.raises(TraceError, match="another version of minipar"):
         load(tmp_path)
 
 
