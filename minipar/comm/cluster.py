@@ -70,7 +70,7 @@ class Cluster:
             pair = None if between is None else tuple(float(number) for number in between)
             if pair is not None and len(pair) != 2:
                 raise ValueError("between is [alpha_s, beta_s_per_byte]")
-            return cls(slow=slow, between=pair, **fields)  # type: ignore[arg-type]
+            return cls(slow=slow, between=pair, **fields)
         except (TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{path}: {error}.") from None
 

@@ -97,5 +97,5 @@ def test_a_wrong_file_is_one_sentence(tmp_path, text, says):
     (tmp_path / "cluster.toml").write_text(text)
     with pytest.raises(UsageError, match=says):
         Cluster.from_file(tmp_path / "cluster.toml")
-    with pytest.raises(UsageError, match="is no cluster file: .*No such file"):
+    with pytest.raises(UsageError, match="is no cluster file"):
         Cluster.from_file(tmp_path / "nothing.toml")
