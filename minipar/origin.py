@@ -14,7 +14,10 @@ from types import CodeType
 from typing import Any
 
 HERE = Path(__file__).parent
-INNER = frozenset(str(path) for part in ("nn", "ops") for path in HERE.joinpath(part).glob("*.py"))
+INNER = frozenset(
+    [str(path) for part in ("nn", "ops") for path in HERE.joinpath(part).glob("*.py")]
+    + [str(HERE / "spans.py")]  # around the __call__ of every module
+)
 
 Origin = tuple[CodeType, int]
 

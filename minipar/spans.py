@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from minipar import ambient
+from minipar.events import EVERYBODY
 
 NOTHING = nullcontext()
 
@@ -41,6 +42,8 @@ class Span(NamedTuple):
 class Tape:
     """The spans of one rank so far, and where it is at the moment."""
 
+    calls = True  # it takes records of whole calls, too
+
     def __init__(
         self, clock: Callable[[], int], bytes_used: Callable[[], int] | None = None
     ) -> None:
@@ -57,9 +60,13 @@ class Tape:
         self.phase, self.phase_begin, self.layer, self.depth = "", 0, "", 0
         self._thread = threading.get_ident()
 
-    def call(self, record: list[Any]) -> None:
-        self.calls.append(record)
-        self.apart.append(threading.get_ident() != self._thread)
+    def take(self, record: list[Any]) -> None:
+        """As an events.Taker: keep the record of a message, or of a whole call."""
+        if record[1] == EVERYBODY:
+            self.collectives.append(record)
+            self.apart.append(threading.get_ident() != self._thread)
+        else:
+            self.messages.append(record)
 
     def add(self, kind: str, name: str, begin: int, end: int) -> None:
         """A span that is over; whatever has been going on since before it lies around it."""

@@ -47,6 +47,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
     token = ambient.recorder.set(recorder := Recorder()) if recorder is None else None
     resident = None if group.backend == "local" else bytes_resident
     recorder.tape = tape = Tape(group.now_ns, resident)
+    recorder.add_log(tape)
     mode = ambient.grad_enabled.get()
     watching = ambient.grad_enabled.set(Watcher(tape, mode) if mode else mode)
     begun = group.now_ns()
@@ -59,6 +60,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
         for owner, name in waits:
             delattr(owner, name)
         recorder.tape = None
+        recorder.remove_log(tape)
         ambient.grad_enabled.reset(watching)
         if token is not None:
             ambient.recorder.reset(token)

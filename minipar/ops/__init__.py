@@ -75,7 +75,7 @@ _in_float32("abs mul div pow exp log sqrt clip tanh sigmoid gelu silu erf gelu_e
 _in_float32("sum mean var max min logsumexp softmax log_softmax layer_norm rms_norm batch_norm")
 _in_float32("matmul causal_attention scaled_dot_product_attention rotary conv2d gather")
 _in_float32("avg_pool2d max_pool2d dropout")
-_in_float32("linear", device=False)
+_in_float32("linear drawn_dropout", device=False)
 _in_float32("cross_entropy nll mse binary_cross_entropy_with_logits", rounded=False)
 
 

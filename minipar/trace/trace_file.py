@@ -78,7 +78,7 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
     groups = {str(ident): [axis, list(ranks)] for ident, (axis, ranks) in tape.groups.items()}
     tables = {
         "spans": _numbers(tape.spans, 8, SPAN_WORDS, words),
-        "calls": _numbers(tape.calls, 10, EVENT_WORDS, words),
+        "calls": _numbers(tape.collectives, 10, EVENT_WORDS, words),
         "messages": _numbers(tape.messages, 10, EVENT_WORDS, words),
         "receipts": _numbers(tape.receipts, 10, EVENT_WORDS, words),
         "apart": np.array(tape.apart, bool),

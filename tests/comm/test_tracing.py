@@ -73,11 +73,11 @@ def test_nothing_is_left_behind(tmp_path):
             with tracing(group, tmp_path / "inner") as inner:  # the outer one has it all
                 assert inner is tape
             group.barrier()
-        calls = len(tape.calls)
+        calls = len(tape.collectives)
         group.barrier()
         with recording() as log:
             group.barrier()
-        return len(tape.calls) == calls, "wait" in vars(group._transport), len(log) > 0
+        return len(tape.collectives) == calls, "wait" in vars(group._transport), len(log) > 0
 
     assert minipar.run(work, 2) == [(True, False, True)] * 2
     assert not (tmp_path / "inner").exists()
