@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from minipar.cuda.source import launch
+from minipar.cuda.source import Array, launch
 
-Array = Any
 THREADS, BLOCKS = 256, 132 * 8
 
 
@@ -36,5 +35,5 @@ def adamw(x: Array, g: Array, m: Array, v: Array, low: Array | None, rates: Rate
     root = math.sqrt(1 - betas[1] ** step)
     factors = (scale, *betas, 1 - lr * decay, lr * root / (1 - betas[0] ** step), eps * root)
     blocks = min(BLOCKS, -(-x.size // THREADS))
-    kernel = ("adamw", "adamw", g.dtype.name, 1)
+    kernel = ("adamw", "adamw", g.dtype, 1)
     launch(kernel, (blocks,), (THREADS,), x, g, m, v, low, x.size, *factors)

@@ -1,73 +1,72 @@
 // What stands between the matrix products of attention, for some heads and some of their queries.
 //
-//     scores [heads, n, s], float: q kᵀ / √c of n queries that begin with query `first`
-//     block (row, head)            one query; causal: it sees the keys up to its own place
+//     scores [heads, rows, s], float: q kᵀ / √c of the queries first .. first + rows - 1
+//     a warp has a query:  blockIdx.y the head, (blockIdx.x, threadIdx.y) the row, lane by lane
+//                          the keys; so there is nothing to wait for
 //
-// `period` is the number of positions: where several heads share keys, their queries follow each
-// other in one long list, and query row stands at position row % period.
+// A query at position p sees the keys 0 .. p + ahead, or all if ahead is -1. Where several heads
+// share keys, their queries follow each other, and row r stands at position r % period.
+// Letters: n queries of a head in all (log_sums is [heads, n]), s keys.
 
 struct alignas(W < 4 ? 4 : 16) Floats { float at[W]; };
 
-__device__ Floats load_floats(const float* x) { return *(const Floats*)x; }
+#define KEYS(j, s) int j = threadIdx.x * W; j < s; j += 32 * W
 
-__device__ int visible(long long first, long long period, long long ahead, long long s) {
-    return ahead < 0 ? s : min(s, (first + blockIdx.x) % period + ahead + 1);
-}
-
-// weights = softmax(scores) over the visible keys, 0 elsewhere;   log_sums = log Σ e^score.
-// ahead: how many keys lie before position 0's own; -1 if all are visible.
+// weights = softmax(scores), 0 for keys that are not seen;   log_sums = log Σ e^score.
+// The maximum is found on the way: when it grows, the sum so far shrinks by e^(old - new).
 extern "C" __global__ void softmax(
     const float* scores, T* weights, float* log_sums,
-    long long first, long long period, long long ahead, long long s, long long rows
+    long long first, long long period, long long ahead, long long rows, long long s, long long n
 ) {
-    long long row = blockIdx.y * (long long)gridDim.x + blockIdx.x;
-    int seen = visible(first, period, ahead, s);
-    scores += row * s;
-    weights += row * s;
+    long long row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    int seen = ahead < 0 ? s : (first + row) % period + ahead + 1;
+    scores += (blockIdx.y * rows + row) * s;
+    weights += (blockIdx.y * rows + row) * s;
     float most = -1.0f / 0.0f, sum = 0;
-    for (ROW(j, seen)) {
-        Floats a = load_floats(scores + j);
-        for (EACH(i)) if (j + i < seen) most = fmaxf(most, a.at[i]);
+    for (KEYS(j, seen)) {
+        Floats a = *(const Floats*)(scores + j);
+        float top = most;
+        for (EACH(i)) if (j + i < seen) top = fmaxf(top, a.at[i]);
+        sum *= __expf(most - top);
+        for (EACH(i)) if (j + i < seen) sum += __expf(a.at[i] - top);
+        most = top;
     }
-    most = block_max(most);
-    for (ROW(j, seen)) {
-        Floats a = load_floats(scores + j);
-        for (EACH(i)) if (j + i < seen) sum += __expf(a.at[i] - most);
-    }
-    float log_sum = most + __logf(block_sum(sum));
-    for (ROW(j, s)) {
-        Floats a = load_floats(scores + j);
+    float top = across_warp<Max>(most);
+    float log_sum = top + __logf(across_warp<Sum>(sum * __expf(most - top)));
+    for (KEYS(j, s)) {
+        Floats a = *(const Floats*)(scores + j);
         Pack p;
         for (EACH(i)) narrow(j + i < seen ? __expf(a.at[i] - log_sum) : 0, p.at[i]);
         store(weights + j, p);
     }
-    if (threadIdx.x == 0) log_sums[blockIdx.y * rows + first + blockIdx.x] = log_sum;
+    if (threadIdx.x == 0) log_sums[blockIdx.y * n + first + row] = log_sum;
 }
 
 // p, the weights again, and ds = p · (dp - Σ p·dp): of the scores, from dp, that of the weights.
 extern "C" __global__ void softmax_back(
     const float* scores, const float* dp, const float* log_sums, T* weights, T* ds,
-    long long first, long long period, long long ahead, long long s, long long rows
+    long long first, long long period, long long ahead, long long rows, long long s, long long n
 ) {
-    long long row = blockIdx.y * (long long)gridDim.x + blockIdx.x;
-    int seen = visible(first, period, ahead, s);
-    float log_sum = log_sums[blockIdx.y * rows + first + blockIdx.x], along = 0;
-    scores += row * s;
-    dp += row * s;
-    for (ROW(j, seen)) {
-        Floats a = load_floats(scores + j), e = load_floats(dp + j);
+    long long row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    int seen = ahead < 0 ? s : (first + row) % period + ahead + 1;
+    long long begin = (blockIdx.y * rows + row) * s;
+    float log_sum = log_sums[blockIdx.y * n + first + row], along = 0;
+    for (KEYS(j, seen)) {
+        Floats a = *(const Floats*)(scores + begin + j), e = *(const Floats*)(dp + begin + j);
         for (EACH(i)) if (j + i < seen) along += __expf(a.at[i] - log_sum) * e.at[i];
     }
-    along = block_sum(along);
-    for (ROW(j, s)) {
-        Floats a = load_floats(scores + j), e = load_floats(dp + j);
+    along = across_warp<Sum>(along);
+    for (KEYS(j, s)) {
+        Floats a = *(const Floats*)(scores + begin + j), e = *(const Floats*)(dp + begin + j);
         Pack p, d;
         for (EACH(i)) {
             float weight = j + i < seen ? __expf(a.at[i] - log_sum) : 0;
             narrow(weight, p.at[i]);
             narrow(j + i < seen ? weight * (e.at[i] - along) : 0, d.at[i]);
         }
-        store(weights + row * s + j, p);
-        store(ds + row * s + j, d);
+        store(weights + begin + j, p);
+        store(ds + begin + j, d);
     }
 }

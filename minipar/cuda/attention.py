@@ -15,16 +15,15 @@ Where heads share keys, their queries are one list: n is a multiple of t, the po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from minipar.cuda.products import matmul
-from minipar.cuda.source import launch, threads_of_row, width
+from minipar.cuda.source import Array, Made, contiguous, launch, width
 
-Array = Any
-Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]
 QUERIES = 128  # more would compute more of the future, fewer make the products small
 SCORE_BYTES = 1 << 27  # of a block of float32 scores
+WARPS = 4  # of a block of threads
 
 
 class Block(NamedTuple):
@@ -61,7 +60,6 @@ def scaled_dot_product_attention(q: Array, k: Array, v: Array, causal: bool) -> 
 
     Keeps the same, of q, k and v.
     """
-    import cupy
 
     (b, t, h, c), (s, g) = q.shape, k.shape[1:3]
     heads_first = q.swapaxes(1, 2).copy().reshape(b * g, -1, c)
@@ -75,7 +73,7 @@ def scaled_dot_product_attention(q: Array, k: Array, v: Array, causal: bool) -> 
         dk, dv = (a.astype(dz.dtype, order="C") for a in (dk, dv))
         return [a if want else None for a, want in zip((dq.copy(), dk, dv), wanted)]
 
-    return cupy.ascontiguousarray(z.reshape(b, h, t, c).swapaxes(1, 2)), vjp
+    return contiguous(z.reshape(b, h, t, c).swapaxes(1, 2)), vjp
 
 
 def attention(q: Array, k: Array, v: Array, t: int, causal: bool) -> tuple[Array, Array]:
@@ -83,7 +81,7 @@ def attention(q: Array, k: Array, v: Array, t: int, causal: bool) -> tuple[Array
     import cupy
 
     (m, n), s = q.shape[:2], k.shape[1]
-    z, log_sums = cupy.empty_like(q), cupy.empty((m, n), "float32")
+    z, log_sums = cupy.empty(q.shape, q.dtype), cupy.empty((m, n), "float32")
     for block in _blocks(m, n, s, t, causal):
         heads, rows, keys = block
         scores = _scores(q, k, block)
@@ -101,11 +99,12 @@ def attention_back(
 
     q, k, v = qkv
     (m, n, c), s = q.shape, k.shape[1]
-    dq, (dk, dv) = cupy.empty_like(q), cupy.empty((2, *k.shape), "float32")
+    dq, (dk, dv) = cupy.empty(q.shape, q.dtype), cupy.empty((2, *k.shape), "float32")
     for block in _blocks(m, n, s, t, causal):
         heads, rows, keys = block
         scores = _scores(q, k, block)
-        dp = matmul(dz[heads, rows], v[heads, :keys].swapaxes(1, 2), out=cupy.empty_like(scores))
+        dp = cupy.empty(scores.shape, "float32")
+        matmul(dz[heads, rows], v[heads, :keys].swapaxes(1, 2), out=dp)
         p, ds = cupy.empty((2, *scores.shape), q.dtype)
         _rows("softmax_back", block, (scores, dp, log_sums[heads], p, ds), (n, s, t, causal))
         more = rows.stop < n  # the first block sees all keys
@@ -137,10 +136,9 @@ def _scores(q: Array, k: Array, block: Block) -> Array:
 def _rows(
     name: str, block: Block, arrays: tuple[Array, ...], of: tuple[int, int, int, bool]
 ) -> None:
-    """A kernel with one block to each row of scores."""
+    """A kernel with a warp to each row of scores."""
     (m, rows, keys), (n, s, t, causal) = arrays[0].shape, of
     low = arrays[1] if name == "softmax" else arrays[-1]
-    w = width(keys, low)
-    numbers = (block.queries.start, t, s - t if causal else -1, keys, n)
-    kernel = ("attention", name, low.dtype.name, w)
-    launch(kernel, (rows, m), threads_of_row(keys, w), *arrays, *numbers)
+    kernel = ("attention", name, low.dtype, width(keys, low))
+    numbers = (block.queries.start, t, s - t if causal else -1, rows, keys, n)
+    launch(kernel, (-(-rows // WARPS), m), (32, WARPS), *arrays, *numbers)

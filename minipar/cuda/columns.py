@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minipar.cuda.source import launch, threads_of_row, width
+from minipar.cuda.source import Array, contiguous, launch, threads_of_row, width
 
-Array = Any
 BLOCKS = 528  # that the rows are shared out among, over all columns
 WARPS = 8  # of a block; they take turns with the rows
 
@@ -15,12 +14,12 @@ def column_sums(x: Array) -> Array:
     """Σ over the rows, made in float32.   x: [n, d], contiguous -> [d], of x's dtype."""
     import cupy
 
-    x, (n, d) = cupy.ascontiguousarray(x), x.shape
+    x, (n, d) = contiguous(x), x.shape
     w = width(d, x)
     across = -(-d // (32 * w))
     down = max(1, min(BLOCKS // max(1, across), -(-n // WARPS)))
     sums = cupy.empty((down, d), "float32")
-    kernel = ("columns", "column_sums", x.dtype.name, w)
+    kernel = ("columns", "column_sums", x.dtype, w)
     launch(kernel, (across, down), (32, WARPS), x, sums, n, d)
     return add_up(sums, x.dtype)
 
@@ -31,7 +30,7 @@ def add_up(sums: Array, dtype: Any) -> Array:
 
     n, d = sums.shape
     z = cupy.empty(d, dtype)
-    launch(("columns", "last_sums", z.dtype.name, 1), (-(-d // 32), 1), (32, WARPS), sums, z, n, d)
+    launch(("columns", "last_sums", z.dtype, 1), (-(-d // 32), 1), (32, WARPS), sums, z, n, d)
     return z
 
 
@@ -39,4 +38,4 @@ def add_bias(z: Array, bias: Array) -> None:
     """z += bias, in place.   z: [n, d], contiguous   bias: [d]."""
     n, d = z.shape
     w = width(d, z, bias)
-    launch(("columns", "add_bias", z.dtype.name, w), (n,), threads_of_row(d, w), z, bias, d)
+    launch(("columns", "add_bias", z.dtype, w), (n,), threads_of_row(d, w), z, bias, d)

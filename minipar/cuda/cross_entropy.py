@@ -6,13 +6,10 @@ Letters: n rows of v logits, [..., v]; targets int64 [n], -1 where a row does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from minipar.cuda.source import launch, threads_of_row, width
-
-Array = Any
-Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]
+from minipar.cuda.source import Array, Made, contiguous, launch, threads_of_row, width
 
 
 def cross_entropy(x: Array, targets: Array, share: float, epsilon: float = 0.0) -> Made:
@@ -22,12 +19,12 @@ def cross_entropy(x: Array, targets: Array, share: float, epsilon: float = 0.0) 
     """
     import cupy
 
-    x, numbers = cupy.ascontiguousarray(x), (x.shape[-1], float(share), float(epsilon))
+    x, numbers = contiguous(x), (x.shape[-1], float(share), float(epsilon))
     losses, log_sums = cupy.empty((2, len(targets)), "float32")
     _rows("cross_entropy", x, (x, targets, losses, log_sums, *numbers))
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        dx = cupy.empty_like(x)
+        dx = cupy.empty(x.shape, x.dtype)
         _rows("cross_entropy_back", x, (x, targets, log_sums, dz, dx, *numbers))
         return (dx,)
 
@@ -37,5 +34,5 @@ def cross_entropy(x: Array, targets: Array, share: float, epsilon: float = 0.0) 
 def _rows(name: str, x: Array, arguments: tuple[Any, ...]) -> None:
     v = x.shape[-1]
     w = width(v, x)
-    kernel = ("cross_entropy", name, x.dtype.name, w)
+    kernel = ("cross_entropy", name, x.dtype, w)
     launch(kernel, (x.size // v,), threads_of_row(v, w, most=512), *arguments)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 
-from minipar.cuda.source import launch
+from minipar.cuda.source import Array, Made, contiguous, launch
 
-Array = Any
-Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]
 THREADS = 256
 
 
@@ -30,11 +25,11 @@ def dropout(x: Array, stream: tuple[int, int, int, int], threshold: int, p: floa
 def _masked(x: Array, stream: tuple[int, int, int, int], threshold: int, scale: float) -> Array:
     import cupy
 
-    x, (key0, key1, step, start) = cupy.ascontiguousarray(x), stream
-    z = cupy.empty_like(x)
+    x, (key0, key1, step, start) = contiguous(x), stream
+    z = cupy.empty(x.shape, x.dtype)
     draws = -(-(start + x.size) // 8) - start // 8
     key = [np.uint64(word) for word in (key0, key1)]
-    kernel = ("dropout", "dropout", x.dtype.name, 1)
+    kernel = ("dropout", "dropout", x.dtype, 1)
     arguments = (x, z, x.size, start, *key, step, threshold, scale)
     launch(kernel, (-(-draws // THREADS),), (THREADS,), *arguments)
     return z

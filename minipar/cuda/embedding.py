@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from minipar.cuda.source import Array, contiguous, launch, width
 
-from minipar.cuda.source import launch, width
-
-Array = Any
 WARPS = 8
 
 
@@ -17,11 +14,11 @@ def sum_to_table(ids: Array, rows: Array, n: int) -> Array:
     """
     import cupy
 
-    rows = cupy.ascontiguousarray(rows)
+    rows = contiguous(rows)
     (m, d), table = rows.shape, cupy.zeros((n, rows.shape[1]), rows.dtype)
     ids = ids.astype("int64", copy=False)
     order = cupy.argsort(ids, kind="stable")
     w = width(d, rows, table)
-    kernel = ("embedding", "sum_runs", rows.dtype.name, w)
+    kernel = ("embedding", "sum_runs", rows.dtype, w)
     launch(kernel, (m, -(-d // (32 * w))), (32, WARPS), ids[order], order, rows, table, m, d)
     return table

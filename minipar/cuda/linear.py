@@ -5,15 +5,11 @@ Letters: n rows, i features in, o features out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from minipar.cuda.columns import add_bias, column_sums
 from minipar.cuda.products import matmul
-from minipar.cuda.source import launch, threads_of_row, width
-
-Array = Any
-Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]
+from minipar.cuda.source import Array, Made, contiguous, launch, threads_of_row, width
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Made:
@@ -31,13 +27,12 @@ def linear(x: Array, w: Array, b: Array | None) -> Made:
 
 def linear_gelu(x: Array, w: Array, b: Array | None) -> Made:
     """z and the vjp of `ops.linear_gelu`.   Keeps x, w and the product, but no slope."""
-    import cupy
 
     product = matmul(x.reshape(-1, len(w)), w)
     z = _gelu("gelu", (product,), b)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        dz = cupy.ascontiguousarray(dz).reshape(product.shape)
+        dz = contiguous(dz).reshape(product.shape)
         return _back(_gelu("gelu_back", (dz, product), b), x, w, wanted)
 
     return z.reshape(*x.shape[:-1], w.shape[1]), vjp
@@ -45,12 +40,11 @@ def linear_gelu(x: Array, w: Array, b: Array | None) -> Made:
 
 def gelu(x: Array) -> Made:
     """z and the vjp of `ops.gelu`.   Keeps x."""
-    import cupy
 
-    x = cupy.ascontiguousarray(x)
+    x = contiguous(x)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        return (_gelu("gelu_back", (cupy.ascontiguousarray(dz), x), None),)
+        return (_gelu("gelu_back", (contiguous(dz), x), None),)
 
     return _gelu("gelu", (x,), None), vjp
 
@@ -71,6 +65,6 @@ def _gelu(name: str, arrays: tuple[Array, ...], bias: Array | None) -> Array:
     z = cupy.empty_like(arrays[0])
     o = z.shape[-1] if z.ndim else 1
     w = width(o, *arrays, *(() if bias is None else (bias,)))
-    kernel = ("gelu", name, z.dtype.name, w)
+    kernel = ("gelu", name, z.dtype, w)
     launch(kernel, (z.size // max(1, o),), threads_of_row(o, w), *arrays, bias, z, o)
     return z

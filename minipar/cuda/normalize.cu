@@ -1,12 +1,13 @@
 // Layer norm and rms norm: one block to a row of d numbers.
 //
 //     h = (x - mean) / std      z = h · gain + bias      rms norm: mean 0, no bias
+//     kept    [mean and 1/std][row]
 //     dx = (dh - mean(dh) - h · mean(dh · h)) / std,     dh = dz · gain
 //
 // A row is read three times, but only the first time from afar: it stays in the L1 cache.
 
 template <bool CENTRED> __device__ void forward(
-    const T* x, const T* gain, const T* bias, T* z, float* means, float* inverses, int d, float eps
+    const T* x, const T* gain, const T* bias, T* z, float* kept, int d, float eps
 ) {
     x += blockIdx.x * (long long)d;
     z += blockIdx.x * (long long)d;
@@ -32,8 +33,8 @@ template <bool CENTRED> __device__ void forward(
         store(z + j, a);
     }
     if (threadIdx.x == 0) {
-        means[blockIdx.x] = mean;
-        inverses[blockIdx.x] = inverse;
+        kept[blockIdx.x] = mean;
+        kept[gridDim.x + blockIdx.x] = inverse;
     }
 }
 
@@ -41,14 +42,13 @@ template <bool CENTRED> __device__ void forward(
 // memory: a thread only touches its own columns, so nobody waits. The second index is the first
 // one of a pack, so that neighbouring threads meet different banks.
 template <bool CENTRED> __device__ void backward(
-    const T* dz, const T* x, const T* gain, const float* means, const float* inverses,
-    T* dx, float* sums, int rows, int d
+    const T* dz, const T* x, const T* gain, const float* kept, T* dx, float* sums, int rows, int d
 ) {
     extern __shared__ float own[];  // [2, W, d / W]
     for (ROW(j, d)) for (int i = 0; i < 2 * W; i++) own[i * (d / W) + j / W] = 0;
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
         const T *dz_row = dz + row * (long long)d, *x_row = x + row * (long long)d;
-        float mean = means[row], inverse = inverses[row], total = 0, along = 0;
+        float mean = kept[row], inverse = kept[rows + row], total = 0, along = 0;
         for (ROW(j, d)) {
             Pack a = load(x_row + j), e = load(dz_row + j), g = load(gain + j);
             for (EACH(i)) {
@@ -78,28 +78,27 @@ template <bool CENTRED> __device__ void backward(
 }
 
 extern "C" __global__ void layer_norm(
-    const T* x, const T* gain, const T* bias, T* z, float* means, float* inverses,
-    long long d, double eps
+    const T* x, const T* gain, const T* bias, T* z, float* kept, long long d, double eps
 ) {
-    forward<true>(x, gain, bias, z, means, inverses, d, eps);
+    forward<true>(x, gain, bias, z, kept, d, eps);
 }
 
 extern "C" __global__ void rms_norm(
-    const T* x, const T* gain, T* z, float* means, float* inverses, long long d, double eps
+    const T* x, const T* gain, T* z, float* kept, long long d, double eps
 ) {
-    forward<false>(x, gain, gain, z, means, inverses, d, eps);
+    forward<false>(x, gain, gain, z, kept, d, eps);
 }
 
 extern "C" __global__ void layer_norm_back(
-    const T* dz, const T* x, const T* gain, const float* means, const float* inverses,
-    T* dx, float* sums, long long rows, long long d
+    const T* dz, const T* x, const T* gain, const float* kept, T* dx, float* sums,
+    long long rows, long long d
 ) {
-    backward<true>(dz, x, gain, means, inverses, dx, sums, rows, d);
+    backward<true>(dz, x, gain, kept, dx, sums, rows, d);
 }
 
 extern "C" __global__ void rms_norm_back(
-    const T* dz, const T* x, const T* gain, const float* means, const float* inverses,
-    T* dx, float* sums, long long rows, long long d
+    const T* dz, const T* x, const T* gain, const float* kept, T* dx, float* sums,
+    long long rows, long long d
 ) {
-    backward<false>(dz, x, gain, means, inverses, dx, sums, rows, d);
+    backward<false>(dz, x, gain, kept, dx, sums, rows, d);
 }

@@ -6,14 +6,11 @@ Letters: n rows, d numbers a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from minipar.cuda.columns import add_up
-from minipar.cuda.source import launch, threads_of_row, width
+from minipar.cuda.source import Array, Made, contiguous, launch, threads_of_row, width
 
-Array = Any
-Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]
 BLOCKS = 528  # of backward: four for each of an H100's 132 processors
 LONGEST_ROW = 6144  # two sums for each column must fit 48 KB of shared memory
 
@@ -44,12 +41,12 @@ def _forward(name: str, x: Array, given: tuple[Array, ...], eps: float) -> tuple
     import cupy
 
     d = x.shape[-1]
-    x, *weights = (cupy.ascontiguousarray(a) for a in (x, *given))
-    z, n = cupy.empty_like(x), x.size // max(1, d)
+    x, *weights = (contiguous(a) for a in (x, *given))
+    z, n = cupy.empty(x.shape, x.dtype), x.size // max(1, d)
     kept = cupy.empty((2, n), "float32")
     w = width(d, x, *weights)
-    arguments = (x, *weights, z, kept[0], kept[1], d, eps)
-    launch(("normalize", name, x.dtype.name, w), (n,), threads_of_row(d, w), *arguments)
+    arguments = (x, *weights, z, kept, d, eps)
+    launch(("normalize", name, x.dtype, w), (n,), threads_of_row(d, w), *arguments)
     return z, kept
 
 
@@ -58,12 +55,12 @@ def _backward(
 ) -> tuple[Array, Array, Array]:
     import cupy
 
-    dz, x, gain = (cupy.ascontiguousarray(a) for a in (dz, x, gain))
-    dx, (n, d) = cupy.empty_like(x), (kept.shape[1], len(gain))
+    dz, x, gain = (contiguous(a) for a in (dz, x, gain))
+    dx, (n, d) = cupy.empty(x.shape, x.dtype), (kept.shape[1], len(gain))
     w, blocks = width(d, x, dz, gain), min(n, BLOCKS)
     sums = cupy.empty((blocks, 2 * d), "float32")
-    arguments = (dz, x, gain, kept[0], kept[1], dx, sums, n, d)
-    kernel = ("normalize", name, x.dtype.name, w)
+    arguments = (dz, x, gain, kept, dx, sums, n, d)
+    kernel = ("normalize", name, x.dtype, w)
     launch(kernel, (blocks,), threads_of_row(d, w), *arguments, shared_bytes=8 * d)
     dgain, dbias = add_up(sums, x.dtype).reshape(2, d)
     return dx, dgain, dbias

@@ -8,20 +8,34 @@ no cost: cuBLAS takes a stride. All products are summed up in float32.
 
 cuBLAS counts columns first, so it is asked for the right-hand side.
 float32 is multiplied as float32, or as TF32 (8 + 10 bits instead of 8 + 23, on tensor cores) if
-CuPy does so, which CUPY_TF32=1 in the environment makes it do.
+CuPy does so, which CUPY_TF32=1 in the environment makes it do, or `use_tf32`.
+
+Letters: z [n, o] = a [n, i] @ b [i, o]; a line is a row, or a column where an operand lies
+transposed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = Any
-CODES = ("float32", "CUDA_R_32F", "float16", "CUDA_R_16F", "bfloat16", "CUDA_R_16BF")
+from minipar.cuda.source import Array
+
 SINGLE, TF32 = 1, 7  # as CuPy numbers them
+CODES = (("float32", "CUDA_R_32F"), ("float16", "CUDA_R_16F"), ("bfloat16", "CUDA_R_16BF"))
+
+
+class Operand(NamedTuple):
+    """A matrix, or a batch of them, as cuBLAS reads it."""
+
+    x: Array
+    turned: int  # 1 if it lies transposed
+    line: int  # from line to line
+    step: int  # from matrix to matrix
 
 
 def matmul(
@@ -44,10 +58,25 @@ def matmul(
         if not add:
             out.fill(0)
         return out
-    count = math.prod(batch)
-    left, right = _operand(a.reshape(count, n, i)), _operand(b.reshape(count, i, o))
-    _call(count, (n, i, o), left, right, out.reshape(count, n, o), (scale, float(add)))
+    if len(batch) > 1:
+        count = math.prod(batch)
+        a, b, z = a.reshape(count, n, i), b.reshape(count, i, o), out.reshape(count, n, o)
+        _call((n, i, o), operand(a), operand(b), operand(z), (scale, float(add)))
+    else:
+        _call((n, i, o), operand(a), operand(b), operand(out), (scale, float(add)))
     return out
+
+
+def operand(x: Array) -> Operand:
+    """x, or a copy if it lies neither by rows nor by columns.   x: [r, c] or [batch, r, c]."""
+    *batch, r, c = x.shape
+    *steps, down, across = (stride // x.itemsize for stride in x.strides)
+    step = steps[0] if batch and batch[0] > 1 else 0
+    if (across == 1 or c == 1) and (down >= c or r == 1):
+        return Operand(x, 0, down if r > 1 else c, step)
+    if (down == 1 or r == 1) and (across >= r or c == 1):
+        return Operand(x, 1, across if c > 1 else r, step)
+    return Operand(x.copy(order="C"), 0, c, r * c)
 
 
 def use_tf32(on: bool) -> None:
@@ -57,56 +86,59 @@ def use_tf32(on: bool) -> None:
     set_compute_type("float32", TF32 if on else SINGLE)
 
 
-def _operand(x: Array) -> tuple[Array, int, int, int]:
-    """What cuBLAS can read: an array, 1 if it lies transposed, the strides of lines and batch."""
-    (count, r, c), size = x.shape, x.itemsize
-    batch, down, across = (s // size for s in x.strides)
-    batch = batch if count > 1 else 0
-    if (across == 1 or c == 1) and (down >= c or r == 1):
-        return x, 0, down if r > 1 else c, batch
-    if (down == 1 or r == 1) and (across >= r or c == 1):
-        return x, 1, across if c > 1 else r, batch
-    x = x.copy()
-    return x, 0, c, r * c
-
-
 def _call(
-    count: int,
-    shape: tuple[int, int, int],
-    left: tuple[Array, int, int, int],
-    right: tuple[Array, int, int, int],
-    out: Array,
-    factors: tuple[float, float],
+    shape: tuple[int, int, int], a: Operand, b: Operand, z: Operand, factors: tuple[float, float]
 ) -> None:
+    (n, i, o), lib = shape, _library()
+    alpha, beta = ctypes.c_float(factors[0]), ctypes.c_float(factors[1])
+    tf32 = a.x.dtype.char == "f" and lib.compute_type(a.x.dtype) == TF32
+    how = (lib.handle(), b.turned, a.turned, o, n, i, ctypes.addressof(alpha))
+    kind = (lib.tf32 if tf32 else lib.float32, lib.algorithm)
+    left, right = _read(b), _read(a)
+    last = (ctypes.addressof(beta), *_read(z))
+    if z.x.ndim == 2 or len(z.x) == 1:
+        lib.one(*how, *left, *right, *last, *kind)
+    else:
+        lib.many(*how, *left, b.step, *right, a.step, *last, z.step, len(z.x), *kind)
+
+
+def _read(operand: Operand) -> tuple[int, int, int]:
+    """Where it begins, of what dtype, and from line to line."""
+    return operand.x.data.ptr, _code(operand.x.dtype), operand.line
+
+
+class _Library(NamedTuple):
+    """What is asked of CuPy and cuBLAS in each call."""
+
+    one: Any
+    many: Any
+    handle: Any
+    compute_type: Any
+    float32: int
+    tf32: int
+    algorithm: int
+
+
+@functools.cache
+def _library() -> _Library:
+    from cupy._core import get_compute_type
     from cupy.cuda.device import get_cublas_handle
     from cupy_backends.cuda.libs import cublas
 
-    (n, i, o), (a, turn_a, line_a, step_a), (b, turn_b, line_b, step_b) = shape, left, right
-    alpha, beta = map(ctypes.c_float, factors)
-    how = (get_cublas_handle(), turn_b, turn_a, o, n, i, ctypes.addressof(alpha))
-    first, second = (b.data.ptr, _code(b), line_b), (a.data.ptr, _code(a), line_a)
-    step, line = (stride // out.itemsize for stride in out.strides[:2])
-    last = (ctypes.addressof(beta), out.data.ptr, _code(out), line if n > 1 else o)
-    kind = (_compute_type(a), cublas.CUBLAS_GEMM_DEFAULT_TENSOR_OP)
-    if count == 1:
-        cublas.gemmEx(*how, *first, *second, *last, *kind)
-    else:
-        cublas.gemmStridedBatchedEx(
-            *how, *first, step_b, *second, step_a, *last, step, count, *kind
-        )
+    return _Library(
+        cublas.gemmEx,
+        cublas.gemmStridedBatchedEx,
+        get_cublas_handle,
+        get_compute_type,
+        cublas.CUBLAS_COMPUTE_32F,
+        cublas.CUBLAS_COMPUTE_32F_FAST_TF32,
+        cublas.CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+    )
 
 
-def _code(x: Array) -> int:
-    """The dtype, as CUDA's libraries number it."""
+@functools.cache
+def _code(dtype: Any) -> int:
+    """A dtype as CUDA's libraries number it."""
     from cupy_backends.cuda.api import runtime
 
-    return getattr(runtime, CODES[CODES.index(x.dtype.name) + 1])
-
-
-def _compute_type(x: Array) -> int:
-    """float32, or TF32 on the way there: what CuPy does in two dimensions."""
-    from cupy._core import get_compute_type
-    from cupy_backends.cuda.libs import cublas
-
-    tf32 = x.dtype.name == "float32" and get_compute_type(x.dtype) == TF32
-    return cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if tf32 else cublas.CUBLAS_COMPUTE_32F
+    return getattr(runtime, dict(CODES)[dtype.name])

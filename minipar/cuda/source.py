@@ -1,18 +1,23 @@
 """How the kernels of this package get from their text to a launch.
 
-    normalize.cu  +  common.cuh  ──NVRTC──►  one module for each T (float, float16, bfloat16)
-                                             and W (numbers in a load)  ──►  its kernels by name
+    normalize.cu  +  common.cuh  ──NVRTC──►  one module for each float (FLOAT) and number of
+                                             them in a load (WIDTH)  ──►  its kernels by name
 
 Compiled when first launched; CuPy keeps the result on disk (CUPY_CACHE_DIR).
+A launch costs the host about as long as a small kernel runs, so what is asked each time is kept:
+nothing here looks at a dtype's name twice, or copies what is contiguous.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+Array = Any
+Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]  # z and its vjp
 FLOATS = (("float32", "float"), ("float16", "float16"), ("bfloat16", "bfloat16"))
 LOAD_BYTES = 16  # the widest load that there is
 
@@ -26,10 +31,16 @@ def fast(*arrays: Any) -> bool:
     cupy = sys.modules.get("cupy")
     if cupy is None or not hasattr(cupy, "RawModule"):
         return False
-    name = arrays[0].dtype.name
-    return any(name == known for known, _ in FLOATS) and all(
-        isinstance(a, cupy.ndarray) and a.dtype.name == name for a in arrays
-    )
+    dtype = arrays[0].dtype
+    if _float(dtype) is None:
+        return False
+    return all(isinstance(a, cupy.ndarray) and a.dtype == dtype for a in arrays)
+
+
+@functools.cache
+def _float(dtype: Any) -> str | None:
+    """What the .cu files call it; None if they do not know it."""
+    return dict(FLOATS).get(dtype.name)
 
 
 def source(file: str) -> str:
@@ -38,26 +49,34 @@ def source(file: str) -> str:
     return (here / "common.cuh").read_text() + (here / f"{file}.cu").read_text()
 
 
-def options(dtype: str, width: int) -> tuple[str, ...]:
-    return ("-std=c++17", f"-DFLOAT={dict(FLOATS)[dtype]}", f"-DWIDTH={width}")
+def options(name: str, width: int) -> tuple[str, ...]:
+    return ("-std=c++17", f"-DFLOAT={name}", f"-DWIDTH={width}")
 
 
 @functools.cache
-def _kernel(file: str, name: str, dtype: str, width: int) -> Any:
+def _kernel(file: str, name: str, dtype: Any, width: int) -> Any:
     import cupy
 
-    return cupy.RawModule(code=source(file), options=options(dtype, width)).get_function(name)
+    number = _float(dtype)
+    assert number is not None
+    return cupy.RawModule(code=source(file), options=options(number, width)).get_function(name)
 
 
-def width(d: int, *arrays: Any) -> int:
+def contiguous(x: Array) -> Array:
+    """x, or a copy that is contiguous."""
+    return x if x.flags.c_contiguous else x.copy(order="C")
+
+
+def width(d: int, *arrays: Array) -> int:
     """How many numbers the loads of a kernel take: 16 bytes of them, if rows of d allow it."""
     size = arrays[0].itemsize
-    whole = d * size % LOAD_BYTES == 0 and all(a.data.ptr % LOAD_BYTES == 0 for a in arrays)
-    return LOAD_BYTES // size if whole else 1
+    if d * size % LOAD_BYTES or any(a.data.ptr % LOAD_BYTES for a in arrays):
+        return 1
+    return LOAD_BYTES // size
 
 
 def launch(
-    kernel: tuple[str, str, str, int],
+    kernel: tuple[str, str, Any, int],
     grid: tuple[int, ...],
     threads: tuple[int, ...],
     *arguments: Any,

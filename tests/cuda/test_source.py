@@ -25,16 +25,16 @@ def kernels():
 
 
 @pytest.mark.parametrize("width", [1, 8])
-@pytest.mark.parametrize("dtype", [dtype for dtype, _ in FLOATS])
+@pytest.mark.parametrize("number", [number for _, number in FLOATS])
 @pytest.mark.parametrize("file", FILES)
-def test_it_compiles_without_a_gpu(file, dtype, width):
+def test_it_compiles_without_a_gpu(file, number, width):
     compiler = pytest.importorskip("cupy.cuda.compiler")
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
     try:
         program = compiler._NVRTCProgram(source(file), f"{file}.cu")
     except RuntimeError as error:  # CuPy is there, NVRTC is not
         pytest.skip(str(error))
-    program.compile(("-arch=sm_90", *options(dtype, width)))
+    program.compile(("-arch=sm_90", *options(number, width)))
 
 
 def test_every_kernel_has_a_twin_with_the_same_parameters():

@@ -26,16 +26,17 @@ def module(monkeypatch):
 
         return launched
 
-    def call(count, shape, left, right, out, factors):
-        product = factors[0] * read(left, shape[0], shape[1]) @ read(right, shape[1], shape[2])
-        out._host[...] = product + (factors[1] * out._host if factors[1] else 0)
+    def call(shape, a, b, z, factors):
+        n, i, o = shape
+        before = factors[1] * view(z, n, o) if factors[1] else 0
+        view(z, n, o)[...] = factors[0] * view(a, n, i) @ view(b, i, o) + before
 
-    def read(operand, rows, columns):
+    def view(operand, rows, columns):
         x, turned, line, step = operand
-        flat, size = x._host, x.itemsize
         strides = (step, 1, line) if turned else (step, line, 1)
-        shape = (len(flat), rows, columns)
-        return np.lib.stride_tricks.as_strided(flat, shape, [s * size for s in strides])
+        shape = (len(x) if x.ndim > 2 else 1, rows, columns)
+        strides = [s * x.itemsize for s in strides]
+        return np.lib.stride_tricks.as_strided(x._host, shape, strides)
 
     monkeypatch.setattr(source, "_kernel", kernel)
     monkeypatch.setattr(products, "_call", call)
@@ -43,39 +44,40 @@ def module(monkeypatch):
     return cupy
 
 
-def layer_norm(grid, x, gain, bias, z, means, inverses, d, eps):
+def layer_norm(grid, x, gain, bias, z, kept, d, eps):
     rows = x.reshape(grid[0], d)
-    means[...] = rows.mean(axis=1)
-    inverses[...] = 1 / np.sqrt(rows.var(axis=1) + eps)
-    z.reshape(rows.shape)[...] = (rows - means[:, None]) * inverses[:, None] * gain + bias
+    kept[0] = rows.mean(axis=1)
+    kept[1] = 1 / np.sqrt(rows.var(axis=1) + eps)
+    z.reshape(rows.shape)[...] = (rows - kept[0][:, None]) * kept[1][:, None] * gain + bias
 
 
-def rms_norm(grid, x, gain, z, means, inverses, d, eps):
+def rms_norm(grid, x, gain, z, kept, d, eps):
     rows = x.reshape(grid[0], d)
-    means[...] = 0
-    inverses[...] = 1 / np.sqrt((rows * rows).mean(axis=1) + eps)
-    z.reshape(rows.shape)[...] = rows * inverses[:, None] * gain
+    kept[0] = 0
+    kept[1] = 1 / np.sqrt((rows * rows).mean(axis=1) + eps)
+    z.reshape(rows.shape)[...] = rows * kept[1][:, None] * gain
 
 
-def norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d, centred):
-    h = (x.reshape(rows, d) - means[:, None]) * inverses[:, None]
+def norm_back(grid, dz, x, gain, kept, dx, sums, rows, d, centred):
+    mean, inverse = kept[:, :, None]
+    h = (x.reshape(rows, d) - mean) * inverse
     dz = dz.reshape(rows, d)
     dh = dz * gain
     back = dh - h * (dh * h).mean(axis=1, keepdims=True)
     if centred:
         back -= dh.mean(axis=1, keepdims=True)
-    dx.reshape(rows, d)[...] = back * inverses[:, None]
+    dx.reshape(rows, d)[...] = back * inverse
     for block in range(grid[0]):
         own = slice(block, None, grid[0])
         sums[block] = np.concatenate([(dz * h)[own].sum(axis=0), dz[own].sum(axis=0)])
 
 
-def layer_norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d):
-    norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d, True)
+def layer_norm_back(grid, dz, x, gain, kept, dx, sums, rows, d):
+    norm_back(grid, dz, x, gain, kept, dx, sums, rows, d, True)
 
 
-def rms_norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d):
-    norm_back(grid, dz, x, gain, means, inverses, dx, sums, rows, d, False)
+def rms_norm_back(grid, dz, x, gain, kept, dx, sums, rows, d):
+    norm_back(grid, dz, x, gain, kept, dx, sums, rows, d, False)
 
 
 def column_sums(grid, x, out, rows, d):
@@ -120,22 +122,22 @@ def cross_entropy_back(grid, x, targets, log_sums, dz, dx, v, share, epsilon):
     dx.reshape(p.shape)[...] = p * np.where(targets < 0, 0, dz * share)[:, None]
 
 
-def seen(grid, first, period, ahead, s):
+def seen(rows, first, period, ahead, s):
     """[query, key]: whether it is visible."""
-    places = (first + np.arange(grid[0])) % period + ahead
+    places = (first + np.arange(rows)) % period + ahead
     return (np.arange(s) <= places[:, None]) | (ahead < 0)
 
 
-def softmax(grid, scores, weights, log_sums, first, period, ahead, s, rows):
-    e = np.exp(scores) * seen(grid, first, period, ahead, s)
+def softmax(grid, scores, weights, log_sums, first, period, ahead, rows, s, n):
+    e = np.exp(scores) * seen(rows, first, period, ahead, s)
     total = e.sum(axis=2)
     weights[...] = e / total[:, :, None]
-    log_sums.reshape(grid[1], rows)[:, first : first + grid[0]] = np.log(total)
+    log_sums.reshape(grid[1], n)[:, first : first + rows] = np.log(total)
 
 
-def softmax_back(grid, scores, dp, log_sums, weights, ds, first, period, ahead, s, rows):
-    log_sum = log_sums.reshape(grid[1], rows)[:, first : first + grid[0], None]
-    weights[...] = np.exp(scores - log_sum) * seen(grid, first, period, ahead, s)
+def softmax_back(grid, scores, dp, log_sums, weights, ds, first, period, ahead, rows, s, n):
+    log_sum = log_sums.reshape(grid[1], n)[:, first : first + rows, None]
+    weights[...] = np.exp(scores - log_sum) * seen(rows, first, period, ahead, s)
     ds[...] = weights * (dp - (weights * dp).sum(axis=2, keepdims=True))
 
 
