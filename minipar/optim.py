@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from minipar import cuda
 from minipar.array import Array, array_module, describe, on_host, sum_dtype
 from minipar.blocks import BLOCK_BYTES, blocks, room
 from minipar.errors import ShapeMismatch, UsageError
@@ -228,12 +227,7 @@ class AdamW(Optimizer):
         return self.weight_decay if ndim > 1 or self.decay_vectors else 0.0
 
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
-        decay = self._decay(ndim)
-        if cuda.fast(x, g) and x.dtype == "float32":
-            rates = cuda.Rates(self.lr, self.betas, self.eps, decay, self.steps)
-            cuda.adamw(x, g, state[0], state[1], None, rates)
-            return
-        if decay:
+        if decay := self._decay(ndim):
             x *= 1 - self.lr * decay
         self._adam(x, g, *state)
 

@@ -301,7 +301,7 @@ def _adamw(dtype: str, s: Sizes) -> Iterator[Case]:
     x, m, v = (cupy.zeros(n, "float32") for _ in range(3))
     g = cupy.zeros(n, dtype)
     low = None if dtype == "float32" else cupy.empty_like(g)
-    rates = cuda.Rates(1e-3, (0.9, 0.999), 1e-8, 0.1, 1)
+    parts, rates = [cuda.Part(x, g, m, v, low, 0.1)], cuda.Rates(1e-3, (0.9, 0.999), 1e-8, 1)
 
     def theirs(torch: Any) -> Callable[[], Any]:
         (tx,) = _tensors(torch, x)
@@ -309,7 +309,7 @@ def _adamw(dtype: str, s: Sizes) -> Iterator[Case]:
         return torch.optim.AdamW([tx], lr=1e-3, fused=True).step
 
     work = 6 * x.nbytes + g.nbytes * (1 if low is None else 2)
-    yield Case("adamw", "GB/s", work, lambda: cuda.adamw(x, g, m, v, low, rates), theirs)
+    yield Case("adamw", "GB/s", work, lambda: cuda.adamw(parts, rates), theirs)
 
 
 MOVING = (_layer_norm, _cross_entropy, _gelu, _dropout, _embedding, _attention, _adamw)

@@ -8,18 +8,19 @@ for the definition with a launch and a pass over the memory for each of its step
 here that makes one pass. Nothing here knows a Tensor, and nothing imports CuPy before it is called.
 """
 
-from minipar.cuda.adamw import Rates, adamw
 from minipar.cuda.attention import causal_attention, scaled_dot_product_attention
 from minipar.cuda.cross_entropy import cross_entropy
 from minipar.cuda.dropout import dropout
 from minipar.cuda.embedding import sum_to_table
 from minipar.cuda.linear import gelu, linear, linear_gelu
 from minipar.cuda.normalize import LONGEST_ROW, layer_norm, rms_norm
+from minipar.cuda.optimizer import Part, Rates, adamw, scale, squared_norm
 from minipar.cuda.products import matmul, use_tf32
 from minipar.cuda.source import fast
 
 __all__ = (
     "LONGEST_ROW",
+    "Part",
     "Rates",
     "adamw",
     "causal_attention",
@@ -32,7 +33,9 @@ __all__ = (
     "linear_gelu",
     "matmul",
     "rms_norm",
+    "scale",
     "scaled_dot_product_attention",
+    "squared_norm",
     "sum_to_table",
     "use_tf32",
 )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minipar import cuda, ops
+from minipar.optim import AdamW
 from minipar.random import Draw
 from minipar.tensor import Tensor
 from tests.cuda import twins
@@ -137,21 +138,37 @@ def test_the_same_bits_each_time(xp, name):
 
 
 @pytest.mark.parametrize(("xp", "dtype"), EVERYWHERE, indirect=["xp"])
-@pytest.mark.parametrize("n", [1, 1000, 300_001])
-def test_adamw_is_that_of_the_definition(xp, n, dtype):
-    from minipar.optim import AdamW
-
-    rng = np.random.default_rng(0)
-    x, g = rng.normal(size=(2, n)).astype("float32")
-    low_g = xp.asarray(g).astype(dtype)
-    here = Tensor(x.astype("float64"), requires_grad=True)
-    optimizer = AdamW([("x", here)], lr=0.1, weight_decay=0.2)
-    there, m, v = xp.asarray(x), xp.zeros(n, "float32"), xp.zeros(n, "float32")
-    low = xp.empty_like(low_g)
+@pytest.mark.parametrize("copies", [False, True])
+def test_adamw_is_that_of_the_definition(xp, copies, dtype):
+    """Of parameters of all sizes in one launch, with gradients to be halved."""
+    rng, sizes = np.random.default_rng(0), (1, 300_001, 1000)
+    xs, gs = [[rng.normal(size=n).astype("float32") for n in sizes] for _ in range(2)]
+    gs = [xp.asarray(g).astype(dtype) for g in gs]
+    here = [Tensor(x.astype("float64"), requires_grad=True) for x in xs]
+    optimizer = AdamW(list(zip("abc", here)), lr=0.1, weight_decay=0.2)
+    parts = [
+        cuda.Part(xp.asarray(x), g, *(xp.zeros(g.shape, "float32") for _ in range(2)), low, 0.2)
+        for x, g in zip(xs, gs)
+        for low in [xp.empty(g.shape, dtype) if copies else None]
+    ]
     for step in (1, 2, 3):
-        here.grad = low_g.get().astype("float64") / 2
+        for x, g in zip(here, gs):
+            x.grad = g.get().astype("float64") / 2
         optimizer.step()
-        rates = cuda.Rates(0.1, (0.9, 0.999), 1e-8, 0.2, step, scale=0.5)
-        cuda.adamw(there, low_g, m, v, low, rates)
-    close(there.get(), here.data, "float32", "x")
-    np.testing.assert_array_equal(low.get(), there.astype(dtype).get())
+        cuda.adamw(parts, cuda.Rates(0.1, (0.9, 0.999), 1e-8, step, scale=0.5))
+    for part, x in zip(parts, here):
+        close(part.x.get(), x.data, "float32", "x")
+        if copies:
+            np.testing.assert_array_equal(part.low.get(), part.x.astype(dtype).get())
+
+
+@pytest.mark.parametrize(("xp", "dtype"), EVERYWHERE, indirect=["xp"])
+def test_the_norm_of_many_gradients_and_their_scale(xp, dtype):
+    rng = np.random.default_rng(0)
+    grads = [xp.asarray(rng.normal(size=n).astype("float32")).astype(dtype) for n in (5, 70_001)]
+    before = [g.get().astype("float64") for g in grads]
+    norm = float(cuda.squared_norm(grads))
+    assert norm == pytest.approx(sum((g * g).sum() for g in before), rel=1e-6)
+    cuda.scale(grads, 0.25)
+    for g, b in zip(grads, before):
+        np.testing.assert_array_equal(g.get().astype("float64"), b / 4)

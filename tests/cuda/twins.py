@@ -4,11 +4,13 @@ With them in place of the GPU the Python side of minipar/cuda runs anywhere: sha
 argument is which, how the rows are shared out among the blocks. `module` puts them there.
 """
 
+import ctypes
 import sys
 
 import numpy as np
 
 from minipar.cuda import products, source
+from minipar.cuda.optimizer import SLOT
 from tests import strict_cupy
 
 SCALE, CUBIC = np.sqrt(2 / np.pi), 0.044715
@@ -154,15 +156,40 @@ def sum_runs(grid, ids, order, rows, table, m, d):
         table[i] = rows[order[ids == i]].sum(axis=0)
 
 
-def adamw(grid, x, g, m, v, low, n, scale, beta1, beta2, keep, rate, eps):
-    grad = g.astype("float32") * scale
-    m[...] = m * beta1 + grad * (1 - beta1)
-    v[...] = v * beta2 + grad * grad * (1 - beta2)
-    x[...] = x * keep - rate * m / (np.sqrt(v) + eps)
-    if low is not None:
-        low[...] = x
+def arrays(slots, dtype):
+    """What a table of parameters points at: x, g, m, v, low, keep; g and low of dtype."""
+    for slot in slots.view(SLOT):
+        kinds = {"x": "float32", "g": dtype, "m": "float32", "v": "float32", "low": dtype}
+        yield *(at(slot[name], slot["n"], kind) for name, kind in kinds.items()), slot["keep"]
+
+
+def at(address, n, dtype):
+    size = int(n) * np.dtype(dtype).itemsize
+    return (
+        np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype) if address else None
+    )
+
+
+def adamw(grid, slots, scale, beta1, beta2, rate, eps):
+    for x, g, m, v, low, keep in arrays(slots, "float32"):
+        grad = g * scale
+        m[...] = m * beta1 + grad * (1 - beta1)
+        v[...] = v * beta2 + grad * grad * (1 - beta2)
+        x[...] = x * keep - rate * m / (np.sqrt(v) + eps)
+        if low is not None:
+            low[...] = x
+
+
+def squares(grid, slots, sums):
+    sums[...] = 0
+    sums[:, 0] = [(g.astype("float64") ** 2).sum() for _, g, *_ in arrays(slots, "float32")]
+
+
+def scale(grid, slots, factor):
+    for _, g, *_ in arrays(slots, "float32"):
+        g[...] *= factor
 
 
 TWINS = {name: f for name, f in globals().items() if callable(f) and name not in ("module", "seen")}
-for helper in ("norm_back", "weight"):
+for helper in ("norm_back", "weight", "arrays", "at"):
     del TWINS[helper]
