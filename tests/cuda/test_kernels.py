@@ -116,6 +116,17 @@ def test_a_kernel_gives_what_the_readable_op_gives(xp, name, dtype):
         close(a.grad.get(), b.grad, dtype, f"gradient {n}")
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["linear", "linear_gelu", "matmul", "causal_attention"])
+def test_products_in_tf32(name, monkeypatch):
+    monkeypatch.setitem(TOLERANCES, "float32", 3e-3)
+    cuda.use_tf32(True)
+    try:
+        test_a_kernel_gives_what_the_readable_op_gives(pytest.importorskip("cupy"), name, "float32")
+    finally:
+        cuda.use_tf32(False)
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (5, 7, 11), (4, 64)])
 @pytest.mark.parametrize("first", [0, 3, 16])
 def test_the_mask_of_dropout_is_that_of_the_host_to_the_bit(xp, shape, first):
