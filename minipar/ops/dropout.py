@@ -31,8 +31,8 @@ def dropout(x: Tensor, keep: Array, p: float) -> Tensor:
 def drawn_dropout(x: Tensor, draw: Draw, name: str, p: float) -> Tensor:
     """z = dropout(x, draw.keep(name, x.shape, p), p).   x: [rows of the batch, ...].
 
-    Keeps the mask; on a GPU nothing: the same bits are drawn there in forward, and once more in
-    backward, and nothing is sent.
+    Keeps the mask; on a GPU only where it comes from, since it is drawn there, the same bits, in
+    forward and once more in backward. Nothing is sent.
     """
     _check(p)
     if not cuda.fast(x.data):
