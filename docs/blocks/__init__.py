@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import communication, engine, pipeline, pipeline_run, project, server, sharing, tensor
+from blocks import (
+    communication,
+    engine,
+    gpu_kernels,
+    pipeline,
+    pipeline_run,
+    project,
+    server,
+    sharing,
+    tensor,
+)
 
-FILES = (communication, engine, pipeline, pipeline_run, project, server, sharing, tensor)
+FILES = (
+    communication,
+    engine,
+    gpu_kernels,
+    pipeline,
+    pipeline_run,
+    project,
+    server,
+    sharing,
+    tensor,
+)
 BLOCKS: dict[str, Callable[..., str]] = {f.__name__: f for file in FILES for f in file.BLOCKS}

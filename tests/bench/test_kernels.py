@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 
 from minipar.bench import kernels
+from minipar.bench.kernel_cases import Sizes
 from minipar.cli import main
 from tests.cuda import twins
 
-SMALL = kernels.Sizes(b=2, t=20, h=2, c=8, v=50, many=2, square=16, numbers=100)
+SMALL = Sizes(b=2, t=20, h=2, c=8, v=50, many=2, square=16, numbers=100)
 
 
 @pytest.fixture
