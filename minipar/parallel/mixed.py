@@ -153,6 +153,11 @@ class Mastered:
         """Each weight, and its master."""
         return zip(self.weights.values(), self.masters.values())
 
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What has the gradients: the weights, not their masters."""
+        return self.weights
+
     def step(self) -> None:
         """A step of the masters, which are then rounded into the weights."""
         if self.scale is not None:
