@@ -20,6 +20,7 @@ from minipar.verbs import (
     generate,
     run,
     schedule,
+    step,
     timeline,
     train,
     tutorials,
@@ -71,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minipar {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for module in (train, generate, run, verify, bench, schedule, timeline, doctor, tutorials):
+    for module in (
+        train,
+        generate,
+        run,
+        verify,
+        bench,
+        schedule,
+        step,
+        timeline,
+        doctor,
+        tutorials,
+    ):
         module.add(verbs)
     return parser

@@ -277,6 +277,10 @@ FLOORS = {
     "trace.schedule_figure": 9,
     "trace.chunks": 9,
     "trace.chunk_figure": 10,
+    "stepping.breaks": 2,
+    "stepping.view": 4,
+    "stepping.stepper": 10,
+    "stepping.prompt": 11,
     "bench.comm_worker": 10,
     "bench.comm_table": 10,
     "bench.comm_peers": 11,
@@ -289,6 +293,7 @@ AUTOGRAD = {
 MEETING_FLOOR = 8
 FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs", "cost"),
+    "stepping",
     *("comm", "comm.hosts", "comm.mpi", "cuda", "parallel.compress"),
     "parallel.parameter_server",
 }

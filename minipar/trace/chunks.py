@@ -65,6 +65,17 @@ def chunk_snapshots(op: str, algorithm: Choice, ranks: int) -> list[Snapshot]:
     return [_snapshot(op, logs, t) for t in range(steps + 1)]
 
 
+def states_by_message(op: str, algorithm: Choice, ranks: int) -> list[list[np.ndarray]]:
+    """For each rank, its chunks at the start and after each message that has come to it.
+
+    An entry is int64 [chunks]: bit q is set if rank q's part is in the chunk.  Raises: UsageError.
+    """
+    if op not in (*WHOLE, *OWN_PIECE, "reduce_scatter"):
+        raise UsageError(f"the chunks of {op} cannot be shown")
+    logs = run(_watch, ranks, args=(op, algorithm))
+    return [[receipt.state for receipt in log] for log in logs]
+
+
 def chunk_text(snapshots: Sequence[Snapshot]) -> str:
     """The snapshots as text: > has just arrived, [ ] is complete."""
     return "\n\n".join(map(_table, snapshots))

@@ -1,0 +1,1 @@
+"""Go through a run one communication at a time: `minipar step`."""
