@@ -278,7 +278,7 @@ FLOORS = {
     "trace.chunks": 9,
     "trace.chunk_figure": 10,
     "stepping.breaks": 2,
-    "stepping.view": 4,
+    "stepping.view": 9,
     "stepping.stepper": 10,
     "stepping.prompt": 11,
     "bench.comm_worker": 10,
