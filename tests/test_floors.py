@@ -21,6 +21,7 @@ FLOORS = {
     "cuda.cross_entropy": 1,
     "cuda.dropout": 1,
     "cuda.embedding": 1,
+    "cuda.flash": 1,
     "cuda.optimizer": 1,
     "cuda.products": 1,
     "cuda.attention": 2,

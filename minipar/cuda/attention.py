@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from minipar.cuda import flash
 from minipar.cuda.products import matmul
 from minipar.cuda.source import Array, Made, contiguous, launch, width
 
@@ -41,6 +42,8 @@ def causal_attention(qkv: Array) -> Made:
     """
     import cupy
 
+    if flash.suits(qkv):
+        return flash.causal_attention(qkv)
     b, t, _, h, c = qkv.shape
     heads = qkv.transpose(2, 0, 3, 1, 4).copy().reshape(3, b * h, t, c)
     z, log_sums = attention(heads[0], heads[1], heads[2], t, causal=True)

@@ -49,17 +49,19 @@ def source(file: str) -> str:
     return (here / "common.cuh").read_text() + (here / f"{file}.cu").read_text()
 
 
-def options(name: str, width: int) -> tuple[str, ...]:
-    return ("-std=c++17", f"-DFLOAT={name}", f"-DWIDTH={width}")
+def options(number: str, width: int, channels: int = 0) -> tuple[str, ...]:
+    """What NVRTC is told.   channels: of a head, for kernels that must know."""
+    return ("-std=c++17", f"-DFLOAT={number}", f"-DWIDTH={width}", f"-DCHANNELS={channels}")
 
 
 @functools.cache
-def _kernel(file: str, name: str, dtype: Any, width: int) -> Any:
+def _kernel(file: str, name: str, dtype: Any, width: int, channels: int = 0) -> Any:
     import cupy
 
     number = _float(dtype)
     assert number is not None
-    return cupy.RawModule(code=source(file), options=options(number, width)).get_function(name)
+    told = options(number, width, channels)
+    return cupy.RawModule(code=source(file), options=told).get_function(name)
 
 
 def contiguous(x: Array) -> Array:
@@ -76,13 +78,13 @@ def width(d: int, *arrays: Array) -> int:
 
 
 def launch(
-    kernel: tuple[str, str, Any, int],
+    kernel: tuple[Any, ...],
     grid: tuple[int, ...],
     threads: tuple[int, ...],
     *arguments: Any,
     shared_bytes: int = 0,
 ) -> None:
-    """Start a kernel (file, name, dtype, width) on the current stream, unless the grid is empty.
+    """Start a kernel (the arguments of `_kernel`) on this stream, unless the grid is empty.
 
     Python ints are `long long` there, floats `double`, arrays pointers.
     """

@@ -61,6 +61,9 @@ CASES = {
     "causal_attention": Case(ops.causal_attention, [(2, 64, 3, 3, 16)]),
     "causal_attention odd": Case(ops.causal_attention, [(2, 301, 3, 3, 17)]),
     "causal_attention one": Case(ops.causal_attention, [(2, 1, 3, 3, 8)]),
+    "causal_attention of 32 channels": Case(ops.causal_attention, [(2, 129, 3, 2, 32)]),
+    "causal_attention of 64 channels": Case(ops.causal_attention, [(3, 301, 3, 2, 64)]),
+    "causal_attention of 128 channels": Case(ops.causal_attention, [(1, 70, 3, 3, 128)]),
     "attention": Case(
         ops.scaled_dot_product_attention, [(2, 200, 6, 16), (2, 77, 2, 16), (2, 77, 2, 16)]
     ),
@@ -116,6 +119,11 @@ def test_a_kernel_gives_what_the_readable_op_gives(xp, name, dtype):
         close(a.grad.get(), b.grad, dtype, f"gradient {n}")
 
 
+def test_attention_in_16_bits_without_a_gpu(monkeypatch):
+    xp = twins.module(monkeypatch)
+    test_a_kernel_gives_what_the_readable_op_gives(xp, "causal_attention", "float16")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["linear", "linear_gelu", "matmul", "causal_attention"])
 def test_products_in_tf32(name, monkeypatch):
@@ -135,10 +143,13 @@ def test_the_mask_of_dropout_is_that_of_the_host_to_the_bit(xp, shape, first):
     np.testing.assert_array_equal(z.data.get() != 0, draw.keep("layer", shape, 0.4))
 
 
-@pytest.mark.parametrize("name", ["layer_norm odd", "linear", "embedding odd", "causal_attention"])
-def test_the_same_bits_each_time(xp, name):
+@pytest.mark.parametrize(("xp", "dtype"), EVERYWHERE, indirect=["xp"])
+@pytest.mark.parametrize(
+    "name", ["layer_norm odd", "linear", "embedding odd", "causal_attention of 64 channels"]
+)
+def test_the_same_bits_each_time(xp, name, dtype):
     case, rng, found = CASES[name], np.random.default_rng(0), []
-    arrays = [xp.asarray(rng.normal(size=s).astype("float32")) for s in case.shapes]
+    arrays = [xp.asarray(rng.normal(size=s).astype("float32")).astype(dtype) for s in case.shapes]
     for _ in range(3):
         tensors = [Tensor(a, requires_grad=True) for a in arrays]
         z = case.f(*tensors)

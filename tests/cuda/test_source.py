@@ -12,7 +12,9 @@ from tests.cuda.twins import TWINS
 
 HERE = Path(cuda.__file__).parent
 FILES = sorted(path.stem for path in HERE.glob("*.cu"))
-KERNEL = re.compile(r'extern "C" __global__ void (\w+)\((.*?)\)', re.DOTALL)
+KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\((.*?)\)', re.DOTALL
+)
 
 
 def kernels():
@@ -28,13 +30,15 @@ def kernels():
 @pytest.mark.parametrize("number", [number for _, number in FLOATS])
 @pytest.mark.parametrize("file", FILES)
 def test_it_compiles_without_a_gpu(file, number, width):
+    if file == "flash" and (number == "float" or width == 1):
+        pytest.skip("of 16 bits and 16 channels only")
     compiler = pytest.importorskip("cupy.cuda.compiler")
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
     try:
         program = compiler._NVRTCProgram(source(file), f"{file}.cu")
     except RuntimeError as error:  # CuPy is there, NVRTC is not
         pytest.skip(str(error))
-    program.compile(("-arch=sm_90", *options(number, width)))
+    program.compile(("-arch=sm_90", *options(number, width, channels=8 * width)))
 
 
 def test_every_kernel_has_a_twin_with_the_same_parameters():

@@ -21,7 +21,7 @@ def module(monkeypatch):
     cupy = strict_cupy.module()
     cupy.RawModule = None
 
-    def kernel(file, name, dtype, width):
+    def kernel(file, name, dtype, width, channels=0):
         def launched(grid, threads, arguments, shared_mem):
             assert threads[0] % 32 == 0 and np.prod(threads) <= 1024 and shared_mem <= 48 << 10
             TWINS[name](grid, *[a._host if isinstance(a, cupy.ndarray) else a for a in arguments])
@@ -143,6 +143,40 @@ def softmax_back(grid, scores, dp, log_sums, weights, ds, first, period, ahead, 
     ds[...] = weights * (dp - (weights * dp).sum(axis=2, keepdims=True))
 
 
+def attended(qkv, t, h):
+    """q, k, v and the scores in powers of 2, [b, h, query, ...]."""
+    q, k, v = qkv.astype("float64").transpose(2, 0, 3, 1, 4)
+    s = q @ k.swapaxes(2, 3) / np.sqrt(q.shape[3]) / np.log(2)
+    return q, k, v, np.where(np.tril(np.ones((t, t), bool)), s, -np.inf)
+
+
+def flash(grid, qkv, z, log_sums, t, h):
+    assert grid[1:] == (h, len(qkv)) and grid[0] == -(-t // 64)
+    _, _, v, s = attended(qkv, t, h)
+    log_sums[...] = np.log2(np.exp2(s).sum(axis=3))
+    z[...] = (np.exp2(s - log_sums[..., None]) @ v).swapaxes(1, 2)
+
+
+def flash_dots(grid, z, dz, dots, rows, t, h):
+    assert rows == z.size // z.shape[3]
+    dots[...] = (z.astype("float64") * dz).sum(axis=3).swapaxes(1, 2)
+
+
+def flash_dq(grid, qkv, dz, log_sums, dots, dqkv, t, h):
+    q, k, v, s = attended(qkv, t, h)
+    p = np.exp2(s - log_sums[..., None])
+    ds = p * (dz.swapaxes(1, 2) @ v.swapaxes(2, 3) - dots[..., None])
+    dqkv[:, :, 0] = (ds @ k).swapaxes(1, 2) / np.sqrt(q.shape[3])
+
+
+def flash_dkv(grid, qkv, dz, log_sums, dots, dqkv, t, h):
+    q, _, v, s = attended(qkv, t, h)
+    p, dz = np.exp2(s - log_sums[..., None]), dz.swapaxes(1, 2)
+    ds = p * (dz @ v.swapaxes(2, 3) - dots[..., None])
+    dqkv[:, :, 1] = (ds.swapaxes(2, 3) @ q).swapaxes(1, 2) / np.sqrt(q.shape[3])
+    dqkv[:, :, 2] = (p.swapaxes(2, 3) @ dz).swapaxes(1, 2)
+
+
 def dropout(grid, x, z, n, start, key0, key1, step, threshold, scale):
     counter = np.array([start // 8, 0, step, 0], np.uint64)
     philox = np.random.Philox(key=np.array([key0, key1], np.uint64), counter=counter)
@@ -191,5 +225,5 @@ def scale(grid, slots, factor):
 
 
 TWINS = {name: f for name, f in globals().items() if callable(f) and name not in ("module", "seen")}
-for helper in ("norm_back", "weight", "arrays", "at"):
+for helper in ("norm_back", "weight", "arrays", "at", "attended"):
     del TWINS[helper]
