@@ -11,9 +11,11 @@ and writes with `out=`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from minipar import cuda
 from minipar.array import Array, array_module, describe, on_host, sum_dtype
 from minipar.blocks import BLOCK_BYTES, blocks, room
 from minipar.errors import ShapeMismatch, UsageError
@@ -28,6 +30,7 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()
     block_bytes = BLOCK_BYTES
+    copies: Mapping[str, Array] = MappingProxyType({})  # by name: become the new x, in their dtype
     gradient_scale = 1.0  # what gradients were multiplied by on purpose, and are divided by here
 
     def __init__(self, named_parameters: Named, lr: float) -> None:
@@ -56,19 +59,29 @@ class Optimizer:
     def step(self) -> None:
         """Change each parameter that has a gradient, which may be of another dtype."""
         self.steps += 1
+        done = self._step_at_once()
         for name, x in self.parameters.items():
-            if x.grad is None:
+            if x.grad is None or name in done:
                 continue
             if isinstance(x.grad, RowGradient):
                 self._step_rows(name, x.data, x.grad)
-                continue
-            arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
-            block_bytes = room(x.data, self.block_bytes)
-            if x.data.nbytes <= block_bytes:
-                self._update_by(x.ndim, *arrays)
-                continue
-            for part in blocks(x.data.size, x.data.itemsize, block_bytes):
-                self._update_by(x.ndim, *[a[part] for a in arrays])
+            else:
+                self._step_dense(name, x)
+            if name in self.copies:
+                self.copies[name][...] = x.data
+
+    def _step_at_once(self) -> Collection[str]:
+        """Change the parameters for which there is one launch on a GPU; their names."""
+        return ()
+
+    def _step_dense(self, name: str, x: Tensor) -> None:
+        arrays = [a.reshape(-1) for a in (x.data, x.grad, *self.state[name].values())]
+        block_bytes = room(x.data, self.block_bytes)
+        if x.data.nbytes <= block_bytes:
+            self._update_by(x.ndim, *arrays)
+            return
+        for part in blocks(x.data.size, x.data.itemsize, block_bytes):
+            self._update_by(x.ndim, *[a[part] for a in arrays])
 
     def _update_by(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
         """`_update` by a gradient as it came."""
@@ -226,6 +239,17 @@ class AdamW(Optimizer):
     def _decay(self, ndim: int) -> float:
         return self.weight_decay if ndim > 1 or self.decay_vectors else 0.0
 
+    def _step_at_once(self) -> Collection[str]:
+        parts = {
+            name: cuda.Part(x.data, x.grad, m, v, self.copies.get(name), self._decay(x.ndim))
+            for name, x in self.parameters.items()
+            for m, v in [self.state[name].values()]
+            if cuda.updates(x.data, x.grad, self.copies.get(name))
+        }
+        rates = (self.lr, self.betas, self.eps, self.steps, 1 / self.gradient_scale)
+        cuda.adamw(list(parts.values()), cuda.Rates(*rates))
+        return parts.keys()
+
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
         if decay := self._decay(ndim):
             x *= 1 - self.lr * decay
@@ -267,6 +291,9 @@ class Adam(AdamW):
     ) -> None:
         super().__init__(named_parameters, lr, betas, eps, weight_decay, decay_vectors)
 
+    def _step_at_once(self) -> Collection[str]:
+        return ()
+
     def _update(self, ndim: int, x: Array, g: Array, *state: Array) -> None:
         if decay := self._decay(ndim):
             g = g + decay * x
@@ -279,6 +306,11 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     Returns the norm √(Σ g²) before. A GPU is waited for, once.
     """
     grads = [values(x.grad) for x in parameters if x.grad is not None]
+    if grads and cuda.fast(*grads) and all(g.flags.c_contiguous for g in grads):
+        norm = math.sqrt(float(cuda.squared_norm(grads)))
+        if norm > max_norm:
+            cuda.scale(grads, max_norm / norm)
+        return norm
     norm = math.sqrt(sum(squared_norm(g) for g in grads))
     if norm > max_norm:
         for g in grads:

@@ -14,7 +14,7 @@ from minipar.cuda.dropout import dropout
 from minipar.cuda.embedding import sum_to_table
 from minipar.cuda.linear import gelu, linear, linear_gelu
 from minipar.cuda.normalize import LONGEST_ROW, layer_norm, rms_norm
-from minipar.cuda.optimizer import Part, Rates, adamw, scale, squared_norm
+from minipar.cuda.optimizer import Part, Rates, adamw, scale, squared_norm, updates
 from minipar.cuda.products import matmul, use_tf32
 from minipar.cuda.source import fast
 
@@ -37,5 +37,6 @@ __all__ = (
     "scaled_dot_product_attention",
     "squared_norm",
     "sum_to_table",
+    "updates",
     "use_tf32",
 )

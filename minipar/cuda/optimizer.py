@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.cuda.source import Array, launch
+from minipar.cuda.source import Array, contiguous, fast, launch
 
 THREADS, BLOCKS = 256, 1056  # of the largest parameter; eight blocks on each of 132 processors
 SLOT = np.dtype([(name, "u8") for name in ("x", "g", "m", "v", "low", "n")] + [("keep", "f8")])
 
 
 class Part(NamedTuple):
-    """A parameter. x, m, v: float32; g and low: any float. All contiguous, of one size.
+    """A parameter. x, m, v: float32; g and low: any float. Of one size, contiguous but for g.
 
     low: becomes a copy of the new x, for a model that computes in less precision; or None.
     """
@@ -45,11 +45,26 @@ class Rates(NamedTuple):
     scale: float = 1.0
 
 
+def updates(x: Array, g: object, low: Array | None) -> bool:
+    """Whether `adamw` takes a parameter, its gradient and its copy."""
+    if g is None or not fast(x) or x.itemsize != 4:
+        return False
+    return isinstance(g, type(x)) and fast(g, *(() if low is None else (low,)))
+
+
 def adamw(parts: Sequence[Part], rates: Rates) -> None:
-    """One step, in place: what `optim.AdamW` says.   Gradients and copies are of one dtype.
+    """One step, in place: what `optim.AdamW` says.   A launch for each dtype of gradients.
 
     The corrections of the means are drawn into lr and eps, as in `optim`.
     """
+    alike: dict[Any, list[Part]] = {}
+    for part in parts:
+        alike.setdefault(part.g.dtype, []).append(part._replace(g=contiguous(part.g)))
+    for same in alike.values():
+        _adamw(same, rates)
+
+
+def _adamw(parts: Sequence[Part], rates: Rates) -> None:
     lr, (beta1, beta2), eps, step, scale = rates
     root = math.sqrt(1 - beta2**step)
     factors = (scale, beta1, beta2, lr * root / (1 - beta1**step), eps * root)

@@ -71,12 +71,13 @@ def _in_float32(names: str, **how: bool) -> None:
         globals()[name] = in_float32(globals()[name], **how)
 
 
-_in_float32("abs mul div pow exp log sqrt clip tanh sigmoid gelu silu erf gelu_erf linear_gelu")
-_in_float32("sum mean var max min logsumexp softmax log_softmax layer_norm rms_norm batch_norm")
-_in_float32("matmul causal_attention scaled_dot_product_attention rotary conv2d gather")
-_in_float32("avg_pool2d max_pool2d dropout")
-_in_float32("linear drawn_dropout", device=False)
-_in_float32("cross_entropy nll mse binary_cross_entropy_with_logits", rounded=False)
+_in_float32("abs mul div pow exp log sqrt clip tanh sigmoid silu erf gelu_erf dropout")
+_in_float32("sum mean var max min logsumexp softmax log_softmax batch_norm rotary conv2d gather")
+_in_float32("avg_pool2d max_pool2d")
+_in_float32("gelu linear linear_gelu matmul layer_norm rms_norm drawn_dropout", kernel=True)
+_in_float32("causal_attention scaled_dot_product_attention", kernel=True)
+_in_float32("cross_entropy", rounded=False, kernel=True)
+_in_float32("nll mse binary_cross_entropy_with_logits", rounded=False)
 
 
 def _attach(**operators: Any) -> None:

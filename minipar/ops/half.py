@@ -17,20 +17,21 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minipar import cuda
 from minipar.ambient import grad_enabled
-from minipar.array import HALF, Array, on_host
+from minipar.array import HALF, Array
 from minipar.graph import Node
 from minipar.tensor import Tensor, record
 
 
 def in_float32(
-    op: Callable[..., Any], *, rounded: bool = True, device: bool = True
+    op: Callable[..., Any], *, rounded: bool = True, kernel: bool = False
 ) -> Callable[..., Any]:
     """The op, which computes in float32 what it is given in float16 or bfloat16.
 
     The result is a tensor, or a tuple that begins with one. Keeps what the op keeps, in float32.
     rounded: to what it was given; otherwise the result stays float32.
-    device:  also on a GPU; otherwise the op knows what to do there.
+    kernel:  not where the arrays are those of `cuda.fast`: there the op has a kernel.
     """
 
     @functools.wraps(op)
@@ -40,7 +41,7 @@ def in_float32(
                 break
         else:
             return op(*args, **options)
-        if not device and not on_host(x.data):
+        if kernel and cuda.fast(x.data):
             return op(*args, **options)
         return _carried_out(op, args, options, x.dtype if rounded else None)
 

@@ -164,10 +164,9 @@ class Mastered:
             self.inner.gradient_scale = self.scale.scale
         for x, master in self.pairs():
             master.grad = x.grad
+        self.inner.copies = {name: x.data for name, (x, _) in zip(self.masters, self.pairs())}
         self.inner.step()
-        for x, master in self.pairs():
-            if master.grad is not None:
-                x.data[...] = master.data
+        for _, master in self.pairs():
             master.grad = None
 
     def zero_grad(self) -> None:

@@ -6,14 +6,18 @@ dtype first, so what is measured is what the kernel adds.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from minipar import cuda, ops
-from minipar.optim import AdamW
-from minipar.random import Draw
+from minipar.array import to_numpy
+from minipar.models import GPT
+from minipar.optim import Adam, AdamW, clip_grad_norm
+from minipar.parallel.mixed import MixedPrecision
+from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 from tests.cuda import twins
 
@@ -194,3 +198,42 @@ def test_the_norm_of_many_gradients_and_their_scale(xp, dtype):
     cuda.scale(grads, 0.25)
     for g, b in zip(grads, before):
         np.testing.assert_array_equal(g.get().astype("float64"), b / 4)
+
+
+@pytest.mark.parametrize("make", [AdamW, Adam])
+def test_an_optimizer_steps_in_one_launch_what_it_can(xp, make):
+    """Matrices and vectors, one of them without a gradient, one whose gradient lies transposed."""
+    rng, shapes, found = np.random.default_rng(0), {"w": (7, 5), "b": (5,), "none": (3,)}, []
+    numbers = {name: rng.normal(size=(2, *s)).astype("float32") for name, s in shapes.items()}
+    for module, dtype in ((np, "float64"), (xp, "float32")):
+        named = {n: Tensor(module.asarray(a[0].astype(dtype)), True) for n, a in numbers.items()}
+        optimizer = make(named.items(), lr=0.1, weight_decay=0.2, decay_vectors=False)
+        for _ in range(3):
+            named["b"].grad = module.asarray(numbers["b"][1].astype(dtype))
+            named["w"].grad = module.asarray(numbers["w"][1].T.astype(dtype).copy()).T
+            norm = clip_grad_norm(named.values(), 0.5)
+            optimizer.step()
+        found.append([norm, *(to_numpy(x.data) for x in named.values())])
+    for there, here in zip(*reversed(found)):
+        close(np.asarray(there), here, "float32", make.__name__)
+
+
+@pytest.mark.gpu
+def test_a_model_in_16_bits_trains_on_a_gpu():
+    cupy = pytest.importorskip("cupy")
+    found = []
+    for xp, precision in ((np, None), (cupy, "bfloat16")):
+        model = GPT(Init(0, xp=xp), vocab=64, block=32, layers=2, d=64, heads=2, dropout=0.1)
+        mixed = MixedPrecision(model, precision) if precision else None
+        make = partial(AdamW, lr=0.01)
+        optimizer = (mixed.optimizer(make) if mixed else make)(model.named_parameters())
+        ids, losses = np.arange(4 * 33).reshape(4, 33) * 7 % 61, []
+        for step in range(10):
+            optimizer.zero_grad()
+            loss = ops.cross_entropy(model(ids[:, :-1], Draw(0, step, range(4))), ids[:, 1:])
+            loss.backward()
+            clip_grad_norm(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(float(loss.item()))
+        found.append(losses)
+    assert found[1] == pytest.approx(found[0], rel=0.05) and found[1][-1] < 0.8 * found[1][0]
