@@ -20,6 +20,7 @@ Array = Any
 Made = tuple[Array, Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]]  # z and its vjp
 FLOATS = (("float32", "float"), ("float16", "float16"), ("bfloat16", "bfloat16"))
 LOAD_BYTES = 16  # the widest load that there is
+SHARED_BYTES = 48 << 10  # of a block; more must be asked for
 
 
 def fast(*arrays: Any) -> bool:
@@ -88,8 +89,12 @@ def launch(
 
     Python ints are `long long` there, floats `double`, arrays pointers.
     """
-    if 0 not in grid:
-        _kernel(*kernel)(grid, threads, arguments, shared_mem=shared_bytes)
+    if 0 in grid:
+        return
+    function = _kernel(*kernel)
+    if shared_bytes > SHARED_BYTES:
+        function.max_dynamic_shared_size_bytes = shared_bytes
+    function(grid, threads, arguments, shared_mem=shared_bytes)
 
 
 def threads_of_row(d: int, width: int, most: int = 256) -> tuple[int]:

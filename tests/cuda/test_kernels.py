@@ -43,6 +43,7 @@ CASES = {
     "layer_norm": Case(ops.layer_norm, [(5, 7, 64), (64,), (64,)]),
     "layer_norm odd": Case(ops.layer_norm, [(601, 37), (37,), (37,)]),
     "layer_norm long": Case(ops.layer_norm, [(3, 4104), (4104,), (4104,)]),
+    "layer_norm longest": Case(ops.layer_norm, [(2, 12288), (12288,), (12288,)]),
     "rms_norm": Case(ops.rms_norm, [(5, 7, 64), (64,)]),
     "rms_norm odd": Case(ops.rms_norm, [(601, 37), (37,)]),
     "linear": Case(ops.linear, [(3, 37, 64), (64, 48), (48,)]),

@@ -23,7 +23,7 @@ def module(monkeypatch):
 
     def kernel(file, name, dtype, width, channels=0):
         def launched(grid, threads, arguments, shared_mem):
-            assert threads[0] % 32 == 0 and np.prod(threads) <= 1024 and shared_mem <= 48 << 10
+            assert threads[0] % 32 == 0 and np.prod(threads) <= 1024 and shared_mem <= 96 << 10
             TWINS[name](grid, *[a._host if isinstance(a, cupy.ndarray) else a for a in arguments])
 
         return launched
