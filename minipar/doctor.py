@@ -14,6 +14,7 @@ import numpy as np
 from minipar.comm.byte_ring import ORDERED_STORES
 from minipar.comm.environment import THREAD_VARIABLES, cpu_quota, usable_cores
 from minipar.comm.segment import create_segment, segment_bytes
+from minipar.device import missing_for_cuda
 from minipar.errors import SharedMemoryFull
 
 
@@ -36,7 +37,7 @@ def examine() -> list[Finding]:
         _shared_memory(),
         _processor(),
         _mpi(),
-        _gpu(),
+        *_gpu(),
     ]
 
 
@@ -112,25 +113,24 @@ def _mpi() -> Finding:
     )
 
 
-def _gpu() -> Finding:
-    for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
-        found = _package("GPU", name, "")
-        if found.ok:
-            return _device(found)
-    return Finding(
-        "GPU", "CuPy is not installed", False, "Nothing to do: `train` runs on the CPU so far."
-    )
+def _gpu() -> list[Finding]:
+    """CuPy, its GPUs, and what `--precision bfloat16` needs."""
+    half = _package("bfloat16", "ml_dtypes", "Only for --precision bfloat16: pip install ml_dtypes")
+    if missing := missing_for_cuda():
+        return [
+            Finding("GPU", missing.what, False, f"Only for --device cuda. {missing.advice}"),
+            half,
+        ]
+    import cupy
 
-
-def _device(package: Finding) -> Finding:
-    try:
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    except Exception as error:  # CuPy without a driver raises what its parts raise
-        return Finding("GPU", f"{package.found}, no usable device", False, str(error))
-    return Finding("GPU", f"{package.found}, {count} × {name}", True)
+    runtime = cupy.cuda.runtime
+    names = [
+        runtime.getDeviceProperties(n)["name"].decode() for n in range(runtime.getDeviceCount())
+    ]
+    kinds = ", ".join(f"{names.count(name)} × {name}" for name in sorted(set(names)))
+    cuda = runtime.runtimeGetVersion()
+    found = f"CuPy {cupy.__version__}, CUDA {cuda // 1000}.{cuda % 1000 // 10}, {kinds}"
+    return [Finding("GPU", found, True), half]
 
 
 def _package(what: str, name: str, advice: str) -> Finding:

@@ -34,20 +34,20 @@ def evaluate(c: Config, task: Task, data: Any, member: Any) -> dict[str, float]:
     together.
     """
     passes: Passes = member.passes
-    batches = _parts(c, data, *member.part_of_validation)
+    batches = _parts(c, data, member.xp, *member.part_of_validation)
     total = passes.measure(batches, lambda output, y: _sums(task, output, y))
     loss, right, tokens = (float(x) for x in member.mean(total))
     found = {"val_loss": loss / tokens}
     return found if task.hits is None else {**found, "val_accuracy": right / tokens}
 
 
-def _parts(c: Config, data: Any, rank: int, ranks: int) -> Iterator[tuple[Any, Array]]:
+def _parts(c: Config, data: Any, xp: Any, rank: int, ranks: int) -> Iterator[tuple[Any, Array]]:
     """This rank's part of each batch, where it has one."""
     sampler = Sampler(len(data), c.batch, c.seed, rest="short")
     for n in range(min(c.eval_batches, sampler.steps_per_epoch)):
         if sampler.rows(rank, ranks, n):
             x, y = data.batch(sampler.indices(n, rank, ranks))
-            yield as_input(x, c.computes_in), as_numbers(y, c.dtype)
+            yield as_input(x, c.computes_in, xp), as_numbers(y, c.dtype)
 
 
 def _sums(task: Task, output: Tensor, y: Array) -> Array:

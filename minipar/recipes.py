@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.array import Array
+from minipar.array import Array, beside
 from minipar.config import Config
 from minipar.data import Clicks, Images, TextWindows, load_clicks, load_images, load_text
 from minipar.errors import UsageError
@@ -80,17 +80,18 @@ def find(model: str) -> Recipe:
 
 
 def build_model(
-    config: Config, train: Any = None, kit: Kit = ONE_RANK, hollow: bool = False
+    config: Config, train: Any = None, kit: Kit = ONE_RANK, hollow: bool = False, xp: Any = np
 ) -> Module:
     """The model of the config, its weights drawn from (seed, name).
 
     train: the training data, whose shape some models take; None: it is loaded.
     kit:   of which layers it is built, if its recipe uses one.
     hollow: large weights have a shape, but take no memory (parallel/parameter_server/tables.py).
+    xp:     numpy, or cupy for a model on the GPU.
     """
     recipe, init = find(config.model), Hollow if hollow else Init
     train = recipe.task.load(config)[0] if train is None else train
-    return recipe.build(config, init(config.seed, np.dtype(config.dtype)), train, kit)
+    return recipe.build(config, init(config.seed, np.dtype(config.dtype), xp=xp), train, kit)
 
 
 # -- tasks ------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ def _continued(model: Module, data: TextWindows, c: Config) -> tuple[bytes, byte
 
 
 def _is_class(output: Array, y: Array) -> Array:
-    return output.argmax(axis=-1) == y
+    return output.argmax(axis=-1) == beside(y, output)
 
 
 def _images(c: Config) -> tuple[Images, Images]:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,9 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.array import Array
+from minipar.array import Array, array_module
 from minipar.comm.group import Group
+from minipar.comm.started import under_mpi
 from minipar.config import Config
+from minipar.device import modules_of
 from minipar.nn import ONE_RANK, BatchNorm, Module
 from minipar.optim import SGD, Adagrad, AdamW, Optimizer
 from minipar.parallel.batch_norm import synchronise
@@ -70,6 +73,7 @@ class Member(NamedTuple):
     together: Group | None  # who makes each step at the same time; None: nobody waits for others
     updates: Callable[[], int] | None = None  # of all workers, where each goes at its own pace
     mixed: MixedPrecision | None = None  # if it computes in 16 bits
+    xp: Any = np  # the array module of its weights
 
     @property
     def scale(self) -> LossScale | None:
@@ -104,12 +108,13 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
 
     train: the training data.  roles: of workers and servers, if there are servers.
     """
+    xp = modules_of(config.device, local_rank(world))
     if roles is not None:
-        return _join_workers(config, roles, train)
+        return _join_workers(config, roles, train, xp)
     c, make = config, make_optimizer(config)
     mesh = Mesh(world, dp=c.dp, pp=c.pp, tp=c.tp)
     kit = TensorKit(mesh.tp, c.sequence_parallel) if c.tp > 1 else ONE_RANK
-    model: Any = build_model(c, train, kit)
+    model: Any = build_model(c, train, kit, xp=xp)
     know(model)
     if c.local_steps == 1:  # replicas on their own have batches of their own
         synchronise(model, mesh.dp)
@@ -137,13 +142,19 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
     else:
         strategy = share(model, mesh.dp, make)
         passes = OneByOne(model, strategy, loss)
-    return Member(mesh.dp.rank, mesh.dp.size, strategy, passes, world, mixed=mixed)
+    return Member(mesh.dp.rank, mesh.dp.size, strategy, passes, world, mixed=mixed, xp=xp)
 
 
-def _join_workers(c: Config, roles: Roles, train: Any) -> Member:
+def local_rank(world: Group) -> int:
+    """The number of this rank among those of its host."""
+    place = under_mpi(os.environ) if world.backend == "mpi" else None
+    return world.rank if place is None else place.local_rank
+
+
+def _join_workers(c: Config, roles: Roles, train: Any, xp: Any) -> Member:
     """The part of a worker."""
     assert roles.worker is not None
-    model, rounds = build_model(c, train, hollow=True), rule_of(c).rounds
+    model, rounds = build_model(c, train, hollow=True, xp=xp), rule_of(c).rounds
     know(model)
     if rounds and roles.workers is not None:
         synchronise(model, roles.workers)
@@ -154,7 +165,7 @@ def _join_workers(c: Config, roles: Roles, train: Any) -> Member:
     passes = OneByOne(model, strategy, find(c.model).task.loss)
     together = roles.workers if rounds and c.on_worker_loss == "error" else None
     updates = None if rounds else partial(_updates, strategy)
-    return Member(roles.worker, c.workers, strategy, passes, together, updates)
+    return Member(roles.worker, c.workers, strategy, passes, together, updates, xp=xp)
 
 
 def _updates(strategy: ParameterServer) -> int:
@@ -187,7 +198,10 @@ def _pipeline(c: Config, model: Module, loss: Loss, mesh: Mesh, train: Any) -> P
     if c.balance == "time":
         rows = range(max(1, c.batch // c.dp // c.micros))
         x, y = train.batch(np.array(rows))
-        part = Part(as_input(x, c.computes_in), as_numbers(y, c.dtype), Draw(c.seed, 0, rows), 1.0)
+        xp = array_module(*(x.data for x in model.parameters()))
+        part = Part(
+            as_input(x, c.computes_in, xp), as_numbers(y, c.dtype), Draw(c.seed, 0, rows), 1.0
+        )
         costs = mesh.world.broadcast(np.array(seconds_of(model, part, loss))).tolist()
     cuts = balanced(costs, c.pp * chunks_of(c))
     return Pipeline(model, mesh.pp, loss, c.schedule, cuts, c.recompute)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minipar.array import to_numpy
 from minipar.checks import checks
 from minipar.comm.group import Group
 from minipar.comm.tracing import tracing
@@ -110,7 +111,11 @@ class Trainer:
             x, y = self.train.batch(indices[start:stop])
             draw = Draw(c.seed, self.step, range(start, stop))
             share = scale * (stop - start) / len(rows)
-            parts.append(Part(as_input(x, c.computes_in), as_numbers(y, c.dtype), draw, share))
+            parts.append(
+                Part(
+                    as_input(x, c.computes_in, self.member.xp), as_numbers(y, c.dtype), draw, share
+                )
+            )
         return parts
 
     @property
@@ -128,9 +133,10 @@ class Trainer:
     # -- checkpoints --------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Any]:
-        """Copies of all weights, named as in a checkpoint, on every rank.  Collective."""
+        """Copies of all weights in host memory, named as in a checkpoint.  Collective."""
         with self.member.full(), self.strategy.whole() as model:
-            return {f"model/{name}": array for name, array in model.state_dict().items()}
+            state = model.state_dict().items()
+            return {f"model/{name}": to_numpy(array) for name, array in state}
 
     def save(self, run: RunFolder) -> None:
         """Write weights and optimizer state as a checkpoint; rank 0 does, for all are equal."""

@@ -26,6 +26,7 @@ from minipar.comm.local import LocalWorld
 from minipar.comm.script import LabelledOutput
 from minipar.config import FIXED, Config, check_given, option
 from minipar.config import check as check_config
+from minipar.device import missing_for_cuda
 from minipar.drills import drills_of
 from minipar.errors import CheckpointError, UsageError
 from minipar.forecast import Need, forecast, refuse_if_too_large, table
@@ -89,6 +90,8 @@ def prepare(
     check_config(config)
     check_given(config, given)
     check_together(config)
+    if config.device == "cuda" and (missing := missing_for_cuda(compute=False)):
+        raise UsageError(f"--device cuda: {missing}")
     drills_of(config)
     if ranks is None:
         check(config.ranks, config.backend)

@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "array": 0,
     "ambient": 0,
+    "device": 1,
     "cuda.source": 0,
     "cuda.columns": 1,
     "cuda.cross_entropy": 1,

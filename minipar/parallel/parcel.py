@@ -7,7 +7,8 @@ A stage may give a tensor, or tuples, lists and dicts of tensors, arrays and Non
 likes. The label says for which action of the receiver the parcel is: stages may do things in
 different orders, and the forwards and backwards of several chunks may share a line. What comes
 early is put aside. Nothing is pickled, and a label always has the same size, so each receive knows
-what it gets, as it must where transports have no headers of their own (NCCL).
+what it gets, as it must where transports have no headers of their own (NCCL). A label is in host
+memory, wherever the arrays are: nobody waits for a GPU to read it.
 
 A stage begins to send and goes on, also on a transport without buffers (rendezvous). It waits only
 for its parcel before, of the same kind to the same stage, to be taken; so no more than one of each
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minipar.array import Array, to_numpy
+from minipar.array import Array
 from minipar.comm.frame import dtype_of
 from minipar.comm.group import Group
 from minipar.comm.transport import BUFFERED_BYTES, Pending
@@ -58,7 +59,7 @@ class Mail:
         if dst == self.group.rank:
             self._early[key] = _put_together(form, lambda shape, dtype: arrays.pop(0))
             return
-        label, before = _label([*key, form], self.xp), self._sent.get((dst, key[0]), ())
+        label, before = _label([*key, form]), self._sent.get((dst, key[0]), ())
         arrays = self._staged(key[0], arrays)
         self._sent[dst, key[0]] = [self.group.isend(array, dst) for array in (label, *arrays)]
         for sending in before:
@@ -92,7 +93,7 @@ class Mail:
 
         begin = time.perf_counter_ns()
         while key not in self._early:
-            label = to_numpy(receive((LABEL_BYTES,), "uint8"))
+            label = self.group.recv(src, out=np.empty(LABEL_BYTES, np.uint8))
             phase, micro, chunk, form = json.loads(label.tobytes())
             self._early[phase, micro, chunk] = _put_together(form, receive)
         self.waited += time.perf_counter_ns() - begin
@@ -164,11 +165,11 @@ def _put_together(form: Any, array: Callable[[tuple[int, ...], str], Array]) -> 
     return data if kind == PLAIN else Tensor(data, kind == WANTS_GRADIENT)
 
 
-def _label(words: list[Any], xp: Any) -> Array:
+def _label(words: list[Any]) -> np.ndarray:
     text = json.dumps(words, separators=(",", ":")).encode()
     if len(text) > LABEL_BYTES:
         raise UsageError(
             f"what a stage gives to the next one takes {len(text)} bytes to describe, and there is "
             f"room for {LABEL_BYTES}: give fewer arrays, concatenated where they can be."
         )
-    return xp.asarray(np.frombuffer(text.ljust(LABEL_BYTES), np.uint8))
+    return np.frombuffer(text.ljust(LABEL_BYTES), np.uint8)

@@ -54,15 +54,16 @@ class OneByOne:
         self.model, self.strategy, self.loss = model, strategy, loss
 
     def train(self, parts: Sequence[Part]) -> float:
-        total = 0.0
+        losses = []
         for micro, part in enumerate(parts):
             with nullcontext() if part is parts[-1] else self.strategy.no_sync():
                 with span("forward", micro=micro):
                     loss = self.loss(self.model(part.x, part.draw), part.y)
                 with span("backward", micro=micro):
                     (loss if part.share == 1 else loss * part.share).backward()
-            total += loss.item() * part.share
-        return total
+            losses.append(loss.data)
+        # a GPU is waited for here, when it has got all of its work
+        return sum((float(loss) * part.share for loss, part in zip(losses, parts)), 0.0)
 
     def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
         total = np.zeros(MEASURED)
@@ -72,11 +73,16 @@ class OneByOne:
         return total
 
 
-def as_input(x: Any, dtype: str) -> Any:
-    """x of a data set as a model takes it: numbers as tensors of dtype, ids as they are."""
+def as_input(x: Any, dtype: str, xp: Any = np) -> Any:
+    """x of a data set as a model takes it: numbers as tensors of dtype, ids as they are.
+
+    xp: the array module of the model's weights. Ids stay in host memory: the op that takes them
+    checks their range there, where it need not wait for a GPU.
+    """
     if isinstance(x, tuple):
-        return tuple(as_input(part, dtype) for part in x)
-    return Tensor(as_numbers(x, dtype)) if is_array(x) and x.dtype.kind == "f" else x
+        return tuple(as_input(part, dtype, xp) for part in x)
+    numbers = is_array(x) and x.dtype.kind == "f"
+    return Tensor(xp.asarray(as_numbers(x, dtype))) if numbers else x
 
 
 def as_numbers(y: Array, dtype: str) -> Array:

@@ -78,7 +78,8 @@ class StageRun:
         self.kept: dict[tuple[int, int], Any] = {}  # (m, c) -> x and y, or None for y
         self.put_off: dict[tuple[int, int], Callable[[], None]] = {}
         self.peak = 0  # of what was stored: kept or put off
-        self.total, self.output = 0.0, None  # on the last stage: of the losses; in evaluation
+        self.losses: list[Array] = []  # on the last stage
+        self.output: Any = None  # there, in evaluation
         self.spans: list[Span] = []
 
     def carry_out(self, program: Program) -> None:
@@ -96,6 +97,10 @@ class StageRun:
             self.peak = max(self.peak, len(self.kept) + len(self.put_off))
         self.mail.finish()
 
+    def total(self) -> float:
+        """Of the losses. A GPU is waited for here, when all of its work has been given to it."""
+        return sum((float(loss) for loss in self.losses), 0.0)
+
     # -- the phases ---------------------------------------------------------------------------
 
     def forward(self, m: int, c: int) -> None:
@@ -104,7 +109,7 @@ class StageRun:
         with no_grad() if self.recompute else nullcontext():
             y = self.compute(x, m, c)
         if behind is None:
-            self.total += y.item()
+            self.losses.append(y.data)
         else:
             given = self.as_if_kept(y, x, c) if self.recompute else y
             self.mail.post(behind[1], ("F", m, behind[0]), given)

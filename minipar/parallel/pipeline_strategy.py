@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from minipar.array import Array
+from minipar.array import Array, to_numpy
 from minipar.comm.frame import dtype_of
 from minipar.comm.group import Group
 from minipar.errors import UsageError
@@ -146,11 +146,12 @@ class PipelineParallel:
 
 
 def union(state: Mapping[str, Array], group: Group) -> dict[str, Array]:
-    """The arrays that all ranks have together, by name, on every rank.  Collective.
+    """The arrays that all ranks have together, by name, in the host memory of each.  Collective.
 
     Of what several ranks have under one name, the last one's counts.
     """
     found: dict[str, Array] = {}
+    state = {name: to_numpy(array) for name, array in state.items()}
     text = json.dumps([[name, a.dtype.name, a.shape] for name, a in state.items()]).encode()
     raw = np.frombuffer(text, np.uint8)
     for root in range(group.size):

@@ -92,7 +92,7 @@ class Pipeline:
         run.carry_out(self._programs[m])
         if new:
             self._make_room(run.mail)
-        return self._told(run.total)
+        return self._told(run.total())
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, Array | None]:
         """The loss on every rank, and on the last one what the model gives.  Collective."""
@@ -101,7 +101,7 @@ class Pipeline:
         program = forward_only(s, 1)[self.group.rank]
         with no_grad():
             run.carry_out([a._replace(chunk=c) for c in range(len(chunks)) for a in program])
-        return self._told(run.total), mapped(_array, run.output)
+        return self._told(run.total()), mapped(_array, run.output)
 
     def measure(self, batches: Iterable[tuple[Any, Array]], of: Measure) -> Array:
         """Σ of(output, y) over the batches, found on the last stage, on every rank.  Collective."""

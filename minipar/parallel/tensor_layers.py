@@ -145,10 +145,9 @@ def own_rows(w: Tensor, ids: Array, r: int) -> Tensor:
     w: [k, d], rows r·k .. (r+1)·k   ids: [...]   z: [..., d].   Keeps which ids are its own.
     """
     k, d = w.shape
-    xp, ids = array_module(w.data), beside(ids, w.data)
-    index = ids.reshape(-1) - r * k
-    own = xp.flatnonzero((index >= 0) & (index < k))
-    index = index[own]
+    xp, index = array_module(w.data), ids.reshape(-1) - r * k
+    here = array_module(ids).flatnonzero((index >= 0) & (index < k))  # ids on a GPU are waited for
+    own, index = beside(here, w.data), beside(index[here], w.data)
     z = xp.zeros((ids.size, d), w.dtype)
     z[own] = w.data[index]
 

@@ -49,10 +49,9 @@ def vocab_parallel_cross_entropy(
     xp, shape, k = array_module(logits.data), logits.shape, logits.shape[-1]
     first = group.rank * k
     real = min(max(vocab - first, 0), k)  # the others are padding
-    counted = beside(counted, logits.data).reshape(-1)
-    index = beside(index, logits.data).reshape(-1)
-    share = _share(counted).astype(logits.dtype)
-    rows, at = _targets_here(index, counted, range(first, first + real))
+    here = _targets_here(index.reshape(-1), counted.reshape(-1), range(first, first + real))
+    rows, at = (beside(a, logits.data) for a in here)
+    share = beside(_share(counted.reshape(-1)).astype(logits.dtype), logits.data)
 
     e = logits.data.reshape(-1, k)[:, :real]
     e = e - _largest(e, group)[:, None]
@@ -90,7 +89,10 @@ def _largest(logits: Array, group: Group) -> Array:
 
 
 def _targets_here(index: Array, counted: Array, classes: range) -> tuple[Array, Array]:
-    """The rows whose target is one of these classes, and which of them."""
+    """The rows whose target is one of these classes, and which of them.
+
+    How many they are must be known; so targets are best left in host memory, where nobody waits.
+    """
     xp = array_module(index)
     rows = xp.flatnonzero(counted & (index >= classes.start) & (index < classes.stop))
     return rows, index[rows] - classes.start

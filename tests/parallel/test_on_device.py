@@ -1,12 +1,17 @@
-"""Replicas, whole and sharded, on the stand-in for CuPy equal those on NumPy; ranks are threads."""
+"""Every way of sharing the work, on the stand-in for CuPy, equals itself on NumPy.
+
+Ranks are threads. A new one gets a line in LAYOUTS, which also says what crosses the bus in a step.
+"""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import minipar
 from minipar.array import to_device, to_numpy
+from minipar.config import Config
 from minipar.models import MLP
 from minipar.ops import cross_entropy
 from minipar.optim import AdamW
@@ -16,6 +21,8 @@ from minipar.parallel.overlapped import OverlappedDataParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.random import Draw, Init
+from minipar.train import Trainer
+from tests.strict_cupy import counts
 
 TOKENS = np.arange(48).reshape(6, 8) * 7 % 11
 SMALL = {"bucket_bytes": 500}
@@ -52,3 +59,99 @@ def test_replicas_on_a_device_equal_one_rank_in_host_memory(form, cupy):
     one = minipar.run(train, 1, args=(form, np))[0]
     for state in minipar.run(train, 2, args=(form, cupy)):
         assert all(np.abs(state[name] - one[name]).max() < 1e-12 for name in one)
+
+
+# -- all of `minipar train` ---------------------------------------------------------------------
+
+TINY = {
+    **{"data": __file__, "layers": 2, "d": 8, "heads": 2, "block": 8},
+    **{"batch": 4, "steps": 4, "warmup": 1, "dtype": "float64"},
+}
+REPLICA = {"to_device": 2, "to_host": 2}  # ids and targets; the loss and the norm
+BUCKETS = {"to_device": 3, "to_host": 3}  # and the ballot, which comes with the gradients
+IDS = {"to_device": 6, "to_host": 3}  # and which ids and targets are this rank's, and count
+PIPELINE = {"to_device": 5, "to_host": 5}  # a micro-batch is half a batch; stages share a table
+LAYOUTS = {
+    "naive": ({"dp": 2, "bucket_mb": 0}, REPLICA),
+    "bucketed": ({"dp": 2}, BUCKETS),
+    "overlapped": ({"dp": 2, "overlap": True}, BUCKETS),
+    "accumulated": ({"dp": 2, "accumulate": 2}, {"to_device": 5, "to_host": 4}),
+    "zero1": ({"dp": 2, "zero": 1}, {"to_device": 2, "to_host": 3}),
+    "zero2": ({"dp": 2, "zero": 2}, REPLICA),
+    "zero3": ({"dp": 2, "zero": 3}, REPLICA),
+    "local SGD": ({"dp": 2, "local_steps": 2}, REPLICA),
+    "float16": ({"dp": 2, "compress": "float16"}, REPLICA),
+    "int8": ({"dp": 2, "compress": "int8"}, REPLICA),
+    "top-k": ({"dp": 2, "compress": "top-k"}, REPLICA),
+    "powersgd": ({"dp": 2, "compress": "powersgd"}, REPLICA),
+    "tp": ({"tp": 2}, IDS),
+    "sequence": ({"tp": 2, "sequence_parallel": True}, IDS),
+    "1f1b": ({"pp": 2, "microbatches": 2}, None),
+    "recompute": ({"pp": 2, "microbatches": 2, "recompute": True}, None),
+    "zero-bubble": ({"pp": 2, "microbatches": 2, "schedule": "zero-bubble"}, None),
+    "interleaved": ({"pp": 2, "microbatches": 2, "schedule": "interleaved", "layers": 4}, None),
+    "2 x 2 x 2": ({"dp": 2, "tp": 2, "pp": 2, "microbatches": 2}, None),
+    "bfloat16": ({"precision": "bfloat16", "dtype": "float32"}, BUCKETS),
+    "float16, tp": ({"tp": 2, "precision": "float16", "dtype": "float32"}, None),
+}
+
+
+@pytest.fixture
+def gpus(cupy):
+    """Two of them; which rank took which."""
+    used = []
+
+    class Device:
+        def __init__(self, number):
+            self.number = number
+
+        def use(self):
+            used.append(self.number)
+
+    if hasattr(cupy, "stand_in") or not hasattr(cupy, "cuda"):
+        runtime = SimpleNamespace(getDeviceCount=lambda: 2)
+        vars(cupy)["cuda"] = SimpleNamespace(Device=Device, runtime=runtime)
+    return used
+
+
+def train_all(group, options):
+    """Losses, what is saved, and what crossed the bus in the last step on all ranks together."""
+    trainer = Trainer(group, Config(**{**TINY, **options}))
+    losses = []
+    for _ in range(2):
+        group.barrier()
+        counts.clear()
+        group.barrier()
+        losses.append(trainer.train_step()["loss"])
+    group.barrier()
+    crossed = counts.copy()
+    group.barrier()
+    losses.append(trainer.evaluate()["val_loss"])
+    state = {name: to_numpy(array) for name, array in trainer.strategy.state_dict().items()}
+    return losses, trainer.weights() | state, crossed
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_trains_the_same_on_the_device(gpus, name):
+    options, bus = LAYOUTS[name]
+    ranks = Config(**{**TINY, **options}).ranks
+    losses, saved, _ = minipar.run(train_all, ranks, args=(options,))[0]
+    there, saved_there, crossed = minipar.run(
+        train_all, ranks, args=({**options, "device": "cuda"},)
+    )[0]
+    exact = "precision" not in options
+    np.testing.assert_allclose(there, losses, rtol=1e-12 if exact else 1e-3)
+    assert saved.keys() == saved_there.keys()
+    for key, array in saved.items():
+        assert saved_there[key].dtype == array.dtype
+        tolerance = 1e-12 if exact else 0.02
+        np.testing.assert_allclose(saved_there[key], array, rtol=0, atol=tolerance, err_msg=key)
+    assert not crossed["waits"]
+    if bus is not None:
+        assert {key: crossed[key] for key in bus} == {key: n * ranks for key, n in bus.items()}
+
+
+def test_ranks_take_gpus_by_their_number_and_share_them(gpus, capsys):
+    minipar.run(train_all, 4, args=({"dp": 4, "device": "cuda"},))
+    assert gpus == [0, 1, 0, 1]
+    assert capsys.readouterr().err.count("more ranks than GPUs (2)") == 1

@@ -51,6 +51,14 @@ def signature(line):
     return name, inspect.signature(eval(f"lambda {rest[:-1]}: None"))
 
 
+def weak_numbers(args):
+    """Python numbers as bfloat16 beside arrays of it, which NumPy would make float32."""
+    half = next((x for x in args if isinstance(x, ndarray) and x.dtype.name == "bfloat16"), None)
+    if half is None:
+        return args
+    return [np.asarray(x, half.dtype)[()] if isinstance(x, int | float) else x for x in args]
+
+
 class ufunc:
     def __init__(self, name):
         self.__name__, self._numpy = name, getattr(np, name)
@@ -62,6 +70,7 @@ class ufunc:
                 refuse_numpy(x)
         if len(args) > self.nin:
             *args, out = args
+        args = weak_numbers(args)
         return call(self._numpy, args, {"dtype": dtype, "casting": casting, "out": out})
 
     def _method(self, method):
@@ -118,6 +127,8 @@ def checked(name, parameters, function, method=False):
         counts["waits"] += name in names.WAITING or (name == "where" and len(args) == 1)
         out = bound.arguments.pop("out", None)
         result = call(function, bound.args, {"out": out, **bound.kwargs}, args[:method])
+        if name == "may_share_memory":
+            return bool(result._host)
         if name in names.REDUCTIONS and out is None:
             result._host = np.asarray(result._host, order=reduced_order(args[0]))
         return result
@@ -235,6 +246,7 @@ def module():
             ),
         )
     )
+    made["linalg"] = SimpleNamespace(qr=checked(*signature("qr(a, mode='reduced')"), np.linalg.qr))
     _fill_ndarray(made)
     cupy = ModuleType("cupy")
     vars(cupy).update(made, __getattr__=missing, stand_in=True)

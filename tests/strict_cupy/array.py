@@ -23,7 +23,8 @@ def root(host):
 def on_device(result, sources):
     """What NumPy returned, as CuPy would: views stay views of their source, the rest is new."""
     if isinstance(result, list | tuple):
-        return type(result)([on_device(r, sources) for r in result])
+        make = getattr(result, "_make", type(result))  # of a named tuple, as qr gives
+        return make([on_device(r, sources) for r in result])
     if isinstance(result, np.generic | bool | int):
         result = np.asarray(result)
     if not isinstance(result, np.ndarray):
@@ -74,7 +75,7 @@ def written(out, result):
 def poisoned(host):
     """Memory that nobody has written yet."""
     kind = host.dtype.kind
-    host[...] = np.nan if kind in "fc" else True if kind == "b" else np.iinfo(host.dtype).max // 3
+    host[...] = np.nan if kind in "fcV" else True if kind == "b" else np.iinfo(host.dtype).max // 3
     return host
 
 
