@@ -64,8 +64,15 @@ def test_replicas_on_a_device_equal_one_rank_in_host_memory(form, cupy):
 # -- all of `minipar train` ---------------------------------------------------------------------
 
 TINY = {
-    **{"data": __file__, "layers": 2, "d": 8, "heads": 2, "block": 8},
-    **{"batch": 4, "steps": 4, "warmup": 1, "dtype": "float64"},
+    "data": __file__,
+    "layers": 2,
+    "d": 8,
+    "heads": 2,
+    "block": 8,
+    "batch": 4,
+    "steps": 4,
+    "warmup": 1,
+    "dtype": "float64",
 }
 REPLICA = {"to_device": 2, "to_host": 2}  # ids and targets; the loss and the norm
 BUCKETS = {"to_device": 3, "to_host": 3}  # and the ballot, which comes with the gradients
