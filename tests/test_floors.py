@@ -240,6 +240,9 @@ FLOORS = {
     "bench.torch_peer": 12,
     "bench.worker": 13,
     "bench.kernel_cases": 10,
+    "bench.device": 12,
+    "bench.device_worker": 14,
+    "bench.torch_device": 13,
     "bench.train": 11,
     "bench.pipeline_rank": 14,
     "bench.rank_worker": 15,
@@ -359,7 +362,7 @@ def test_the_table_names_only_what_exists():
 @pytest.mark.parametrize("module", ["", *modules()])
 def test_no_module_keeps_mutable_state(module):
     """Only the three context variables of `ambient` change; constants are immutable types."""
-    if module == "bench.torch_peer":
+    if module in ("bench.torch_peer", "bench.torch_device"):
         pytest.importorskip("torch")
     loaded = importlib.import_module(f"minipar.{module}".rstrip("."))
     for name, value in vars(loaded).items():

@@ -61,11 +61,11 @@ class MiniparSteps:
 # -- data -------------------------------------------------------------------------------------
 
 
-def tokens(batch: int, block: int) -> Callable[[int], Batch]:
-    """step -> x and y [batch, block] of bytes, y one position later."""
+def tokens(batch: int, block: int, vocab: int = 256) -> Callable[[int], Batch]:
+    """step -> x and y [batch, block] of ids below vocab, y one position later."""
 
     def of_step(step: int) -> Batch:
-        drawn = words(0, "bench", step, 0, batch * (block + 1)) % np.uint64(256)
+        drawn = words(0, "bench", step, 0, batch * (block + 1)) % np.uint64(vocab)
         idx = drawn.astype(np.int64).reshape(batch, block + 1)
         return idx[:, :-1], idx[:, 1:]
 
@@ -111,9 +111,9 @@ def _after_relu(layer: Linear, z: Tensor, draw: Draw | None) -> Tensor:
 # -- the workloads ----------------------------------------------------------------------------
 
 
-def _gpt(d: int, heads: int, batch: int, block: int) -> Workload:
-    sizes = {"vocab": 256, "block": block, "layers": 4, "d": d, "heads": heads}
-    return Workload("gpt", GPT, sizes, tokens(batch, block), lambda p: AdamW(p, lr=1e-3))
+def _gpt(d: int, heads: int, batch: int, block: int, layers: int = 4, vocab: int = 256) -> Workload:
+    sizes = {"vocab": vocab, "block": block, "layers": layers, "d": d, "heads": heads}
+    return Workload("gpt", GPT, sizes, tokens(batch, block, vocab), lambda p: AdamW(p, lr=1e-3))
 
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
@@ -148,5 +148,13 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             tokens(batch=16, block=64),
             lambda p: AdamW(p, lr=1e-3),
         ),
+    }
+)
+
+# What `bench train --device cuda` trains; the large one is GPT-2's smallest.
+ON_DEVICE: Mapping[str, Workload] = MappingProxyType(
+    {
+        "gpt-124m": _gpt(d=768, heads=12, batch=16, block=1024, layers=12, vocab=50304),
+        "gpt-256": WORKLOADS["gpt-256"],
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from minipar.errors import UsageError
@@ -63,12 +64,18 @@ def _add_bench_train(whats: Any) -> None:
         default="torch",
         help="torch, or nothing (''); with ranks also torch-zero1,torch-fsdp,products",
     )
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, or cuda: gpt-124m and gpt-256 (default: cpu)"
+    )
+    parser.add_argument("--save", metavar="FILE", help="with --device cuda: the rows as JSON")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 
 
 def _bench_train(arguments: argparse.Namespace) -> int:
     from minipar.bench import overhead, train
 
+    if arguments.device == "cuda":
+        return _bench_device(arguments)
     if listed(arguments.model) == ["op"]:
         for row in overhead.overhead():
             print(json.dumps(row) if arguments.json else overhead.line(row), flush=True)
@@ -123,6 +130,22 @@ def _bench_generate(arguments: argparse.Namespace) -> int:
         for row in generate.bench_generate(a.model, listed(a.engines), threads, a.rounds):
             print(json.dumps(row) if a.json else generate.line(row), flush=True)
     return 0
+
+
+def _bench_device(arguments: argparse.Namespace) -> int:
+    from minipar.bench import device
+
+    code, rows = 0, []
+    if not arguments.json:
+        print(device.HEAD, flush=True)
+    for model in listed(arguments.model):
+        for row in device.bench_device(model, ("minipar", *listed(arguments.against))):
+            rows.append(row)
+            print(json.dumps(row) if arguments.json else device.line(row), flush=True)
+            code |= row["note"] is not None
+    if arguments.save:
+        Path(arguments.save).write_text(json.dumps(rows, indent=1) + "\n")
+    return code
 
 
 def _bench_ranks(arguments: argparse.Namespace) -> int:
