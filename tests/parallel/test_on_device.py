@@ -22,7 +22,7 @@ from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.random import Draw, Init
 from minipar.train import Trainer
-from tests.strict_cupy import counts
+from tests.strict_cupy import agree, counts
 
 TOKENS = np.arange(48).reshape(6, 8) * 7 % 11
 SMALL = {"bucket_bytes": 500}
@@ -77,13 +77,12 @@ TINY = {
 REPLICA = {"to_device": 2, "to_host": 2}  # ids and targets; the loss and the norm
 BUCKETS = {"to_device": 3, "to_host": 3}  # and the ballot, which comes with the gradients
 IDS = {"to_device": 6, "to_host": 3}  # and which ids and targets are this rank's, and count
-PIPELINE = {"to_device": 5, "to_host": 5}  # a micro-batch is half a batch; stages share a table
 LAYOUTS = {
     "naive": ({"dp": 2, "bucket_mb": 0}, REPLICA),
     "bucketed": ({"dp": 2}, BUCKETS),
     "overlapped": ({"dp": 2, "overlap": True}, BUCKETS),
     "accumulated": ({"dp": 2, "accumulate": 2}, {"to_device": 5, "to_host": 4}),
-    "zero1": ({"dp": 2, "zero": 1}, {"to_device": 2, "to_host": 3}),
+    "zero1": ({"dp": 2, "zero": 1}, REPLICA),
     "zero2": ({"dp": 2, "zero": 2}, REPLICA),
     "zero3": ({"dp": 2, "zero": 3}, REPLICA),
     "local SGD": ({"dp": 2, "local_steps": 2}, REPLICA),
@@ -115,7 +114,7 @@ def gpus(cupy):
         def use(self):
             used.append(self.number)
 
-    if hasattr(cupy, "stand_in") or not hasattr(cupy, "cuda"):
+    if hasattr(cupy, "stand_in"):
         runtime = SimpleNamespace(getDeviceCount=lambda: 2)
         vars(cupy)["cuda"] = SimpleNamespace(Device=Device, runtime=runtime)
     return used
@@ -138,7 +137,12 @@ def train_all(group, options):
     return losses, trainer.weights() | state, crossed
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+RARER = ("accumulated", "local SGD", "int8", "top-k", "recompute", "interleaved")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in RARER else ()) for n in LAYOUTS]
+)
 def test_a_layout_trains_the_same_on_the_device(gpus, name):
     options, bus = LAYOUTS[name]
     ranks = Config(**{**TINY, **options}).ranks
@@ -147,18 +151,20 @@ def test_a_layout_trains_the_same_on_the_device(gpus, name):
         train_all, ranks, args=({**options, "device": "cuda"},)
     )[0]
     exact = "precision" not in options
-    np.testing.assert_allclose(there, losses, rtol=1e-12 if exact else 1e-3)
+    np.testing.assert_allclose(there, losses, rtol=1e-9 if exact else 1e-3)
     assert saved.keys() == saved_there.keys()
     for key, array in saved.items():
         assert saved_there[key].dtype == array.dtype
-        tolerance = 1e-12 if exact else 0.02
+        tolerance = 1e-9 if exact else 0.02
         np.testing.assert_allclose(saved_there[key], array, rtol=0, atol=tolerance, err_msg=key)
     assert not crossed["waits"]
     if bus is not None:
-        assert {key: crossed[key] for key in bus} == {key: n * ranks for key, n in bus.items()}
+        assert agree(+crossed, {key: n * ranks for key, n in bus.items()})
 
 
-def test_ranks_take_gpus_by_their_number_and_share_them(gpus, capsys):
+def test_ranks_take_gpus_by_their_number_and_share_them(gpus, cupy, capsys):
+    if not hasattr(cupy, "stand_in"):
+        pytest.skip("the stand-in has two GPUs")
     minipar.run(train_all, 4, args=({"dp": 4, "device": "cuda"},))
     assert gpus == [0, 1, 0, 1]
     assert capsys.readouterr().err.count("more ranks than GPUs (2)") == 1
