@@ -21,6 +21,7 @@ import re
 import sys
 
 import drawings
+import drawings_generation
 import drawings_pipeline
 import drawings_pipeline_run
 import drawings_server
@@ -32,6 +33,7 @@ from blocks.text import DOCS, FIGURES
 
 DRAWINGS = (
     drawings,
+    drawings_generation,
     drawings_pipeline,
     drawings_pipeline_run,
     drawings_server,

@@ -272,6 +272,7 @@ FLOORS = {
     "testing.transports": 9,
     "trace.figures": 9,
     "trace.pipeline_timeline": 14,
+    "trace.cache_figure": 10,
     "trace.graph_figure": 9,
     "trace.block_figure": 9,
     "trace.staleness_figure": 10,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from blocks import (
     communication,
     engine,
+    generation,
     gpu_kernels,
     pipeline,
     pipeline_run,
@@ -19,6 +20,7 @@ from blocks import (
 FILES = (
     communication,
     engine,
+    generation,
     gpu_kernels,
     pipeline,
     pipeline_run,

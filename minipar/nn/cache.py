@@ -31,6 +31,12 @@ class KeyValues:
         """2·b·h·block·c numbers, however many are filled."""
         return self._both.nbytes
 
+    @property
+    def so_far(self) -> tuple[Array, Array]:
+        """The keys and the values that there are, as views [b, s, h, c]."""
+        keys, values = self._both[:, :, :, : self.length].swapaxes(2, 3)
+        return keys, values
+
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Write those of t more positions; what there is then, as views.
 
@@ -47,8 +53,7 @@ class KeyValues:
         self.length = start + t
         for kept, new in zip(self._both, (k, v)):
             kept[:, :, start : self.length] = new.swapaxes(1, 2)
-        keys, values = self._both[:, :, :, : self.length].swapaxes(2, 3)
-        return keys, values
+        return self.so_far
 
     def forget(self) -> None:
         self.length = 0
