@@ -6,6 +6,7 @@ from minipar.bench import generate
 from minipar.errors import UsageError
 
 
+@pytest.mark.slow
 def test_rows_have_speeds_and_ratios(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     cached, uncached, torch = generate.bench_generate("gpt-128", rounds=1)

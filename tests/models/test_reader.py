@@ -87,6 +87,11 @@ def test_without_a_cache_it_does():
     assert counter[0] - one > 60 * one
 
 
+def test_a_token_that_the_model_does_not_know_is_refused():
+    with pytest.raises(ShapeMismatch, match="the table has 256 rows"):
+        list(write(Reader(gpt()), [1, 300], 1))
+
+
 def test_pieces_in_two_readers_are_the_model():
     model, idx = gpt(), np.array([[1, 2, 3]])
     front, back = Reader(model, 0, 2), Reader(model, 2)
