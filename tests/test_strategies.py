@@ -24,7 +24,7 @@ from minipar.train import Trainer, alone, train_rank
 
 TINY = Config(
     layers=2, d=16, heads=2, block=8, batch=12, steps=8, warmup=2, eval_every=0, save_every=0,
-    eval_batches=2, dropout=0.1, dtype="float64",
+    eval_batches=2, dropout=0.1, dtype="float64", data=__file__,  # a text with a short epoch
 )  # fmt: skip
 WAYS = {
     "one by one": {"bucket_mb": 0.0},
