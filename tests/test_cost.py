@@ -59,9 +59,20 @@ def test_seconds():
 @pytest.mark.parametrize("p", [1, 2, 3, 64])
 def test_the_docstrings_of_sharding_are_the_formulas(p):
     """And data parallel is stage 0: on one rank nothing is saved and nothing sent."""
-    letters = {"p": p, "n": 1000, "k": 3, "r": 70, "u": 80, "t": 30, "b": 90}
+    letters = {
+        "p": p,
+        "n": 1000,
+        "k": 3,
+        "r": 70,
+        "u": 80,
+        "t": 30,
+        "b": 90,
+        "m": 4,
+        "w": 60,
+        "g": 3,
+    }
     names = [name for name in vars(cost) if re.match(r"zero\d", name)]
-    assert len(names) == 9
+    assert len(names) == 11
     for name in names:
         formula = getattr(cost, name)
         inner = formula.__code__.co_varnames[: formula.__code__.co_argcount]

@@ -71,9 +71,11 @@ from minipar.cost.training import (
     zero1_sent,
     zero2_kept,
     zero2_passing,
+    zero2_piped_sent,
     zero2_sent,
     zero3_kept,
     zero3_passing,
+    zero3_piped_sent,
     zero3_sent,
 )
 
@@ -142,9 +144,11 @@ __all__ = (
     "zero1_sent",
     "zero2_kept",
     "zero2_passing",
+    "zero2_piped_sent",
     "zero2_sent",
     "zero3_kept",
     "zero3_passing",
+    "zero3_piped_sent",
     "zero3_sent",
     "zero_bubble_bubble",
     "zero_bubble_stored",

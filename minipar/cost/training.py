@@ -23,7 +23,9 @@ def data_parallel_bytes(p: int, n: float) -> float:
 #
 # n bytes of parameters, and as many of gradients; k·n of optimizer state (Adam: 2). What passes
 # through is there only for a while: b a bucket, u a unit of parameters, t the largest gradient of
-# one parameter, r the rest of the parameters, which belong to no unit.
+# one parameter, r the rest of the parameters, which belong to no unit. Of a stage of a pipeline: m
+# micro-batches, w the weights that it owns and other stages use as well, g how often a micro-batch
+# has a layer gathered (2; with recomputation 3).
 
 
 def zero1_sent(p: int, n: float) -> float:
@@ -39,6 +41,16 @@ def zero2_sent(p: int, n: float) -> float:
 def zero3_sent(p: int, n: float, r: float = 0) -> float:
     """3(p-1)/p·n - (p-1)/p·r"""
     return (p - 1) / p * (3 * n - r)
+
+
+def zero2_piped_sent(p: int, n: float, m: int, w: float = 0) -> float:
+    """(p-1)/p·((m+1)·n + w)"""
+    return (p - 1) / p * ((m + 1) * n + w)
+
+
+def zero3_piped_sent(p: int, n: float, m: int, w: float = 0, g: int = 2) -> float:
+    """(p-1)/p·((g+1)·m·n - (g·m-2)·w)"""
+    return (p - 1) / p * ((g + 1) * m * n - (g * m - 2) * w)
 
 
 def zero0_kept(p: int, n: float, k: float) -> float:

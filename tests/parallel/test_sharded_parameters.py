@@ -6,6 +6,7 @@ import pytest
 import minipar
 from minipar import cost, no_grad
 from minipar.events import recording
+from minipar.graph import leaves
 from minipar.models import GPT
 from minipar.models.generate import generate
 from minipar.nn import Linear, Module
@@ -196,6 +197,48 @@ def test_any_units(units):
 
     for state in minipar.run(work, 2):
         assert difference(state, {n: x.grad for n, x in one.named_parameters()}) < 1e-12
+
+
+class Squares(Module):
+    """The gradient of a weight needs the weight."""
+
+    def __init__(self):
+        init = Init(0, np.float64)
+        self.layers = [Square(init / n) for n in range(3)]
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Square(Module):
+    def __init__(self, init):
+        self.weight = Tensor(init.normal("weight", (4,), 1.0), requires_grad=True)
+
+    def __call__(self, x):
+        return x * (self.weight * self.weight)
+
+
+def test_weights_come_back_for_gradients_that_were_put_off():
+    one, x = Squares(), Tensor(np.ones((2, 4)))
+    one(x).sum().backward()
+
+    def work(group):
+        model, inputs = Squares(), Tensor(np.ones((2, 4)), requires_grad=True)
+        sharing = Zero3(model, group, adamw)
+        loss = model(inputs).sum()
+        rest = loss.backward(defer=[x for x in leaves(loss._node) if x is not inputs])
+        assert inputs.grad is not None
+        model(x)  # drops what that has gathered
+        assert all(unit.presence == "." for unit in sharing.units)
+        rest()
+        sharing.sync_gradients()
+        return {n: group.all_gather(s.grad) for n, s in zip("210", sharing.owned.slices)}
+
+    for found in minipar.run(work, 2):
+        wanted = {str(n): layer.weight.grad for n, layer in enumerate(one.layers)}
+        assert difference({n: a.reshape(-1) for n, a in found.items()}, wanted) < 1e-12
 
 
 def test_names_and_types_stay():
