@@ -9,7 +9,7 @@
                       positions); ranks with the same slices share the work by any of these
 --ps sync|async|ssp   workers compute, --servers hold the weights and the optimizer
 --pp N                each replica is a pipeline of N ranks; the replicas of a stage share the work
-                      by any of these that sends nothing before backward is over
+                      by any of these
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import pytest
 
 import minipar
 from minipar import cost
+from minipar.comm.launch import run_threads
+from minipar.comm.local import LocalWorld
 from minipar.comm.wiring import even_cuts
 from minipar.errors import UsageError
 from minipar.events import recording
@@ -153,7 +155,11 @@ def test_pipelines_side_by_side_equal_one_rank(inner):
     [("gpipe", True), ("zero-bubble", False), ("interleaved", True), ("interleaved", False)],
 )
 def test_what_sends_during_backward_goes_with_any_schedule(inner, schedule, recompute):
-    for found in minipar.run(on_a_grid, 4, args=(inner, schedule, recompute, 4, 4)):
+    """Also where each send waits for its receive."""
+    args, world = (inner, schedule, recompute, 4, 4), LocalWorld(4, buffer_bytes=0)
+    ranks, failed = run_threads(on_a_grid, 4, args, world)
+    assert failed is None
+    for found in ranks:
         assert furthest(found, on_one_rank(make=adamw, steps=4)) < 1e-10
 
 
