@@ -53,7 +53,6 @@ def _check_precision(c: Config) -> None:
     """Raises: UsageError for what keeps weights of its own, or looks into those of others."""
     half_dtype(c.precision)  # whether there is such a dtype here
     alone = {
-        f"--zero {c.zero}": c.zero,
         "--local-steps": c.local_steps > 1,
         "--compress": c.compress != "none",
         "--ps": c.ps != "none",

@@ -173,3 +173,69 @@ def test_eight_processes_equal_one_and_other_layouts_go_on(one_rank, tmp_path):
     ranks = minipar.run(in_turn, 8, args=(works,), backend="process")
     for found in zip(*ranks, strict=True):
         compare(found, one_rank)
+
+
+# -- masters in slices --------------------------------------------------------------------------
+
+HALF = replace(TINY, dtype="float32", precision="bfloat16")
+
+
+@pytest.fixture
+def bfloat16():
+    pytest.importorskip("ml_dtypes")
+
+
+def begin_and_train(group, options):
+    """The masters at the beginning, and after some steps with the optimizer's state; how many."""
+    trainer = Trainer(group, replace(HALF, **options))
+    first = trainer.weights()
+    for _ in range(3):
+        trainer.train_step()
+    loss = trainer.evaluate()["val_loss"]  # computed with what they are rounded to
+    optimizers = trainer.member.mixed.optimizers
+    held = sum(m.data.size for o in optimizers for _, m in o.pairs())
+    return first, trainer.weights(), trainer.strategy.state_dict(), {"loss": np.array(loss)}, held
+
+
+@pytest.mark.parametrize("axes", [{}, {"tp": 2}])
+def test_zero_cuts_the_masters_and_gives_the_bits_of_replicas(bfloat16, axes):
+    ranks = 2 * axes.get("tp", 1)
+    options = {**axes, "dp": 2}
+    *wanted, all_of_them = minipar.run(begin_and_train, ranks, args=(options,))[0]
+    for zero in (1, 2, 3):
+        held = 0
+        for *found, own in minipar.run(begin_and_train, ranks, args=({**options, "zero": zero},)):
+            for mine, right in zip(found, wanted, strict=True):
+                assert mine.keys() == right.keys()
+                assert all((mine[name] == right[name]).all() for name in right)
+            held += own
+        assert held == all_of_them * axes.get("tp", 1)  # on two replicas together
+
+
+SLICED = [
+    {"dp": 2, "zero": 1},
+    {"dp": 2, "tp": 2, "zero": 3},
+    {"dp": 2, "pp": 2, "microbatches": 2, "zero": 2},
+    {"dp": 2, "pp": 2, "microbatches": 2, "zero": 3, "schedule": "zero-bubble"},
+]
+
+
+@pytest.mark.parametrize("layout", SLICED)
+def test_masters_in_slices_are_saved_and_loaded_to_the_bit(bfloat16, tmp_path, layout):
+    def work(group, options, save):
+        trainer = Trainer(group, replace(HALF, **options))
+        if save:
+            trainer.train_step()
+            trainer.save(RunFolder(tmp_path))
+        else:
+            trainer.restore(RunFolder(tmp_path))
+        before = trainer.weights() | trainer.strategy.state_dict()
+        return before, trainer.train_step()["loss"]
+
+    ranks = 4 if len(layout) > 2 else 2
+    (saved, loss), *_ = minipar.run(work, ranks, args=(layout, True))
+    for options in ({}, layout):
+        for loaded, again in minipar.run(work, ranks if options else 1, args=(options, False)):
+            assert loaded.keys() == saved.keys()
+            assert all((loaded[name] == saved[name]).all() for name in saved)
+            assert again == pytest.approx(loss, rel=1e-2)

@@ -25,6 +25,8 @@ from tests.in_place import TINY
         ({"pp": 2, "accumulate": 2}, "a pipeline has --microbatches"),
         ({"tp": 2, "compress": "top-k"}, "--compress top-k with --tp cannot be"),
         ({"tp": 2, "model": "resnet"}, "the layers of resnet cannot be shared; those of gpt, mlp"),
+        ({"precision": "float16", "local_steps": 2}, "float16 with --local-steps cannot be"),
+        ({"precision": "float16", "compress": "int8"}, "float16 with --compress cannot be"),
         ({"sequence_parallel": True}, "--sequence-parallel goes with --tp"),
         ({"ps": "bsp"}, "there is no rule 'bsp'; there are sync, async, ssp"),
         ({"ps": "async", "dp": 2}, "--ps with --dp cannot be"),

@@ -30,6 +30,11 @@ def unpack(vector: Array, arrays: Sequence[Array]) -> None:
         start += a.size
 
 
+def is_here(x: Array) -> bool:
+    """Whether this is an array, and not the shape of one that lies elsewhere (`nothing`)."""
+    return x.flags.c_contiguous and getattr(x.flags, "writeable", True)
+
+
 def nothing(like: Array) -> Array:
     """An array of this shape and dtype without memory: one nan, seen everywhere."""
     xp = array_module(like)

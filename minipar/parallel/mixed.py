@@ -18,8 +18,9 @@ trying: if a gradient is inf or nan the step is left out and the scale is halved
 good steps it is doubled. The norm tells: clipping makes one of all gradients of all ranks, so all
 ranks leave out the same steps, without a message. bfloat16 has the range of float32.
 
-Sharding (ZeRO) is not the business of this file: an optimizer over pieces of weights has masters
-of these pieces.
+Sharding (ZeRO) is hardly the business of this file: an optimizer over pieces of weights has masters
+of these pieces. Who cuts the weights says of what they are pieces (`Masters.piece`), and brings the
+pieces together where a model is to have all of its masters (`Mastered.owner`).
 Memory: 2 bytes for a weight, 2 for its gradient, 4 for its master: what 4 + 4 bytes are in float32.
 Papers: Micikevicius et al. 2018 (float16, sections 3.1 and 3.2); Kalamkar et al. 2019 (bfloat16).
 """
@@ -29,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from minipar.array import Array, array_module
 from minipar.errors import UsageError
 from minipar.nn import BatchNorm, Module
 from minipar.optim import Named, Optimizer
-from minipar.parallel.flat import nothing
+from minipar.parallel.flat import is_here, nothing
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
 
@@ -100,34 +101,59 @@ class MixedPrecision:
             self.first[id(x)] = x.data
             x.data = x.data.astype(self.dtype)
 
-    def optimizer(self, make: MakeOptimizer) -> MakeOptimizer:
+    def optimizer(self, make: MakeOptimizer) -> Masters:
         """Makes the same optimizers, each over masters."""
-
-        def of_masters(named: Named) -> Any:
-            made = Mastered(named, make, self.first, self.scale)
-            self.first.clear()
-            self.optimizers.append(made)
-            return made
-
-        return of_masters
+        return Masters(self, make)
 
     @contextmanager
     def full(self) -> Iterator[None]:
         """Inside, the model has its masters: to save, load and compare; what is changed counts.
 
-        A weight that has no master here is what it was rounded to.
+        A weight that has no master here is what it was rounded to. Collective, if there are pieces.
         """
-        masters = {id(x): m for o in self.optimizers for x, m in o.pairs()}
+        wide = {id(x): array for o in self.optimizers for x, array in o.whole()}
         before = [x.data for x in self.rounded]
         for x in self.rounded:
-            x.data = masters[id(x)].data if id(x) in masters else _in_float32(x.data)
+            x.data = wide[id(x)] if id(x) in wide else _in_float32(x.data)
         try:
             yield
         finally:
+            for o in self.optimizers:
+                o.take_back()
             for x, low in zip(self.rounded, before):
-                if _is_here(x.data) and _is_here(low):
+                if is_here(x.data) and is_here(low):
                     low[...] = x.data
                 x.data = low
+
+
+class Masters:
+    """A `MakeOptimizer` whose optimizers are over masters."""
+
+    def __init__(self, mixed: MixedPrecision, make: MakeOptimizer) -> None:
+        self.mixed, self.make = mixed, make
+
+    def __call__(self, named: Named) -> Any:
+        mixed = self.mixed
+        made = Mastered(named, self.make, mixed.first, mixed.scale)
+        mixed.first.clear()
+        mixed.optimizers.append(made)
+        return made
+
+    def piece(self, x: Tensor, there: slice, piece: Tensor) -> None:
+        """Say, before the optimizer is made, that a tensor is this part of the flattened x."""
+        first = self.mixed.first.get(id(x))
+        if first is not None:
+            self.mixed.first[id(piece)] = first.reshape(-1)[there].reshape(piece.shape)
+
+
+class Owner(Protocol):
+    """Who has cut the weights of an optimizer."""
+
+    def together(self, pieces: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Array]]:
+        """The parameters, and their arrays in all, of which these are pieces.  Collective."""
+
+    def cut(self, wholes: Mapping[str, Array], pieces: Mapping[str, Tensor]) -> None:
+        """Write into each piece what the array of its parameter has there."""
 
 
 class Mastered:
@@ -148,10 +174,27 @@ class Mastered:
         }
         self.inner: Optimizer = make(self.masters.items())
         self.scale = scale
+        self.owner: Owner | None = None  # if it is over pieces
+        self._lent: dict[str, tuple[Tensor, Array]] = {}  # of pieces: parameters and whole masters
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each weight, and its master."""
         return zip(self.weights.values(), self.masters.values())
+
+    def whole(self) -> list[tuple[Tensor, Array]]:
+        """Each parameter of the model, and all of its master."""
+        if self.owner is None:
+            return [(x, master.data) for x, master in self.pairs()]
+        self._lent = self.owner.together(self.masters)
+        return list(self._lent.values())
+
+    def take_back(self) -> None:
+        """Let the pieces, and their masters, be what `whole` has become; others are the same."""
+        if self.owner is not None:
+            self.owner.cut({name: array for name, (_, array) in self._lent.items()}, self.masters)
+            self._lent = {}
+            for x, master in self.pairs():
+                x.data[...] = master.data
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -210,11 +253,6 @@ def _master(rounded: Array, first: Array | None) -> Array:
 
 
 def _in_float32(x: Array) -> Array:
-    if _is_here(x):
+    if is_here(x):
         return x.astype("float32")
     return nothing(array_module(x).broadcast_to(array_module(x).zeros((), "float32"), x.shape))
-
-
-def _is_here(x: Array) -> bool:
-    """Whether this is a weight, and not the shape of one that lies elsewhere (`flat.nothing`)."""
-    return x.flags.c_contiguous and getattr(x.flags, "writeable", True)

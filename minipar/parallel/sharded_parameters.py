@@ -116,13 +116,14 @@ class Zero3:
     @contextmanager
     def whole(self) -> Iterator[Module]:
         """The model with all its weights; what is changed inside, on all ranks alike, counts."""
-        for unit in self.units:
+        units = [unit for unit in self.units if not unit.lent]
+        for unit in units:
             unit.gather()
             unit.pinned = True
         try:
             yield self.model
         finally:
-            for unit in self.units:
+            for unit in units:
                 unit.take_back()
                 unit.pinned = unit is self.kept
                 unit.drop()

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.array import Array, array_module, on_host
+from minipar.array import Array, array_module, on_host, sum_dtype
 from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.nn import Module
@@ -112,9 +112,13 @@ class Owned:
 
     def __init__(self, slices: Sequence[Slice], group: Group, make: MakeOptimizer) -> None:
         self.slices, self.group = slices, group
-        self.optimizer = make(
-            (name, piece.tensor) for s in slices for name, piece in s.pieces.items()
-        )
+        pieces = [(s, name, piece) for s in slices for name, piece in s.pieces.items()]
+        if hasattr(make, "piece"):  # it has known the whole parameters
+            for s, name, piece in pieces:
+                make.piece(s.flat.parameters[name], piece.there, piece.tensor)
+        self.optimizer = make((name, piece.tensor) for _, name, piece in pieces)
+        if hasattr(self.optimizer, "owner"):
+            self.optimizer.owner = self
 
     def clip(self, max_norm: float) -> float:
         """As `clip_grad_norm`, of the gradient whose slices all ranks hold together.
@@ -133,13 +137,34 @@ class Owned:
         state = {"step": np.asarray(self.optimizer.steps)}
         for s in self.slices:
             for slot in self.optimizer.slots:
-                own = array_module(s.data).zeros_like(s.data)
-                for name, piece in s.pieces.items():
-                    own[piece.here] = self.optimizer.state[name][slot].reshape(-1)
-                whole = self.group.all_gather(own)
-                for name in s.flat.parameters:
-                    state[f"{name}/{slot}"] = s.flat.view(whole, name).copy()
+                of = {name: self.optimizer.state[name][slot] for name in s.pieces}
+                whole = self._gathered(s, of)
+                state |= {f"{name}/{slot}": array for name, array in whole.items()}
         return state
+
+    def _gathered(self, s: Slice, of: Mapping[str, Array]) -> dict[str, Array]:
+        """Whole arrays, of which each rank has a piece; half precision has float32 beside it."""
+        own = array_module(s.data).zeros(s.data.shape, sum_dtype(s.data.dtype))
+        for name, piece in s.pieces.items():
+            own[piece.here] = of[name].reshape(-1)
+        whole = self.group.all_gather(own)
+        return {name: s.flat.view(whole, name).copy() for name in s.flat.parameters}
+
+    def together(self, pieces: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Array]]:
+        """The parameters and their whole arrays, of which ranks have these pieces (collective)."""
+        arrays = {name: x.data for name, x in pieces.items()}
+        return {
+            name: (s.flat.parameters[name], array)
+            for s in self.slices
+            for name, array in self._gathered(s, arrays).items()
+        }
+
+    def cut(self, wholes: Mapping[str, Array], pieces: Mapping[str, Tensor]) -> None:
+        """Write into each piece its part of a whole array."""
+        for s in self.slices:
+            for name, piece in s.pieces.items():
+                x = pieces[name].data
+                x[...] = wholes[name].reshape(-1)[piece.there].reshape(x.shape)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Cut the own pieces out of complete state.  Raises: UsageError, ShapeMismatch."""

@@ -18,7 +18,7 @@ from typing import Any
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
-from minipar.parallel.flat import nothing
+from minipar.parallel.flat import is_here, nothing
 from minipar.parallel.slices import Flat, Named, Slice, trainable
 from minipar.tensor import Tensor
 
@@ -45,6 +45,11 @@ class Unit:
     def presence(self) -> str:
         """'#' the parameters are here, '+' on their way, '.' only a slice of them is here."""
         return "#" if self._whole is not None else "+" if self._coming is not None else "."
+
+    @property
+    def lent(self) -> bool:
+        """Whether somebody else has put whole weights here, who will take them away again."""
+        return self._whole is None and all(is_here(x.data) for x in self.parameters.values())
 
     def fetch(self) -> None:
         """Begin to gather."""
