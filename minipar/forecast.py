@@ -207,8 +207,9 @@ def local_ranks(c: Config) -> int:
     return c.ranks if place is None else place.local_size
 
 
-def allowed_bytes(c: Config) -> tuple[int | None, str]:
-    """What a rank may take, and why; None: nobody knows."""
+def allowed_bytes(c: Config, here: int | None = None) -> tuple[int | None, str]:
+    """What a rank may take, and why; None: nobody knows.  here: ranks on this host."""
+    ranks = here or local_ranks(c)
     if c.memory_limit:
         return parsed_bytes(c.memory_limit), f"--memory-limit {c.memory_limit}"
     if getattr(c, "device", "cpu") == "cuda":
@@ -216,19 +217,18 @@ def allowed_bytes(c: Config) -> tuple[int | None, str]:
 
         free, _ = cupy.cuda.runtime.memGetInfo()
         devices = cupy.cuda.runtime.getDeviceCount()
-        each = math.ceil(local_ranks(c) / devices)
+        each = math.ceil(ranks / devices)
         return free // each, f"{in_words(free)} are free on the GPU, for {each} of the ranks"
     free = available_bytes()
     if free is None:
         return None, ""
     free += resident_bytes()  # the launcher's own, of which `python` is told, too
-    ranks = local_ranks(c)
     return free // ranks, f"{in_words(free)} are free here, for {ranks} ranks"
 
 
-def refuse_if_too_large(c: Config, needs: Sequence[Need]) -> None:
+def refuse_if_too_large(c: Config, needs: Sequence[Need], here: int | None = None) -> None:
     """Raises: UsageError if one of the ranks will need more than it may take."""
-    allowed, why = allowed_bytes(c)
+    allowed, why = allowed_bytes(c, here)
     if allowed is None:
         return
     for need in needs:

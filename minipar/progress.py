@@ -44,10 +44,10 @@ class Report:
             )
             self._show(done, text, "\n" if lasting else "\r")
 
-    def evaluation(self, done: int, found: dict[str, float]) -> None:
-        """Record and show an evaluation."""
+    def evaluation(self, done: int, found: dict[str, float], costs: dict[str, Any]) -> None:
+        """Record and show an evaluation, and what steps have cost so far."""
         if self._log is not None:
-            self._write({"step": done, **found})
+            self._write({"step": done, **found, **costs})
             right = f", {found['val_accuracy']:.1%} right" if "val_accuracy" in found else ""
             self._show(done, f"validation loss {found['val_loss']:.3f}{right}", "\n")
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ from minipar.parallel.tensor_strategy import TensorParallel, WholeModel
 from minipar.random import Draw
 from minipar.recipes import build_model, find
 from minipar.spans import know
+from minipar.tally import axes_of
 from minipar.tensor import Tensor
 
 
@@ -71,6 +73,7 @@ class Member(NamedTuple):
     strategy: Strategy
     passes: Passes
     together: Group | None  # who makes each step at the same time; None: nobody waits for others
+    axes: Mapping[int, str] = MappingProxyType({})  # what its groups are for, by their number
     updates: Callable[[], int] | None = None  # of all workers, where each goes at its own pace
     mixed: MixedPrecision | None = None  # if it computes in 16 bits
     xp: Any = np  # the array module of its weights
@@ -142,7 +145,8 @@ def join(config: Config, world: Group, train: Any, roles: Roles | None = None) -
     else:
         strategy = share(model, mesh.dp, make)
         passes = OneByOne(model, strategy, loss)
-    return Member(mesh.dp.rank, mesh.dp.size, strategy, passes, world, mixed=mixed, xp=xp)
+    axes, place = axes_of(mesh), (mesh.dp.rank, mesh.dp.size)
+    return Member(*place, strategy, passes, world, axes, mixed=mixed, xp=xp)
 
 
 def local_rank(world: Group) -> int:
@@ -165,7 +169,8 @@ def _join_workers(c: Config, roles: Roles, train: Any, xp: Any) -> Member:
     passes = OneByOne(model, strategy, find(c.model).task.loss)
     together = roles.workers if rounds and c.on_worker_loss == "error" else None
     updates = None if rounds else partial(_updates, strategy)
-    return Member(roles.worker, c.workers, strategy, passes, together, updates, xp=xp)
+    of = (roles.worker, c.workers, strategy, passes, together)
+    return Member(*of, updates=updates, xp=xp)
 
 
 def _updates(strategy: ParameterServer) -> int:
@@ -205,6 +210,12 @@ def _pipeline(c: Config, model: Module, loss: Loss, mesh: Mesh, train: Any) -> P
         costs = mesh.world.broadcast(np.array(seconds_of(model, part, loss))).tolist()
     cuts = balanced(costs, c.pp * chunks_of(c))
     return Pipeline(model, mesh.pp, loss, c.schedule, cuts, c.recompute)
+
+
+def waited(passes: Passes) -> int:
+    """How long this stage had to wait for others in the last step, in ns; 0 without stages."""
+    run = passes.last if isinstance(passes, Pipeline) else None
+    return 0 if run is None else run.mail.waited
 
 
 def chunks_of(c: Config) -> int:

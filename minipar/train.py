@@ -29,6 +29,7 @@ from minipar.data import Sampler
 from minipar.drills import drills_of
 from minipar.errors import CheckpointError, Diverged
 from minipar.evaluation import evaluate
+from minipar.ledger import Ledger, links
 from minipar.optim import warmup_cosine
 from minipar.parallel import checkpoint
 from minipar.parallel.parameter_server import ParameterServer, Roles
@@ -38,7 +39,7 @@ from minipar.random import Draw
 from minipar.recipes import find
 from minipar.run_folder import RunFolder
 from minipar.spans import at_step, span
-from minipar.strategies import join, serve_run
+from minipar.strategies import join, serve_run, waited
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
 
@@ -55,13 +56,18 @@ class Trainer:
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.member = member = join(config, group, self.train, roles)
         self.strategy, self.passes = member.strategy, member.passes
+        self.ledger = Ledger(group, member.axes, "world" if roles is None else "ps")
         self._workers = None if roles is None else roles.workers
         self._begun = 0  # the step of the checkpoint that it goes on from
 
     def train_step(self) -> dict[str, Any]:
         """One step on this rank's rows; the loss is the mean over the rows of all ranks."""
-        with self.member.scale.overflowing() if self.member.scale else contextlib.nullcontext():
-            return self._train_step()
+        scale = self.member.scale
+        overflowing = scale.overflowing() if scale else contextlib.nullcontext()
+        with self.ledger.step() as found, overflowing:
+            metrics = self._train_step()
+        self.ledger.wait(waited(self.passes))
+        return metrics | found
 
     def _train_step(self) -> dict[str, Any]:
         c, strategy, member = self.config, self.strategy, self.member
@@ -204,9 +210,12 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     group, config, speaks = trainer.group, trainer.config, trainer.member.speaks
     begun, first = time.perf_counter(), trainer.done
     found: dict[str, float] = {}
+    costs: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(run.metrics_file, "a")) if group.rank == 0 else None
         report = Report(config, trainer.task, log, first)
+        all_step = trainer.member.together is group and not config.slow_worker
+        between = links(group) if all_step else None
         if trainer.done >= config.steps and speaks:  # all is done already
             found = trainer.evaluate()
         if config.check:
@@ -225,10 +234,13 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
             if _due(before, done, config.eval_every, config.steps) and speaks:
                 with span("evaluate"):
                     found = trainer.evaluate()
-                report.evaluation(done, found)
+                costs = trainer.ledger.summary(trainer.member.together)
+                report.evaluation(done, found, costs)
     seconds = time.perf_counter() - begun
     task, trained = trainer.task, trainer.done - first
     result: dict[str, Any] = {**found, "train_seconds": seconds, "steps": trainer.done}
+    if trained and speaks:
+        result |= {**costs, "links": between}
     items = trained * config.batch * task.items(config)
     result["item"], result[f"{task.counted}_per_s"] = task.item, items / seconds if trained else 0.0
     if group.backend == "local" and config.slow_worker:

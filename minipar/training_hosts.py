@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,9 +24,11 @@ from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.hosts.rendezvous import meet
 from minipar.config import Config, option
 from minipar.errors import CommError, UsageError
+from minipar.forecast import table
+from minipar.ranks import on_ranks
 from minipar.run_folder import RunFolder
 from minipar.train import train_rank
-from minipar.training_job import Job, RanksFailed, conclude, on_ranks, prepare
+from minipar.training_job import Job, Result, conclude, prepare
 
 
 def asked_for(
@@ -53,13 +56,11 @@ def execute(
     given: Mapping[str, Any],
     out: str | None,
     resume: str | None,
-    *,
-    as_json: bool = False,
     log_dir: str | None = None,
-) -> int:
-    """Train on the ranks of this host, with those of the others; the exit code.
+) -> Result | None:
+    """Train on the ranks of this host, with those of the others; node 0 has what there is to say.
 
-    given: options that were set.  Raises: UsageError, CommError, CheckpointError.
+    given: options that were set.  Raises: UsageError, CommError, CheckpointError, RanksFailed.
     """
     begun, nodes = time.monotonic(), meet(meeting)
     first = nodes.node == 0
@@ -69,17 +70,17 @@ def execute(
         nodes.note_failure(Failure(nodes.mine[0], str(error) or "it was interrupted"))
         nodes.close()
         raise
-    try:
-        work = str(job.run.path), job.resume
-        ranks = on_ranks(train_rank, job.config, work, log_dir, nodes)
-        return conclude(job, ranks[0], begun, as_json=as_json) if first else 0
-    except RanksFailed as failed:
-        return failed.exit_code
+    if job.plan is not None:
+        print(table(job.plan.needs), file=sys.stderr)
+    work = str(job.run.path), job.resume
+    ranks = on_ranks(train_rank, job.config, work, log_dir, nodes)
+    return conclude(job, ranks[0], begun) if first else None
 
 
 def _prepared(nodes: Nodes, given: Mapping[str, Any], out: str | None, resume: str | None) -> Job:
     """On node 0: the job, of which the others are told."""
-    job = prepare({**given, "backend": "process"}, out=out, resume=resume, ranks=nodes.ranks)
+    here = len(nodes.mine)
+    job = prepare({**given, "backend": "process"}, out, resume, nodes.ranks, here)
     nodes.say("job", json.dumps([asdict(job.config), str(job.run.path), job.resume]))
     return job
 

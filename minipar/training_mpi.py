@@ -29,9 +29,11 @@ from minipar.comm.started import Place, under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.config import Config
 from minipar.errors import UsageError
+from minipar.forecast import table
+from minipar.ranks import restarts
 from minipar.run_folder import RunFolder
 from minipar.train import train_rank
-from minipar.training_job import Job, conclude, prepare, restarts
+from minipar.training_job import Job, Result, conclude, prepare
 
 
 def wanted(given: Mapping[str, Any]) -> bool:
@@ -40,8 +42,15 @@ def wanted(given: Mapping[str, Any]) -> bool:
     return given.get("backend", "mpi" if place and place.size > 1 else "process") == "mpi"
 
 
-def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_json: bool) -> int:
-    """Train as a rank of MPI's job; the exit code.  Raises: UsageError."""
+def execute(
+    given: Mapping[str, Any], out: str | None, resume: str | None, log_dir: str | None = None
+) -> Result | None:
+    """Train as a rank of MPI's job; what rank 0 has to report, None on the others.
+
+    Raises: UsageError.
+    """
+    if log_dir is not None:
+        raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
     place = under_mpi(os.environ)
     _check(place, given)
     assert place is not None
@@ -55,14 +64,14 @@ def execute(given: Mapping[str, Any], out: str | None, resume: str | None, as_js
     group = Group(transport)
     ambient.world.set(group)
     try:
-        code = _train(group, {**given, "backend": "mpi"}, out, resume, as_json)
+        result = _train(group, {**given, "backend": "mpi"}, out, resume)
     except _Lost as lost:
-        return mpi_job.lose(transport, lost.error)
+        raise SystemExit(mpi_job.lose(transport, lost.error)) from None
     except BaseException as error:
         if not left_cleanly(error):
             mpi_job.fail(transport, error)
     mpi_job.finish(transport, group.close)
-    return code
+    return result
 
 
 def _check(place: Place | None, given: Mapping[str, Any]) -> None:
@@ -78,19 +87,21 @@ def _check(place: Place | None, given: Mapping[str, Any]) -> None:
 
 
 def _train(
-    group: Group, given: Mapping[str, Any], out: str | None, resume: str | None, as_json: bool
-) -> int:
+    group: Group, given: Mapping[str, Any], out: str | None, resume: str | None
+) -> Result | None:
     begun = time.monotonic()
     job = _the_same_everywhere(
         group, _prepared(group, given, out, resume) if group.rank == 0 else None
     )
+    if job.plan is not None:
+        print(table(job.plan.needs), file=sys.stderr)
     try:
         result = train_rank(group, job.config, str(job.run.path), job.resume)
     except Exception as error:
         if restarts(job.config) is None:
             raise
         raise _Lost(error) from error
-    return conclude(job, result, begun, as_json=as_json) if group.rank == 0 else 0
+    return conclude(job, result, begun) if group.rank == 0 else None
 
 
 class _Lost(Exception):
@@ -119,4 +130,4 @@ def _the_same_everywhere(group: Group, job: Job | None) -> Job:
     if job is not None:
         text[:] = np.frombuffer(told, np.uint8)
     config, path, resume = json.loads(group.broadcast(text).tobytes())
-    return Job(Config(**config), RunFolder(path), resume)
+    return Job(Config(**config), RunFolder(path), resume, None if job is None else job.plan)

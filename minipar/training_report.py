@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipar.config import Config
+from minipar.cost_card import table
 from minipar.drills import VIRTUAL_S
 from minipar.progress import speed
 from minipar.run_folder import RunFolder
@@ -39,6 +40,8 @@ def report(
             f"{s['virtual_seconds']:.1f} s, where each forward and backward takes {VIRTUAL_S:g} s"
         )
         lines.insert(-1, f"virtual time     {took}")
+    if "cost_card" in s:
+        lines += ["", *table(s["cost_card"])]
     if sample is not None:
         given, written = map(indented, sample)
         lines += ["", "A sample. After a piece of the validation text,", given]
@@ -80,10 +83,6 @@ def _served(servers: Sequence[Mapping[str, Any]]) -> list[str]:
             f"lost             {gone} pushes that a server had taken after its last snapshot"
         )
     return lines
-
-
-def ranks_in_words(n: int) -> str:
-    return "1 rank" if n == 1 else f"{n} ranks"
 
 
 def indented(text: bytes) -> str:

@@ -13,6 +13,7 @@ import pytest
 from minipar import training_job
 from minipar.errors import UsageError
 from minipar.parallel.bucketed import BucketedDataParallel
+from minipar.ranks import RanksFailed
 from tests.jobs import started
 
 TINY = [
@@ -124,6 +125,16 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
     assert not Path(tmp_path, "runs").exists()
 
 
+def execute(job):
+    """As the command line does; the exit code."""
+    try:
+        result = training_job.carry_out(job)
+    except RanksFailed as failed:
+        return failed.exit_code
+    print(result)
+    return 0 if result.ok else 1
+
+
 SMALL = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 20}
 PIECEMEAL = """
 from minipar.nn import Linear, Module, Piece
@@ -167,7 +178,7 @@ def test_what_ranks_would_stumble_over_is_said_before_they_start(tmp_path, given
 def test_what_a_run_had_can_be_left_out_when_it_goes_on(tmp_path):
     run = str(tmp_path / "run")
     given = SMALL | {"tp": 2, "sequence_parallel": True, "backend": "local", "steps": 2}
-    assert training_job.execute(training_job.prepare(given, run, None), as_json=False) == 0
+    assert execute(training_job.prepare(given, run, None)) == 0
     with pytest.raises(UsageError, match="needs --no-sequence-parallel"):
         training_job.prepare({"tp": 1}, out=None, resume=run)
     job = training_job.prepare({"tp": 1, "sequence_parallel": False}, out=None, resume=run)
@@ -177,17 +188,17 @@ def test_what_a_run_had_can_be_left_out_when_it_goes_on(tmp_path):
 def test_a_run_that_began_with_another_algorithm_has_no_first_steps_to_compare(tmp_path, capsys):
     run = str(tmp_path / "run")
     given = SMALL | {"ps": "async", "backend": "local", "steps": 22}
-    assert training_job.execute(training_job.prepare(given, run, None), as_json=False) == 0
+    assert execute(training_job.prepare(given, run, None)) == 0
     job = training_job.prepare({"ps": "none", "steps": 30}, out=None, resume=run)
     capsys.readouterr()
-    assert training_job.execute(job, as_json=False) == 0
+    assert execute(job) == 0
     assert "not compared with one rank: it began in a way" in capsys.readouterr().out
 
 
 def test_a_rank_that_was_lost_leaves_word_how_to_go_on(tmp_path, capsys):
     run = str(tmp_path / "run")
     given = SMALL | {"dp": 2, "backend": "local", "save_every": 5, "kill_worker": "1@step9"}
-    assert training_job.execute(training_job.prepare(given, run, None), as_json=False) == 1
+    assert execute(training_job.prepare(given, run, None)) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith(f"that of step 5. Go on with: minipar train --resume {run}")
 
@@ -195,7 +206,7 @@ def test_a_rank_that_was_lost_leaves_word_how_to_go_on(tmp_path, capsys):
 def test_without_its_first_worker_which_saves_a_run_of_servers_ends(tmp_path, capsys):
     given = SMALL | {"ps": "async", "backend": "local", "kill_worker": "0@step2"}
     job = training_job.prepare(given, str(tmp_path / "run"), None)
-    assert training_job.execute(job, as_json=False) == 1
+    assert execute(job) == 1
     assert "worker 0 was lost" in capsys.readouterr().err
     assert not list(job.run.servers.glob("server-*.json"))  # which a server leaves that was through
 
@@ -205,7 +216,7 @@ def test_a_resumed_run_has_no_drills_but_those_that_are_asked_for(tmp_path):
     drills = {"kill_worker": "1@step9", "slow_worker": "0:2x"}
     given = SMALL | {"dp": 2, "backend": "local", "save_every": 5} | drills
     job = training_job.prepare(given, out=run, resume=None)
-    assert training_job.execute(job, as_json=False) == 1
+    assert execute(job) == 1
     config = training_job.prepare({}, out=None, resume=run).config
     assert (config.kill_worker, config.slow_worker) == ("", "")
     again = training_job.prepare({"kill_worker": "0@step7"}, out=None, resume=run)
@@ -227,10 +238,10 @@ def test_a_run_that_began_as_local_sgd_is_not_compared_when_it_goes_on_otherwise
     given = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 4}
     given |= {"dp": 2, "backend": "local", "eval_batches": 1, "local_steps": 2}
     run = str(tmp_path / "run")
-    training_job.execute(training_job.prepare(given, out=run, resume=None), as_json=False)
+    execute(training_job.prepare(given, out=run, resume=None))
     assert "another algorithm" in capsys.readouterr().out
     again = training_job.prepare({"local_steps": 1, "steps": 6}, out=None, resume=run)
-    assert training_job.execute(again, as_json=False) == 0
+    assert execute(again) == 0
     assert "it began in a way that is not compared" in capsys.readouterr().out
 
 
@@ -266,7 +277,7 @@ def test_the_comparison_with_one_rank_sees_mistakes(tmp_path, monkeypatch, capsy
         monkeypatch.setattr(BucketedDataParallel, "sync_gradients", mistake)
     given = SMALL | {"dp": 2, "backend": "local", "eval_batches": 1}
     job = training_job.prepare(given, out=str(tmp_path / "run"), resume=None)
-    assert training_job.execute(job, as_json=False) == (mistake is not None)
+    assert execute(job) == (mistake is not None)
     assert ("NOT the same as one rank" in capsys.readouterr().out) == (mistake is not None)
 
 

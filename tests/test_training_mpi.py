@@ -31,9 +31,9 @@ def test_when_it_is_wanted(environ, given, answer, monkeypatch):
 def test_without_mpirun_there_are_no_ranks(monkeypatch):
     monkeypatch.setattr(training_mpi.os, "environ", {})
     with pytest.raises(UsageError, match="mpirun -n 6 minipar train"):
-        training_mpi.execute({"dp": 3, "pp": 2, "backend": "mpi"}, None, None, as_json=True)
+        training_mpi.execute({"dp": 3, "pp": 2, "backend": "mpi"}, None, None)
     with pytest.raises(UsageError, match="mpirun -n 4 minipar train"):
-        training_mpi.execute({"ps": "async", "workers": 3}, None, None, as_json=True)
+        training_mpi.execute({"ps": "async", "workers": 3}, None, None)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def parsed_bytes(text: str) -> int:
 
 def in_words(n: float) -> str:
     """Such as 12.5 MB."""
-    for unit, size in (("GB", 2**30), ("MB", 2**20)):
+    for unit, size in (("GB", 2**30), ("MB", 2**20), ("KB", 2**10)):
         if n >= size:
             return f"{n / size:.1f} {unit}"
-    return f"{n / 2**10:.1f} KB"
+    return f"{n:.0f} B"

@@ -148,3 +148,38 @@ def sequence_gpt_sent(p: int, n: float, m: float, layers: int, r: float) -> floa
 def tensor_kept(p: int, n: float, k: float, r: float) -> float:
     """(2+k)·((n-r)/p + r)"""
     return (2 + k) * ((n - r) / p + r)
+
+
+# -- pipelines: bytes out of a stage in a step (the mean over the stages) --------------------------
+#
+# m micro-batches, s stages, v chunks on each, x bytes of a micro-batch between two parts of the
+# model, l of the label of a parcel, w of the weights that several stages use.
+
+
+def pipeline_sent(s: int, m: int, v: int, x: float, label: float = 0, w: float = 0) -> float:
+    """2(v·s-1)/s·m·(x+label) + 2/s·w"""
+    return 2 * (v * s - 1) / s * m * (x + label) + 2 / s * w
+
+
+# -- parameter servers: bytes out of a worker in a step; n: of all gradients -----------------------
+
+
+def worker_sent(n: float, shrunk: float = 1) -> float:
+    """n/shrunk"""
+    return n / shrunk
+
+
+# -- activations of a transformer, as numbers for one row; masks of dropout are not among them
+#
+# t positions, d features, h heads, p tensor-parallel ranks. 4td are what norms keep, and what goes
+# into the columns; q, k, v, the mixture and the wide layer (12td) are shared out, and the scores.
+
+
+def block_numbers(p: int, t: int, d: int, h: int) -> float:
+    """4·t·d + 12/p·t·d + h/p·t·t"""
+    return 4 * t * d + 12 / p * t * d + h / p * t * t
+
+
+def sequence_block_numbers(p: int, t: int, d: int, h: int) -> float:
+    """(2+2/p)·t·d + 12/p·t·d + h/p·t·t"""
+    return (2 + 2 / p) * t * d + 12 / p * t * d + h / p * t * t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from minipar.errors import UsageError
@@ -111,22 +112,25 @@ def _default(name: str, config: Any, recipes: Any) -> str:
 
 def _train(arguments: argparse.Namespace) -> int:
     from minipar import training_hosts, training_job, training_mpi
+    from minipar.ranks import RanksFailed
 
-    fields = {name for name, _, _ in TRAIN_HELP}
-    given = {name: value for name, value in vars(arguments).items() if name in fields}
-    if arguments.model is not None:
-        given["model"] = arguments.model
-    elif arguments.resume is None:
+    a, fields = arguments, {name for name, _, _ in TRAIN_HELP}
+    given = {name: value for name, value in vars(a).items() if name in fields}
+    if a.model is not None:
+        given["model"] = a.model
+    elif a.resume is None:
         raise UsageError("say what to train: minipar train gpt (see --help), or --resume RUN.")
-    a = arguments
     meeting = training_hosts.asked_for(a.nnodes, a.node_rank, a.rendezvous, a.ranks, given)
-    if meeting is not None:
-        return training_hosts.execute(
-            meeting, given, a.out, a.resume, as_json=a.json, log_dir=a.log_dir
-        )
-    if training_mpi.wanted(given):
-        if arguments.log_dir is not None:
-            raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
-        return training_mpi.execute(given, arguments.out, arguments.resume, arguments.json)
-    job = training_job.prepare(given, out=arguments.out, resume=arguments.resume)
-    return training_job.execute(job, as_json=arguments.json, log_dir=arguments.log_dir)
+    places = {"out": a.out, "resume": a.resume, "log_dir": a.log_dir}
+    try:
+        if meeting is not None:
+            result = training_hosts.execute(meeting, given, **places)
+        elif training_mpi.wanted(given):
+            result = training_mpi.execute(given, **places)
+        else:
+            result = training_job.train(**places, **given)
+    except RanksFailed as failed:
+        return failed.exit_code
+    if result is not None:  # of rank 0 alone, where ranks are started elsewhere
+        print(json.dumps(result.summary) if a.json else result)
+    return 0 if result is None or result.ok else 1

@@ -1,0 +1,66 @@
+"""What a graph keeps, held against what Python's own tracer sees, and against the formula."""
+
+import gc
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minipar import cost
+from minipar.config import Config
+from minipar.models import GPT
+from minipar.ops import cross_entropy
+from minipar.parallel.activations import kept_by, kept_by_parts
+from minipar.parallel.passes import Part, as_input, as_numbers
+from minipar.random import Draw, Init
+from minipar.recipes import build_model, find
+from minipar.tensor import Tensor
+
+
+def part_of(c, data, rows):
+    x, y = data.batch(np.arange(rows))
+    return Part(as_input(x, c.dtype), as_numbers(y, c.dtype), Draw(0, 0, range(rows)))
+
+
+@pytest.mark.parametrize("model", ["gpt", "vit", "mlp", "resnet"])
+def test_a_row_times_the_rows_is_what_a_batch_keeps(model):
+    """Within 4 %: ops also make small arrays that do not depend on the rows."""
+    c = replace(Config(model=model), **find(model).defaults)
+    c = replace(c, layers=2, d=64, heads=2, block=32, dropout=0.1)
+    task = find(model).task
+    data = task.load(c)[0]
+    net = build_model(c, data)
+    (one,) = kept_by_parts([[net]], part_of(c, data, 1), task.loss)
+    batch = part_of(c, data, 8)
+    task.loss(net(batch.x, batch.draw), batch.y)  # what ops make once is there
+    gc.collect()
+    tracemalloc.start()
+    loss = task.loss(net(batch.x, batch.draw), batch.y)
+    traced = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert loss.requires_grad
+    assert 8 * one.inside == pytest.approx(traced, rel=0.04)
+
+
+@pytest.mark.parametrize(("t", "d", "h"), [(16, 32, 2), (48, 24, 4)])
+def test_a_block_keeps_the_numbers_of_the_formula(t, d, h):
+    """Up to 1/std of two norms, and the sums of the scores; t is one tile, so no future is left."""
+    net = GPT(Init(0), 16, t, 1, d, h)
+    (block,) = net.blocks
+    x = Tensor(np.random.default_rng(0).normal(size=(1, t, d)).astype(np.float32), True)
+    kept = kept_by(block(x, Draw(0, 0, range(1))), block.parameters())
+    assert kept == 4 * (cost.block_numbers(1, t, d, h) + (2 + h) * t)
+    assert cost.sequence_block_numbers(1, t, d, h) == cost.block_numbers(1, t, d, h)
+
+
+def test_parts_share_out_what_the_whole_keeps():
+    net = GPT(Init(0), 16, 8, 2, 16, 2)
+    ids = np.arange(8)[None] % 16
+    micro = Part(ids, ids + 0, Draw(0, 0, range(1)))
+    pieces = net.pieces()
+    (whole,) = kept_by_parts([pieces], micro, cross_entropy)
+    parts = kept_by_parts([pieces[:2], pieces[2:]], micro, cross_entropy)
+    assert parts[0].entering == 0 and parts[1].entering == 8 * 16 * 4
+    assert sum(part.inside for part in parts) == whole.inside
+    assert max(part.largest for part in parts) == whole.largest
