@@ -9,6 +9,9 @@ has the whole batch, an inexact one with one process that holds all replicas (te
 Servers come on top of the ranks: ps=2+1 is a row of 3, two of which train (testing/servers.py).
 Compared are weights, gradients, the norm of the gradient in each step, and the optimizer's state.
 
+After them come layouts (verify_layouts.py): two or three ways put together, by `minipar train`'s
+own loop, wherever such a combination is not refused.
+
 A row that cannot even run has an `error`, and the other rows come all the same.
 """
 
@@ -18,10 +21,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from minipar import verify_layouts
 from minipar.comm.group import Group
+from minipar.config import Config
 from minipar.errors import UsageError, said
 from minipar.nn import Module
 from minipar.parallel.bucketed import BucketedDataParallel
@@ -145,35 +151,57 @@ def verify(
     ranks: Sequence[int] | None = None,
     quick: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each strategy, backend and number of ranks, as soon as it is there.
+    """A row for each strategy, backend and number of ranks, then one for each layout and backend.
 
-    strategies: names in STRATEGIES, or a mapping from names of your own; None: all.
-    ranks:      that train. None: 1, 2, 3 and 4, or with quick 2.
+    strategies: names in STRATEGIES or of layouts (zero1+tp), or a mapping from names of your own;
+                None: all.
+    ranks:      that train, and of layouts how many they have. None: 1, 2, 3 and 4, and any layout.
+    quick:      2 ranks, and pairs of ways on `local`.
     Each row has strategy, layout, backend, ranks, max_error, tolerance, ok; where (what differs
     most), error (None, or what was raised) and seconds. max_error is None if there is no number:
     it did not run, or something is missing or not a number.
     Raises: UsageError for a name that there is not, before the first row.
     """
-    chosen = _chosen(strategies)
+    chosen, together = _chosen(strategies, 2 if quick else 3)
     numbers = ranks or (QUICK_RANKS if quick else RANKS)
-    return (
-        _row(name, held, backend, p)
-        for backend in backends
-        for p in numbers
-        for name, held in chosen.items()
+    if ranks:
+        together = {name: c for name, c in together.items() if c.ranks in ranks}
+    return chain(
+        (
+            _row(name, held, backend, p)
+            for backend in backends
+            for p in numbers
+            for name, held in chosen.items()
+        ),
+        *(verify_layouts.rows(together, b) for b in _worth_it(backends, quick, strategies)),
     )
 
 
-def _chosen(strategies: Iterable[str] | Mapping[str, Held] | None) -> Mapping[str, Held]:
-    if strategies is None:
-        return STRATEGIES
+def _worth_it(backends: Sequence[str], quick: bool, asked: Any) -> Sequence[str]:
+    """On which backends layouts are tried; quickly, on threads alone, unless they are asked for."""
+    return ["local"] if quick and asked is None and "local" in backends else backends
+
+
+def _chosen(
+    strategies: Iterable[str] | Mapping[str, Held] | None, most: int
+) -> tuple[Mapping[str, Held], Mapping[str, Config]]:
+    """Those of the strategies, and those of the layouts."""
     if isinstance(strategies, Mapping):
-        return strategies
+        return strategies, {}
+    together = verify_layouts.layouts(most if strategies is None else 3)
+    if strategies is None:
+        return STRATEGIES, together
     names = list(strategies)
     for name in names:
-        if name not in STRATEGIES:
-            raise UsageError(f"there is no strategy {name!r}; there are {', '.join(STRATEGIES)}.")
-    return {name: STRATEGIES[name] for name in names}
+        if name not in STRATEGIES and name not in together:
+            raise UsageError(
+                f"there is no strategy {name!r}; there are {', '.join(STRATEGIES)}; and layouts "
+                "of two or three, such as zero1+1f1b+tp, where they can be."
+            )
+    return (
+        {name: STRATEGIES[name] for name in names if name in STRATEGIES},
+        {name: together[name] for name in names if name in together},
+    )
 
 
 def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
@@ -200,12 +228,14 @@ def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
 
 def table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The rows as the lines of a table, each as soon as its row is there; then how many are ok."""
-    yield f"{'strategy':14s}{'layout':10s}{'backend':10s}{'ranks':>5s}{'max error':>12s}  allowed"
+    yield f"{'strategy':27s}{'layout':16s}{'backend':10s}{'ranks':>5s}{'max error':>12s}  allowed"
     count = right = 0
+    worst = 0.0
     for row in rows:
         count, right = count + 1, right + row["ok"]
         found = "" if row["max_error"] is None else f"{row['max_error']:.1e}"
-        start = f"{row['strategy']:14s}{row['layout']:10s}{row['backend']:10s}{row['ranks']:5d}"
+        start = f"{row['strategy']:27s}{row['layout']:16s}{row['backend']:10s}{row['ranks']:5d}"
         why = "ok" if row["ok"] else f"WRONG  {row['error'] or row['where']}"
         yield f"{start}{found:>12s}{row['tolerance']:9.0e}  {why}"
-    yield f"{right} of {count} are what they should be"
+        worst = max(worst, row["max_error"] or 0.0)
+    yield f"{right} of {count} are what they should be; the largest error is {worst:.1e}"

@@ -83,7 +83,7 @@ def test_the_table_is_for_people():
     assert lines[1].startswith("dp ") and lines[1].endswith("1e-10  ok")
     assert "WRONG  ZeroDivisionError: in step" in lines[2]
     assert "WRONG  " in lines[3] and " on rank " in lines[3]
-    assert lines[4] == "1 of 3 are what they should be"
+    assert lines[4].startswith("1 of 3 are what they should be; the largest error is ")
 
 
 @pytest.mark.slow

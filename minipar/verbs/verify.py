@@ -16,17 +16,19 @@ def add(verbs: Any) -> None:
         verbs,
         "verify",
         "compare every strategy with one rank, or with its serial definition",
-        "minipar verify --quick\n  minipar verify --strategies zero1,zero3 --ranks 3",
+        "minipar verify --quick\n  minipar verify --strategies zero1,1f1b+tp,dp+1f1b+tp",
         _verify,
     )
-    parser.add_argument("--strategies", metavar="LIST", default="", help="names (default: all)")
+    parser.add_argument(
+        "--strategies", metavar="LIST", default="", help="names; layouts with + (default: all)"
+    )
     parser.add_argument(
         "--backends", metavar="LIST", default="local,process", help="(default: local,process)"
     )
     parser.add_argument(
         "--ranks", metavar="LIST", default="", help="(default: 1,2,3,4; with --quick: 2)"
     )
-    parser.add_argument("--quick", action="store_true", help="on 2 ranks only: under a minute")
+    parser.add_argument("--quick", action="store_true", help="2 ranks; pairs: under a minute")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 
 
