@@ -29,7 +29,7 @@ from minipar.trace.chunks import chunk_snapshots
 from minipar.trace.comm_figure import draw_comm
 from minipar.trace.graph_figure import draw_graph
 from minipar.trace.overlap import Moment, draw_overlap, in_time, watch
-from minipar.train import FIRST_STEPS, Trainer
+from minipar.training import FIRST_STEPS, Trainer
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 GREEN, GREY = "#009E73", "#777777"

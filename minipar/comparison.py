@@ -14,7 +14,7 @@ from minipar.ranks import on_ranks, ranks_in_words
 from minipar.recipes import build_model
 from minipar.run_folder import RunFolder
 from minipar.strategies import why_not_like_one_rank
-from minipar.train import FIRST_STEPS, alone, first_steps_on_one_rank
+from minipar.training import FIRST_STEPS, alone, first_steps_on_one_rank
 
 # How far weights may be apart after FIRST_STEPS. Rounding grows with the rate: resnet, which begins
 # with steps of 0.5, comes to 1e-4 in float32; a wrong gradient comes to 1e-2.

@@ -27,7 +27,7 @@ from minipar.errors import CommError, UsageError
 from minipar.forecast import table
 from minipar.ranks import on_ranks
 from minipar.run_folder import RunFolder
-from minipar.train import train_rank
+from minipar.training import train_rank
 from minipar.training_job import Job, Result, conclude, prepare
 
 

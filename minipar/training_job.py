@@ -30,7 +30,7 @@ from minipar.refusals import check as check_together
 from minipar.refusals import check_model
 from minipar.run_folder import RunFolder
 from minipar.trace.figures import draw_loss
-from minipar.train import train_rank
+from minipar.training import train_rank
 from minipar.training_report import draw_served, report, who_was_lost
 from minipar.trial import tried
 

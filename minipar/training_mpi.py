@@ -32,7 +32,7 @@ from minipar.errors import UsageError
 from minipar.forecast import table
 from minipar.ranks import restarts
 from minipar.run_folder import RunFolder
-from minipar.train import train_rank
+from minipar.training import train_rank
 from minipar.training_job import Job, Result, conclude, prepare
 
 

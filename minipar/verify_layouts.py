@@ -41,7 +41,7 @@ from minipar.refusals import check
 from minipar.strategies import serve_run
 from minipar.testing.strategies import PATIENCE_S, TOLERANCE
 from minipar.testing.training import largest_difference
-from minipar.train import Trainer, alone
+from minipar.training import Trainer, alone
 
 Outcome = dict[str, np.ndarray]
 Options = Mapping[str, Any]

@@ -14,7 +14,7 @@ from minipar.config import Config
 from minipar.parallel.parameter_server import Roles
 from minipar.recipes import find
 from minipar.strategies import serve_run
-from minipar.train import Trainer
+from minipar.training import Trainer
 
 TINY = Config(
     layers=2, d=16, heads=2, block=8, batch=12, steps=5, warmup=2, dropout=0.1, dtype="float64"

@@ -8,7 +8,7 @@ import pytest
 import minipar
 from minipar.config import Config
 from minipar.ops import cross_entropy
-from minipar.train import Trainer
+from minipar.training import Trainer
 
 CONFIG = Config(
     layers=1, d=16, heads=2, block=8, batch=4, steps=1, dtype="float64", backend="local"

@@ -8,7 +8,7 @@ import minipar
 from minipar.config import Config
 from minipar.expected import Expected, Sent, expected
 from minipar.recipes import build_model, find
-from minipar.train import Trainer
+from minipar.training import Trainer
 from minipar.trial import Trial, tried
 
 CONFIG = Config(layers=4, d=48, heads=4, block=32, batch=16, steps=4, backend="local")

@@ -255,7 +255,7 @@ FLOORS = {
     "tutorial_files": 10,
     "verify_layouts": 16,
     "verify": 17,
-    "train": 15,
+    "training": 15,
     "training_report": 19,
     "training_job": 20,
     "training_hosts": 21,

@@ -13,7 +13,7 @@ from minipar.config import Config
 from minipar.errors import UsageError
 from minipar.forecast import allowed_bytes, forecast, hollow, refuse_if_too_large, table
 from minipar.recipes import build_model, find
-from minipar.train import Trainer
+from minipar.training import Trainer
 from minipar.trial import tried
 
 CONFIG = Config(

@@ -20,7 +20,7 @@ from minipar.generation_job import (
 from minipar.models import generate
 from minipar.recipes import build_model
 from minipar.run_folder import RunFolder
-from minipar.train import Trainer
+from minipar.training import Trainer
 
 CONFIG = Config(steps=1, batch=2, block=24, layers=2, d=24, heads=4, dtype="float64")
 REQUEST = Request(b"def ", 30, seed=3)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 HEAVY = ("matplotlib", "cupy", "mpi4py", "torch", "multiprocessing", "asyncio")
 
 
@@ -20,3 +22,13 @@ def test_all_public_names_exist():
 
     assert all(hasattr(minipar, name) for name in minipar.__all__)
     assert sorted(minipar.__all__) == list(minipar.__all__)
+
+
+def test_train_is_what_the_command_line_calls_and_stays_a_function():
+    import minipar
+    import minipar.training  # no module of the package has its name
+    from minipar.training_job import train
+
+    assert minipar.train is train
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = minipar.trian

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minipar
-from minipar.train import alone
+from minipar.training import alone
 from tests.comm.mpirun import ROOT, done, mpirun
 from tests.comm.several import Hosts
 from tests.in_place import TINY, numbers

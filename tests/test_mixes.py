@@ -12,7 +12,7 @@ from minipar.config import Config
 from minipar.config import check as check_config
 from minipar.refusals import check
 from minipar.run_folder import RunFolder
-from minipar.train import Trainer, alone
+from minipar.training import Trainer, alone
 
 TINY = Config(
     layers=2, d=8, heads=2, block=4, batch=8, steps=10, warmup=2, lr=1e-2, clip=0.5, dropout=0.1,

@@ -14,7 +14,7 @@ from minipar.data import Sampler, load_images
 from minipar.errors import UsageError
 from minipar.recipes import RECIPES, build_model, find
 from minipar.tensor import Tensor
-from minipar.train import Trainer
+from minipar.training import Trainer
 
 SMALL = {
     "gpt": {"layers": 1, "d": 8, "heads": 2, "block": 8},

@@ -20,7 +20,7 @@ from minipar.strategies import (
     serve_run,
     why_not_like_one_rank,
 )
-from minipar.train import Trainer, alone, train_rank
+from minipar.training import Trainer, alone, train_rank
 
 TINY = Config(
     layers=2, d=16, heads=2, block=8, batch=12, steps=8, warmup=2, eval_every=0, save_every=0,

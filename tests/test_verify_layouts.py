@@ -7,7 +7,7 @@ import pytest
 from minipar import verify_layouts
 from minipar.errors import UsageError
 from minipar.refusals import check
-from minipar.train import Trainer
+from minipar.training import Trainer
 from minipar.verify import verify
 from minipar.verify_layouts import SMALL, layouts, rows
 

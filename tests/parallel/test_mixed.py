@@ -18,7 +18,7 @@ from minipar.parallel.mixed import LossScale, MixedPrecision, half_dtype
 from minipar.random import Draw, Init
 from minipar.run_folder import RunFolder
 from minipar.tensor import Tensor
-from minipar.train import Trainer
+from minipar.training import Trainer
 from tests.ops.test_half import half  # noqa: F401
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")

@@ -11,7 +11,7 @@ from minipar.config import Config
 from minipar.errors import CheckpointError, Diverged
 from minipar.recipes import SAMPLE_BYTES
 from minipar.run_folder import RunFolder
-from minipar.train import FIRST_STEPS, Trainer, train_rank
+from minipar.training import FIRST_STEPS, Trainer, train_rank
 
 TINY = Config(
     layers=2, d=16, heads=2, block=16, batch=8, steps=24, warmup=100, eval_every=0, save_every=0,
