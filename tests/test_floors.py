@@ -150,6 +150,7 @@ FLOORS = {
     "comm.worker": 8,
     "bench.fit": 9,
     "trace.comm_figure": 10,
+    "trace.mesh_figure": 10,
     "parallel.parcel": 8,
     "parallel.pipeline": 10,
     "parallel.stages": 11,
