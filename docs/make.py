@@ -26,6 +26,7 @@ import drawings_pipeline
 import drawings_pipeline_run
 import drawings_server
 import drawings_tensor
+import drawings_together
 import drawings_virtual
 from blocks import BLOCKS
 from blocks.communication import measured_hash
@@ -38,6 +39,7 @@ DRAWINGS = (
     drawings_pipeline_run,
     drawings_server,
     drawings_tensor,
+    drawings_together,
     drawings_virtual,
 )
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

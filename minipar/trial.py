@@ -27,7 +27,7 @@ from minipar.random import Draw
 from minipar.recipes import build_model, find
 from minipar.strategies import chunks_of, make_optimizer
 
-PATIENCE_S = 0.25  # for finding out how long a row takes
+PATIENCE_S = 0.1  # for finding out how long a row takes
 
 
 class Trial(NamedTuple):

@@ -113,3 +113,15 @@ def test_the_zero_bubble_of_the_paper():
             (cost.zero_bubble_bubble(s, m, f, b, w), (s - 1) * (f + b - w)),
         ):
             assert bubble == pytest.approx(idle / (work + idle))
+
+
+@pytest.mark.parametrize("p", [1, 2, 8])
+def test_the_docstrings_of_activations_and_pipelines_are_the_formulas(p):
+    letters = {"p": p, "t": 64, "d": 32, "h": 4, "s": 3, "m": 5, "v": 2, "x": 700}
+    letters |= {"label": 9, "w": 11}
+    for name in ("block_numbers", "sequence_block_numbers", "pipeline_sent"):
+        formula = getattr(cost, name)
+        inner = formula.__code__.co_varnames[: formula.__code__.co_argcount]
+        text = formula.__doc__.replace("·", "*").replace("2(", "2*(")
+        expected = eval(text, dict(letters))  # our own docstring
+        assert formula(*(letters[letter] for letter in inner)) == pytest.approx(expected), name

@@ -300,9 +300,10 @@ for rank, (_, _, held, sent) in enumerate(everybody):
     assert held < 0.45 * on_one
 
 # %% [markdown]
-# The bytes are those of the formulas in `minipar.cost`. Along tp, x travels four times in each layer:
-# forward and backward, for each of its two pairs. Along pp, x goes from one stage to the next, and its gradient
-# comes back; beside it go labels, and the table that two stages share. Along dp go gradients.
+# The bytes are those of formulas in `minipar.cost`. Along tp, x travels four times in each layer:
+# forward and backward, for each of its two pairs. Along pp, x goes from one stage to the next, and
+# its gradient comes back; beside it go labels, and the table that two stages share. Along dp go
+# gradients.
 
 # %%
 each = 8 * BATCH // 2 * T  # bytes of one number for each position of a replica

@@ -16,6 +16,7 @@ from blocks import (
     server,
     sharing,
     tensor,
+    together,
 )
 
 FILES = (
@@ -30,5 +31,6 @@ FILES = (
     server,
     sharing,
     tensor,
+    together,
 )
 BLOCKS: dict[str, Callable[..., str]] = {f.__name__: f for file in FILES for f in file.BLOCKS}

@@ -171,15 +171,16 @@ def worker_sent(n: float, shrunk: float = 1) -> float:
 
 # -- activations of a transformer, as numbers for one row; masks of dropout are not among them
 #
-# t positions, d features, h heads, p tensor-parallel ranks. 4td are what norms keep, and what goes
-# into the columns; q, k, v, the mixture and the wide layer (12td) are shared out, and the scores.
+# t positions, d features, h heads, p tensor-parallel ranks, s keys that are kept for each query (t;
+# where the future is left out about a half). 4td are what norms keep, and what goes into the
+# columns; q, k, v, the mixture and the wide layer (12td) are shared out, and so are the scores.
 
 
-def block_numbers(p: int, t: int, d: int, h: int) -> float:
-    """4·t·d + 12/p·t·d + h/p·t·t"""
-    return 4 * t * d + 12 / p * t * d + h / p * t * t
+def block_numbers(p: int, t: int, d: int, h: int, s: float) -> float:
+    """4·t·d + 12/p·t·d + h/p·t·s"""
+    return 4 * t * d + 12 / p * t * d + h / p * t * s
 
 
-def sequence_block_numbers(p: int, t: int, d: int, h: int) -> float:
-    """(2+2/p)·t·d + 12/p·t·d + h/p·t·t"""
-    return (2 + 2 / p) * t * d + 12 / p * t * d + h / p * t * t
+def sequence_block_numbers(p: int, t: int, d: int, h: int, s: float) -> float:
+    """(2+2/p)·t·d + 12/p·t·d + h/p·t·s"""
+    return (2 + 2 / p) * t * d + 12 / p * t * d + h / p * t * s
