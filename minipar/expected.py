@@ -21,7 +21,7 @@ from minipar import cost
 from minipar.comm.choose import choose
 from minipar.comm.environment import usable_cores
 from minipar.config import Config
-from minipar.forecast import Part, hollow, local_ranks, parts_of, rows_of_micro, states_of
+from minipar.forecast import Part, hollow, local_ranks, parts_of, rows_of_micro, states_of, width_of
 from minipar.nn import Embedding, Module
 from minipar.parallel.ballot import with_room
 from minipar.parallel.buckets import lay_out
@@ -43,14 +43,18 @@ class Sent(NamedTuple):
 
 
 class Expected(NamedTuple):
+    """`path_s` and `work_s` are None where a row on a CPU in float32 says nothing about them."""
+
     sent: dict[str, Sent]  # by axis; what has no formula is left out
     bubble: float  # part of a pipeline's time
-    path_s: float
-    work_s: float
+    path_s: float | None
+    work_s: float | None
     cores: int
 
-    def seconds(self, links: Mapping[str, float]) -> float:
+    def seconds(self, links: Mapping[str, float]) -> float | None:
         """Of a step.  links: alpha and beta."""
+        if self.path_s is None or self.work_s is None:
+            return None
         sending = sum(
             links["alpha"] * s.messages + links["beta"] * s.nbytes for s in self.sent.values()
         )
@@ -71,6 +75,8 @@ def expected(config: Config, train: Any, trial: Trial) -> Expected:
         sent["pp"] = _pp(c, model, trial)
     bubble, path, work = _compute(c, trial)
     cores = 1 if c.backend == "local" else usable_cores()
+    if c.device != "cpu" or c.precision != "float32":
+        return Expected(sent, bubble, None, None, cores)
     return Expected(sent, bubble, path, work, cores)
 
 
@@ -131,8 +137,8 @@ def _dp(c: Config, model: Module, part: Part, stage: int) -> Sent:
         return Sent(_compressed(c, trained), 2 * (p - 1))
     sizes: list[float] = [x.data.nbytes for x in trained]
     if c.bucket_mb:
-        layout = lay_out(trained, c.bucket_mb * 2**20)
-        layout, _ = with_room(layout, p + len(trained))
+        bucket = c.bucket_mb * 2**20 / width_of(c)  # 16 bits are summed up in 32
+        layout, _ = with_room(lay_out(trained, bucket), p + len(trained))
         sizes = [k * dtype.itemsize for k, dtype in layout.buckets]
     return _plus([all_reduce_sent(p, size, c.backend) for size in sizes])
 
@@ -163,7 +169,8 @@ def _tp(c: Config, model: Any, train: Any) -> Sent | None:
     """gpt and vit, whose layers are alike; of other models None."""
     if c.model not in ("gpt", "vit"):
         return None
-    p, e, rows = c.tp, next(iter(model.parameters())).dtype.itemsize, rows_of_micro(c)
+    p, rows = c.tp, rows_of_micro(c)
+    e = next(iter(model.parameters())).dtype.itemsize  # also of 16 bits: they are summed up in 32
     t = c.block if c.model == "gpt" else (train.shape[0] // c.patch) * (train.shape[1] // c.patch)
     n, m = rows * t * c.d * e, rows * t * e
     gpt = c.model == "gpt"
@@ -206,7 +213,7 @@ def _pp(c: Config, model: Module, trial: Trial) -> Sent:
     named = dict(model.named_parameters())
     users = users_of(model, cuts_of(c, model), s)
     w = sum((len(stages) - 1) * named[name].data.nbytes for name, stages in users.items())
-    nbytes = cost.pipeline_sent(s, m, v, x, LABEL_BYTES, w)
+    nbytes = cost.pipeline_sent(s, m, v, x, LABEL_BYTES, width_of(c) * w)
     return Sent(nbytes, 2 * 2 * (v * s - 1) / s * m)
 
 

@@ -15,7 +15,8 @@ Python                           interpreter, modules and data, as they are in t
 
 A rank that is like another (replicas; tp ranks, up to padding) has no line of its own.
 
-Letters: n bytes of a rank's trained parameters, k·n of optimizer state, p replicas.
+Letters: n bytes of a rank's trained parameters in float32 (or --dtype), k·n of optimizer state, p
+replicas, w what --precision makes of a number (a half).
 """
 
 from __future__ import annotations
@@ -133,13 +134,19 @@ def states_of(c: Config) -> int:
     return {"adamw": 2, "adagrad": 1}.get(c.optimizer, 1 if c.momentum else 0)
 
 
+def width_of(c: Config) -> float:
+    """w: what is computed in 16 bits is half as wide; the optimizer keeps masters in 32 then."""
+    return 1.0 if c.precision == "float32" else 0.5
+
+
 def _kept(c: Config, part: Part) -> tuple[int, int, int]:
     """weights, gradients, optimizer: which of them ZeRO shards."""
-    n, p, k = part.own, c.dp, states_of(c)
+    n, p, k, w = part.own, c.dp, states_of(c), width_of(c)
+    sizes = w * n, w * n, k * n + (n if w < 1 else 0)
     shards = [p if c.zero >= stage else 1 for stage in (3, 2, 1)]
-    weights, gradients, optimizer = (size // s for size, s in zip((n, n, k * n), shards))
-    borrowed = part.other if c.pp > 1 else 0
-    return weights + part.other, gradients + borrowed, optimizer
+    weights, gradients, optimizer = (round(size / s) for size, s in zip(sizes, shards))
+    other = round(w * part.other)
+    return weights + other, gradients + (other if c.pp > 1 else 0), optimizer
 
 
 def rows_of_micro(c: Config) -> float:
@@ -156,11 +163,12 @@ def _of_row(c: Config, trial: Trial | None, stage: int) -> tuple[int, int]:
     if c.pp > 1:
         stored = cost.of_schedule(c.schedule, c.pp, c.micros, v)[1][stage]
     inside, entering = sum(k.inside for k in kept), sum(k.entering for k in kept)
+    fixed = sum(k.fixed for k in kept)
     largest = max(k.largest for k in kept)
     if c.pp > 1 and c.recompute:
         one = max(k.inside for k in kept)
-        return round(rows * (stored * entering + one)), round(rows * largest)
-    return round(rows * stored * (inside + entering)), round(rows * largest)
+        return round(rows * (stored * entering + one)) + fixed, round(rows * largest)
+    return round(stored * (rows * (inside + entering) + fixed)), round(rows * largest)
 
 
 def _buffers(c: Config, model: Module, part: Part) -> int:
@@ -179,6 +187,8 @@ def _buffers(c: Config, model: Module, part: Part) -> int:
         found += n
     elif p > 1:
         found += t
+    if width_of(c) < 1:  # gradients in 32 bits, to be summed up and for the masters
+        found += n
     if c.backend == "process" and c.ranks > 1:
         found += segment_bytes(c.ranks) / c.ranks
     return round(found)
@@ -212,7 +222,7 @@ def allowed_bytes(c: Config, here: int | None = None) -> tuple[int | None, str]:
     ranks = here or local_ranks(c)
     if c.memory_limit:
         return parsed_bytes(c.memory_limit), f"--memory-limit {c.memory_limit}"
-    if getattr(c, "device", "cpu") == "cuda":
+    if c.device == "cuda":
         import cupy
 
         free, _ = cupy.cuda.runtime.memGetInfo()

@@ -1,4 +1,4 @@
-"""One row through the model, before ranks start: whether it can be cut as asked, and what it keeps.
+"""A row or two through the model, before ranks start: can it be cut as asked, and what does it keep?
 
 Done in the launcher, which has built the model anyway. Under --tp the ranks of one replica are
 threads that share a row, since what each of them keeps depends on all layers.
@@ -19,7 +19,8 @@ from minipar.comm.launch import run
 from minipar.config import Config
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.nn import Module
-from minipar.parallel.activations import Kept, kept_by_parts
+from minipar.parallel.activations import Kept, kept_by_parts, of_a_row
+from minipar.parallel.mixed import MixedPrecision
 from minipar.parallel.passes import Loss, Part, as_input, as_numbers
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, timed
 from minipar.parallel.tensor_layers import TensorKit
@@ -51,20 +52,37 @@ def tried(config: Config, model: Any, train: Any) -> Trial:
     train: the training data.  Raises: UsageError if it cannot be cut as asked.
     """
     c, loss = config, find(config.model).task.loss
+    rounded(c, model)
     if c.tp > 1:
         kept = run(_shared, c.tp, args=(c, train))[0]
     else:
-        kept = kept_by_parts(_parts(c, model), _rows(c, train, 1), loss)
+        kept = _kept(c, model, train, loss)
+    if c.precision != "float32" or c.device != "cpu":  # then it says nothing of the ranks
+        return Trial(kept, [0.0] * len(kept), 0.0)
     seconds = _seconds(c, model, train, loss)
     return Trial(kept, seconds, _update(c, model))
 
 
+def rounded(c: Config, model: Module) -> None:
+    """Let the model compute in 16 bits if ranks will."""
+    if c.precision != "float32":
+        MixedPrecision(model, c.precision)
+
+
 def _shared(group: Group, c: Config, train: Any) -> list[Kept]:
     model: Any = build_model(c, train, TensorKit(group, c.sequence_parallel))
+    rounded(c, model)
     try:
-        return kept_by_parts(_parts(c, model), _rows(c, train, 1), model.output.loss)
+        return _kept(c, model, train, model.output.loss)
     except ShapeMismatch as error:  # of positions, which only the data show
         raise UsageError(f"--tp {c.tp}: {error}") from None
+
+
+def _kept(c: Config, model: Module, train: Any, loss: Loss) -> list[Kept]:
+    one, two = (
+        kept_by_parts(_parts(c, model), _rows(c, train, min(n, len(train))), loss) for n in (1, 2)
+    )
+    return one if len(train) < 2 else of_a_row(one, two)
 
 
 def _parts(c: Config, model: Module) -> list[Sequence[Module]]:
@@ -75,7 +93,7 @@ def _parts(c: Config, model: Module) -> list[Sequence[Module]]:
 def _rows(c: Config, train: Any, n: int) -> Part:
     x, y = train.batch(np.arange(n))
     draw = Draw(c.seed, 0, range(n))
-    return Part(as_input(x, c.dtype), as_numbers(y, c.dtype), draw, 1.0)
+    return Part(as_input(x, c.computes_in), as_numbers(y, c.dtype), draw, 1.0)
 
 
 def _seconds(c: Config, model: Module, train: Any, loss: Loss) -> list[float]:

@@ -49,6 +49,11 @@ MORE = (
     ({"pp": 2, "schedule": "interleaved"}, 1e-3),
     ({"pp": 2, "tp": 2, "dp": 2}, 5e-3),
     ({"pp": 2, "tp": 2, "recompute": True}, 0.02),
+    ({"dp": 2, "precision": "float16"}, 0.01),
+    ({"dp": 2, "pp": 2, "tp": 2, "precision": "float16"}, 0.02),
+    ({"dp": 2, "tp": 2, "zero": 1}, 0.01),
+    ({"dp": 2, "tp": 2, "zero": 3}, 0.01),
+    ({"dp": 2, "pp": 2, "zero": 1}, 0.01),
 )
 
 

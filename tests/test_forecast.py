@@ -43,6 +43,8 @@ MORE = (
     {"pp": 2, "recompute": True},
     {"accumulate": 4},
     {"model": "mlp", "optimizer": "sgd"},
+    {"dp": 2, "tp": 2, "zero": 3},
+    {"layers": 1, "precision": "float16"},
 )
 
 

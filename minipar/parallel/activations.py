@@ -1,11 +1,12 @@
-"""How many bytes a forward pass keeps until backward, counted on one row.
+"""How many bytes a forward pass keeps until backward, counted on one row and on two.
 
     x ─► pieces of stage 0 ─► x' ─► pieces of stage 1 ─► loss          kept: what the vjps hold
          kept 5 arrays              kept 7 arrays
 
 A vjp holds what it needs in its closure, and nothing else does (graph.py): so the arrays in the
 closures of a graph are its activations. Weights are not among them, nor views of them. Rows of a
-batch are alike, so b rows keep b times as much.
+batch are alike, so b rows keep b times as much; beside it there may be what does not depend on the
+rows, such as weights in another dtype. Two rows tell the one from the other.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ class Kept(NamedTuple):
     entering: int  # of what comes from the part before; 0 for the first
     inside: int  # in the graph
     largest: int  # array of these: as large are the gradients that backward makes on its way
+    fixed: int = 0  # in the graph, whatever the rows
 
 
 def kept_by_parts(parts: Sequence[Sequence[Module]], micro: Part, loss: Loss) -> list[Kept]:
     """What each part of a model keeps.  parts: the pieces of each, in order.
 
-    micro: a micro-batch of one row, in training (with a draw).
+    micro: a micro-batch, in training (with a draw).
     """
     found, x = [], micro.x
     for n, pieces in enumerate(parts):
@@ -46,6 +48,15 @@ def kept_by_parts(parts: Sequence[Sequence[Module]], micro: Part, loss: Loss) ->
         entering = sum(t.data.nbytes for t in leaves_of(x) if isinstance(t, Tensor)) if n else 0
         found.append(Kept(entering, sum(sizes), max(sizes, default=0)))
         x = z
+    return found
+
+
+def of_a_row(one: Sequence[Kept], two: Sequence[Kept]) -> list[Kept]:
+    """What each part keeps for a row, and beside it, from what it keeps for one row and for two."""
+    found = []
+    for a, b in zip(one, two):
+        inside = b.inside - a.inside
+        found.append(Kept(a.entering, inside, a.largest, max(0, a.inside - inside)))
     return found
 
 

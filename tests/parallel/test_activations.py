@@ -12,7 +12,7 @@ from minipar import cost
 from minipar.config import Config
 from minipar.models import GPT
 from minipar.ops import cross_entropy
-from minipar.parallel.activations import kept_by, kept_by_parts
+from minipar.parallel.activations import Kept, kept_by, kept_by_parts, of_a_row
 from minipar.parallel.passes import Part, as_input, as_numbers
 from minipar.parallel.tensor_layers import TensorKit
 from minipar.random import Draw, Init
@@ -85,3 +85,8 @@ def test_shards_keep_their_part_of_a_block(sequence):
     numbers = formula(p, t, d, h, t) + h // p * t + 2 * (t // p if sequence else t)
     for kept in minipar.run(kept_by_a_block, p, args=(sequence, t, d, h)):
         assert kept == 4 * numbers
+
+
+def test_what_does_not_depend_on_the_rows_counts_once():
+    one, two = [Kept(8, 130, 50)], [Kept(16, 160, 50)]
+    assert of_a_row(one, two) == [Kept(8, 30, 50, 100)]
