@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from minipar.array import Array
 from minipar.comm.link import Receiving
+from minipar.comm.transport import Pending
 from minipar.errors import CallMismatch, PeerLost
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Shard
@@ -45,6 +46,7 @@ class Line:
         self.number = self.clock = 0  # of the last push that it has acknowledged
         self.lost = 0  # pushes that it had acknowledged, and does not know any more
         self._kept: list[tuple[Head, Sequence[int], Sequence[Array]]] = []  # PUSH, STEP, in order
+        self._sending: list[Pending] = []  # arrays under way
 
     # -- pushes -------------------------------------------------------------------------------
 
@@ -67,8 +69,14 @@ class Line:
 
     def send(self, head: Head, tail: Sequence[int] = (), arrays: Sequence[Array] = ()) -> None:
         self.world.isend(wire.pack_head(head._replace(messages=len(arrays)), tail), self.rank)
-        for array in arrays:
-            self.world.isend(array, self.rank)
+        self._sending += [self.world.isend(array, self.rank) for array in arrays]
+
+    def lend_a_hand(self) -> None:
+        """Wait until what was sent is there: whoever waits in a send helps to copy it (`loans`)."""
+        sending, self._sending = self._sending, []
+        with suppress(PeerLost):  # the answer to come will say so
+            for pending in sending:
+                pending.wait()
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -144,6 +152,7 @@ class Question:
 
     def take(self) -> Answer:
         """Wait for the answer; ask again if the server is lost, and comes back."""
+        self.line.lend_a_hand()
         while True:
             try:
                 return self.receive()

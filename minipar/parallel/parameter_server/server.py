@@ -165,7 +165,7 @@ class Server:
         """The push in a message.  Raises: UsageError, ShapeMismatch, Diverged."""
         shard, head = self.store.shard, m.head
         gradients = values_of(shard, m.tail, m.arrays, code_of(head.code))
-        bad = not_finite(gradients)
+        bad = None if head.finite else not_finite(gradients)
         if bad is not None and self.conduct.on_nan == "error":
             raise Diverged(f"{shard.keys[bad].name} has NaN or infinity.")
         self.book.report.skipped += bad is not None

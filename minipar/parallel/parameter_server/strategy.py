@@ -168,9 +168,10 @@ class ParameterServer:
         """
         pulls.check(gradients, {n: x.data for n, x in self.trained.items()}, self.who)
         values = pulls.shared_out(self.worker.lines, gradients)
-        if not self.worker.skip_nan:
+        looked = not self.worker.skip_nan
+        if looked:
             pulls.check_finite(values, self.worker.lines, self.who)
-        self.worker.push(values, rows)
+        self.worker.push(values, rows, finite=looked)
         self._pushed = True
 
     def _push(self) -> None:

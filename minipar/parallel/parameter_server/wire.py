@@ -48,13 +48,14 @@ class Head(NamedTuple):
     expected: int = 0  # so many arrays are to follow the answer
     code: int = 0  # how dense arrays are written, see `payload`; REFUSED: which of ERRORS
     steps: int = 0  # of the optimizer, with its state
+    finite: int = 0  # PUSH: its worker has looked, and there is no NaN in it
     rows: float = 0.0  # that a push is the mean of
     lr: float = 0.0
     factor: float = 1.0  # by which the gradient is shrunk
 
 
 NEW = -1  # as the clock of a HELLO: I have none
-INTEGERS = 8
+INTEGERS = 9
 HEAD = len(Head._fields)
 
 

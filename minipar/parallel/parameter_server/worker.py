@@ -36,10 +36,10 @@ class Worker:
             if answer.head.clock < self.clock:  # the others are farther; be there, too
                 line.join(self.clock)
 
-    def push(self, values: Sequence[Values], rows: float) -> None:
+    def push(self, values: Sequence[Values], rows: float, finite: bool = False) -> None:
         """Give every server its gradients; they count once `step` has said so.
 
-        values: for each server.
+        values: for each server.  finite: whether they are known to be, so that no server looks.
         """
         code = code_of(self.code)
         for line, own in zip(self.lines, values):
@@ -49,6 +49,7 @@ class Worker:
                 number=self.number + 1,
                 version=line.pulled,
                 code=self.code,
+                finite=finite and not self.code,  # in float16 they may be too large
                 rows=rows,
             )
             line.tell(head, counts_of(line.shard, own), messages_of(line.shard, own, code))
