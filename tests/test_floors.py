@@ -251,6 +251,7 @@ FLOORS = {
     "bench.torch_device": 13,
     "bench.train": 11,
     "bench.pipeline_rank": 14,
+    "bench.server_rank": 14,
     "bench.rank_worker": 15,
     "bench.ranks": 16,
     "tutorial_files": 10,

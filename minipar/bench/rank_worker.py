@@ -33,6 +33,7 @@ import numpy as np
 
 from minipar import __version__
 from minipar.bench.pipeline_rank import PIPELINES, PipelineRank
+from minipar.bench.server_rank import RULES, ServedRank, serve_workload
 from minipar.bench.worker import peak_mb
 from minipar.bench.workloads import WORKLOADS, Workload
 from minipar.comm.group import Group
@@ -41,6 +42,7 @@ from minipar.events import EVERYBODY, last
 from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.data import DataParallel
 from minipar.parallel.overlapped import OverlappedDataParallel
+from minipar.parallel.parameter_server import Roles
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.tensor_layers import TensorKit
@@ -244,6 +246,15 @@ def epoch(rank: Any, rows: int, seed: int) -> dict[str, Any]:
 
 
 def serve_group(group: Group, model: str, strategy: str, path: str) -> None:
+    if strategy in RULES:
+        roles = Roles(group)
+        if roles.is_server:
+            serve_workload(roles, WORKLOADS[model], strategy)
+            return
+        worker = ServedRank(WORKLOADS[model], roles)
+        serve(worker, path)
+        worker.parallel.close()
+        return
     if strategy in PIPELINES:
         kind: Any = PipelineRank
     else:
@@ -257,7 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = WORKLOADS[model]
     if engine == "minipar":
         strategy, ranks = more
-        run(serve_group, int(ranks), args=(model, strategy, path), backend="process")
+        processes = int(ranks) + (strategy in RULES)
+        run(serve_group, processes, args=(model, strategy, path), backend="process")
     elif engine == "products":
         rank, ranks, _ = more
         serve(Products(work, int(rank), int(ranks)), path)

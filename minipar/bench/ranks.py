@@ -5,7 +5,8 @@ ZeroRedundancyOptimizer, FSDP), or nothing but the matrix products, each rank fo
 stay alive and are asked in turn, so that a machine that gets slower for a while gets slower for all
 of them. In data parallel, sharded or not, each rank has a whole batch of the workload, another one.
 In tensor parallel all ranks have one batch together, and so have the stages of a pipeline, in
-micro-batches; `alone` is one process with that batch.
+micro-batches; `alone` is one process with that batch. With a parameter server N ranks are workers,
+and the server is a process more.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from minipar.bench.comm_peers import Contender, Missing, python_with
 from minipar.bench.pipeline_rank import PIPELINES
 from minipar.bench.rank_worker import STRATEGIES, TENSOR
+from minipar.bench.server_rank import RULES
 from minipar.bench.train import models
 from minipar.bench.workloads import WORKLOADS, ReluMLP
 from minipar.comm.environment import python_command
@@ -91,7 +93,7 @@ def bench_ranks(
 
 def check(strategies: Sequence[str]) -> None:
     """Raises: UsageError if there is one that cannot be timed."""
-    known = [*STRATEGIES, *TENSOR, *PIPELINES, ALONE]
+    known = [*STRATEGIES, *TENSOR, *PIPELINES, *RULES, ALONE]
     if unknown := set(strategies) - set(known):
         raise UsageError(
             f"There is no strategy {sorted(unknown)} to bench; use {', '.join(known)}."

@@ -20,6 +20,7 @@ def add(verbs: Any) -> None:
     _add_bench_generate(whats)
     _add_bench_comm(whats)
     _add_bench_kernels(whats)
+    _add_bench_ps(whats)
 
 
 def _add_bench_train(whats: Any) -> None:
@@ -48,7 +49,7 @@ def _add_bench_train(whats: Any) -> None:
         metavar="LIST",
         default="bucketed",
         help="with ranks: dp,bucketed,overlapped,zero1,zero2,zero3,tp,tp-overlap,sequence,naive,"
-        "gpipe,1f1b,zero-bubble,alone",
+        "gpipe,1f1b,zero-bubble,ps-sync,ps-async,alone",
     )
     parser.add_argument(
         "--epoch",
@@ -238,4 +239,30 @@ def _bench_kernels(arguments: argparse.Namespace) -> int:
 
     for row in kernels.bench_kernels("torch" in listed(arguments.against)):
         print(json.dumps(row) if arguments.json else kernels.line(row), flush=True)
+    return 0
+
+
+def _add_bench_ps(whats: Any) -> None:
+    parser = verb(
+        whats,
+        "ps",
+        "time pulls and pushes between a worker and a parameter server",
+        "minipar bench ps --size 16M --rows 1000",
+        _bench_ps,
+    )
+    parser.add_argument("--size", metavar="BYTES", default="16M", help="of weights (default: 16M)")
+    parser.add_argument("--rows", type=int, default=1000, help="of a table (default: 1000)")
+    parser.add_argument("--times", type=int, default=50, help="of which the median counts")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+
+
+def _bench_ps(arguments: argparse.Namespace) -> int:
+    from minipar.bench import server_rank
+    from minipar.bench.comm import bytes_of
+
+    if min(arguments.times, arguments.rows) < 1 or arguments.rows > server_rank.TABLE_ROWS:
+        raise UsageError(f"bench ps takes 1 time or more, and 1 to {server_rank.TABLE_ROWS} rows.")
+    rows = server_rank.bench_ps(bytes_of(arguments.size), arguments.rows, arguments.times)
+    for line in map(json.dumps, rows) if arguments.json else server_rank.lines(rows):
+        print(line, flush=True)
     return 0

@@ -70,3 +70,8 @@ def test_only_a_peer_may_be_missing(engine, code, monkeypatch, capsys):
     monkeypatch.setattr(ranks, "bench_ranks", lambda *args: [row])
     assert exit_code("bench", "train", "--ranks", "2") == code
     assert "its ranks ended early" in capsys.readouterr().out
+
+
+def test_bench_ps_refuses_more_rows_than_there_are(capsys):
+    assert exit_code("bench", "ps", "--rows", "100001") == 2
+    assert "1 to 100000 rows" in capsys.readouterr().err
