@@ -16,6 +16,7 @@ from minipar import __version__
 from minipar.errors import MiniparError, UsageError
 from minipar.verbs import (
     bench,
+    checkpoint,
     doctor,
     generate,
     run,
@@ -73,15 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minipar {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for module in (
-        train,
-        generate,
-        run,
-        verify,
-        bench,
-        schedule,
-        step,
-        timeline,
-        doctor,
+        *(train, generate, run, verify, bench, schedule, step, timeline, checkpoint, doctor),
         tutorials,
     ):
         module.add(verbs)

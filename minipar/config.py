@@ -50,6 +50,8 @@ class Config:
     save_every: int = 250
     eval_every: int = 250
     eval_batches: int = 100
+    save_in_background: bool = False
+    on_save_error: str = "stop"
     timeout_s: float = 300.0
     check: bool = False
     memory_limit: str = ""  # of a rank, such as 500MB; "": what is free, by the ranks
@@ -188,6 +190,8 @@ def check(config: Config) -> None:
         except ValueError:
             said = f"--memory-limit is a number with KB, MB or GB, not {c.memory_limit!r}."
             raise UsageError(said) from None
+    if c.on_save_error not in ("stop", "continue"):
+        raise UsageError(f"--on-save-error is stop or continue, not {c.on_save_error!r}.")
     if c.min_lr > c.lr:
         raise UsageError(f"--min-lr {c.min_lr} is above --lr {c.lr}; make it smaller.")
     if c.model in ("gpt", "vit") and c.d % c.heads:

@@ -32,7 +32,7 @@ from minipar.parallel.mesh import Mesh
 from minipar.parallel.parameter_server.tables import Hollow
 from minipar.parallel.tensor_layers import TensorKit
 from minipar.recipes import find
-from minipar.run_folder import RunFolder
+from minipar.run_folder import RunFolder, config_of
 
 VOCAB = 256  # bytes
 
@@ -62,10 +62,7 @@ def find_checkpoint(path: str | Path) -> tuple[Config, Path]:
     if not path.is_dir():
         raise UsageError(f"there is no folder {path}; --checkpoint takes a run, like runs/gpt-1.")
     if (path / "manifest.json").is_file():
-        for folder in list(path.resolve().parents)[:2]:
-            if (folder / "config.json").is_file():
-                return RunFolder(folder).config(), path
-        raise CheckpointError(f"no config.json in a folder above {path}: whose checkpoint is it?")
+        return config_of(checkpoint.Checkpoint(path)), path
     if not (path / "config.json").is_file():
         raise UsageError(f"{path} is neither a run folder nor a checkpoint of one.")
     last = RunFolder(path).latest_checkpoint()
@@ -145,8 +142,8 @@ def write_rank(
 def open_model(group: Group, config: Config, folder: str, pp: int = 1, tp: int = 1) -> StageReader:
     """This rank's part of a trained model.  Collective, over pp · tp ranks."""
     mesh = Mesh(group, pp=pp, tp=tp)
-    arrays, _ = checkpoint.load(folder)
-    weights = {n.removeprefix("model/"): a for n, a in arrays.items() if n.startswith("model/")}
+    arrays, _ = checkpoint.load(folder, "model/")
+    weights = {name.removeprefix("model/"): array for name, array in arrays.items()}
     vocab = len(weights.get("token.weight", ()))
     if vocab != VOCAB:
         raise UsageError(

@@ -57,8 +57,12 @@ class Report:
 
     def _write(self, record: dict[str, Any]) -> None:
         assert self._log is not None
-        self._log.write(json.dumps(record) + "\n")
-        self._log.flush()
+        try:
+            self._log.write(json.dumps(record) + "\n")
+            self._log.flush()
+        except OSError:  # a full disk, say; what was not written stays in the buffer
+            if self._config.on_save_error == "stop":
+                raise
 
 
 def speed(per_s: float, counted: str) -> str:

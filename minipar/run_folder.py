@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from minipar.config import Config
-from minipar.errors import UsageError
+from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
 
 
@@ -76,6 +76,19 @@ class RunFolder:
         new = self.metrics_file.with_suffix(".new")
         new.write_text("".join(kept))
         new.replace(self.metrics_file)
+
+
+def config_of(source: checkpoint.Checkpoint) -> Config:
+    """Of the run that wrote a checkpoint: in it, or above it.  Raises: CheckpointError."""
+    if "config" in source.meta:
+        try:
+            return Config(**source.meta["config"])
+        except TypeError as error:
+            raise CheckpointError(f"{source.folder} is of another minipar: {error}") from None
+    for folder in list(source.folder.resolve().parents)[:2]:
+        if (folder / "config.json").is_file():
+            return RunFolder(folder).config()
+    raise CheckpointError(f"{source.folder} does not say which model it is of.")
 
 
 def _first_free(model: str) -> Path:

@@ -13,8 +13,10 @@ import contextlib
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,7 @@ from minipar.spans import at_step, span
 from minipar.strategies import join, serve_run, waited
 
 FIRST_STEPS = 20  # the steps after which the weights are compared with those of one rank
+LAYOUT = ("dp", "pp", "tp", "zero")  # what a checkpoint tells of how it was written
 
 
 class Trainer:
@@ -58,6 +61,7 @@ class Trainer:
         self.strategy, self.passes = member.strategy, member.passes
         self.ledger = Ledger(group, member.axes, "world" if roles is None else "ps")
         self._workers = None if roles is None else roles.workers
+        self.saver = checkpoint.Saver(group if roles is None else None, config.save_in_background)
         self._begun = 0  # the step of the checkpoint that it goes on from
 
     def train_step(self) -> dict[str, Any]:
@@ -145,29 +149,76 @@ class Trainer:
             return {f"model/{name}": to_numpy(array) for name, array in state}
 
     def save(self, run: RunFolder) -> None:
-        """Write weights and optimizer state as a checkpoint; rank 0 does, for all are equal."""
-        weights, state = self.weights(), self.strategy.state_dict()
-        if self.group.rank == 0:
-            arrays = weights | {f"optimizer/{name}": a for name, a in state.items()}
-            meta: dict[str, Any] = {"step": self.done}
-            if self.member.scale is not None:
-                meta["loss_scale"] = self.member.scale.state()
-            checkpoint.save_step(run.checkpoints, self.done, arrays, meta)
+        """Write a checkpoint, or begin to, if that is done in the background.
+
+        Collective, over those who speak.  Raises: CheckpointError, unless the config says to go on.
+        """
+        self.saved()
+        with self.unless_it_goes_on():
+            self.save_at(checkpoint.step_folder(run.checkpoints, self.done), self._meta())
+
+    def save_at(self, folder: Path, meta: dict[str, Any]) -> None:
+        """Collective.  Raises: CheckpointError."""
+        with self.member.full(), self.strategy.held() as held:
+            self.saver.save(folder, held, meta)
+
+    def saved(self) -> None:
+        """Wait for what is written in the background.  Raises: as `save`."""
+        with self.unless_it_goes_on():
+            self.saver.wait()
+
+    @contextlib.contextmanager
+    def unless_it_goes_on(self) -> Iterator[None]:
+        """What cannot be saved ends the run, or is said, as the config wishes."""
+        try:
+            yield
+        except CheckpointError as error:
+            if self.config.on_save_error == "stop":
+                raise
+            if self.group.rank == 0:
+                print(f"minipar: {error} The run goes on.", file=sys.stderr, flush=True)
+
+    def _meta(self) -> dict[str, Any]:
+        """Beside weights and state nothing decides how a run goes on but these."""
+        c, epoch = self.config, self.sampler.steps_per_epoch
+        names = LAYOUT if c.ps == "none" else ("ps", "workers", "servers")
+        meta = {
+            "step": self.done,
+            "seed": c.seed,
+            "data": {"epoch": self.done // epoch, "batch": self.done % epoch, "rows": c.batch},
+            "layout": {name: getattr(c, name) for name in names},
+            "config": asdict(c),
+        }
+        scale = self.member.scale
+        return meta if scale is None else {**meta, "loss_scale": scale.state()}
 
     def restore(self, run: RunFolder) -> None:
         """Go to where the last checkpoint was written.  Raises: CheckpointError."""
         folder = run.latest_checkpoint()
         if folder is None:
             raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
-        arrays, meta = checkpoint.load(folder)
-        with self.member.full(), self.strategy.whole() as model:
+        self.restore_from(folder)
+
+    def restore_from(self, folder: Path) -> None:
+        """Go to where a checkpoint was written, in any layout.  Raises: CheckpointError."""
+        source = checkpoint.Checkpoint(folder)
+        if self._workers is None and not isinstance(self.strategy, ParameterServer):
+            with self.member.full(), self.strategy.held() as held:
+                self.saver.load(source, held)
+            self.strategy.optimizer.steps = int(source.array("optimizer/step"))
+        else:
+            self._give_to_servers(source)
+        if self.member.scale is not None and "loss_scale" in source.meta:
+            self.member.scale.load(source.meta["loss_scale"])
+        self.step = self._begun = source.meta["step"]
+
+    def _give_to_servers(self, source: checkpoint.Checkpoint) -> None:
+        arrays = {name: source.array(name) for name in source.arrays}
+        with self.strategy.whole() as model:
             if self._workers is not None:  # all see the old weights before one replaces them
                 self._workers.barrier()
             model.load_state_dict(_part(arrays, "model/"))
         self.strategy.load_state_dict(_part(arrays, "optimizer/"))
-        if self.member.scale is not None and "loss_scale" in meta:
-            self.member.scale.load(meta["loss_scale"])
-        self.step = self._begun = meta["step"]
 
 
 def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -195,6 +246,7 @@ def _train_or_serve(group: Group, config: Config, run: RunFolder, resume: bool) 
             serve_run(config, roles, find(config.model).task.load(config)[0], run.servers)
             return {}
     trainer = Trainer(group, config, roles)
+    trainer.saver.after = checkpoint.tidy  # in a run folder only the last ones are kept
     if resume:
         trainer.restore(run)
         if group.rank == 0:
@@ -212,6 +264,7 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     found: dict[str, float] = {}
     costs: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
+        stack.callback(trainer.saver.abandon)  # nothing is under way, unless the run has failed
         log = stack.enter_context(open(run.metrics_file, "a")) if group.rank == 0 else None
         report = Report(config, trainer.task, log, first)
         all_step = trainer.member.together is group and not config.slow_worker
@@ -227,7 +280,8 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
             if done == min(FIRST_STEPS, config.steps) and trainer.compares:
                 weights = trainer.weights()
                 if group.rank == 0:
-                    checkpoint.save(run.first_steps, weights, {"config": asdict(config)})
+                    with trainer.unless_it_goes_on():
+                        checkpoint.save(run.first_steps, weights, {"config": asdict(config)})
             if _due(before, done, config.save_every, config.steps) and speaks:
                 with span("checkpoint"):
                     trainer.save(run)
@@ -236,6 +290,7 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
                     found = trainer.evaluate()
                 costs = trainer.ledger.summary(trainer.member.together)
                 report.evaluation(done, found, costs)
+        trainer.saved()
     seconds = time.perf_counter() - begun
     task, trained = trainer.task, trainer.done - first
     result: dict[str, Any] = {**found, "train_seconds": seconds, "steps": trainer.done}

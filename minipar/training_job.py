@@ -24,6 +24,7 @@ from minipar.drills import drills_of
 from minipar.errors import CheckpointError, UsageError
 from minipar.expected import Expected, expected
 from minipar.forecast import Need, as_dicts, forecast, refuse_if_too_large, table
+from minipar.parallel import checkpoint
 from minipar.ranks import RanksFailed, on_ranks, ranks_in_words
 from minipar.recipes import build_model, find, not_looked_at
 from minipar.refusals import check as check_together
@@ -247,8 +248,7 @@ def _how_to_go_on(run: RunFolder) -> str:
     last = run.latest_checkpoint()
     if last is None:
         return f"there is no checkpoint yet; {run.path} has only the metrics so far."
-    step = int(last.name.removeprefix("step-"))
     return (
-        f"the last checkpoint is that of step {step}. "
+        f"the last checkpoint is that of step {checkpoint.step_of(last)}. "
         f"Go on with: minipar train --resume {shlex.quote(str(run.path))}"
     )

@@ -1,4 +1,4 @@
-"""A row or two through the model, before ranks start: can it be cut as asked, and what does it keep?
+"""A row or two through the model before ranks start: can it be cut as asked, what does it keep?
 
 Done in the launcher, which has built the model anyway. Under --tp the ranks of one replica are
 threads that share a row, since what each of them keeps depends on all layers.

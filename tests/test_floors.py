@@ -201,7 +201,15 @@ FLOORS = {
     "parallel.parameter_server.pulls": 12,
     "parallel.parameter_server.state": 12,
     "parallel.parameter_server.strategy": 13,
-    "parallel.checkpoint": 8,
+    "parallel.boxes": 1,
+    "parallel.held": 2,
+    "parallel.checkpoint.manifest": 2,
+    "parallel.checkpoint.files": 3,
+    "parallel.checkpoint.reader": 4,
+    "parallel.checkpoint.writer": 4,
+    "parallel.checkpoint.plan": 8,
+    "parallel.checkpoint.saver": 9,
+    "parallel.checkpoint.folder": 10,
     "parallel.tensor_parallel": 8,
     "parallel.vocab_loss": 8,
     "parallel.sharding": 8,
@@ -258,6 +266,7 @@ FLOORS = {
     "verify_layouts": 16,
     "verify": 17,
     "training": 15,
+    "checkpoint_job": 16,
     "training_report": 19,
     "training_job": 20,
     "training_hosts": 21,
@@ -309,7 +318,7 @@ FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs", "cost"),
     "stepping",
     *("comm", "comm.hosts", "comm.mpi", "cuda", "parallel.compress"),
-    "parallel.parameter_server",
+    *("parallel.checkpoint", "parallel.parameter_server"),
 }
 
 

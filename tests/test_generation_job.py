@@ -18,6 +18,7 @@ from minipar.generation_job import (
     printable,
 )
 from minipar.models import generate
+from minipar.parallel import checkpoint
 from minipar.recipes import build_model
 from minipar.run_folder import RunFolder
 from minipar.training import Trainer
@@ -101,9 +102,8 @@ def test_what_is_no_checkpoint_is_refused(folder, tmp_path):
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         find_checkpoint(tmp_path)
     lonely = tmp_path / "a" / "b" / "c"
-    lonely.mkdir(parents=True)
-    (lonely / "manifest.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
+    checkpoint.save(lonely, {"x": np.zeros(2)}, {})
+    with pytest.raises(CheckpointError, match="does not say which model it is of"):
         find_checkpoint(lonely)
 
 
@@ -133,6 +133,6 @@ def test_only_gpt_writes():
 
 def test_a_vocabulary_that_is_not_bytes_is_refused(folder, monkeypatch):
     arrays = {"model/token.weight": np.zeros((65, CONFIG.d))}
-    monkeypatch.setattr("minipar.parallel.checkpoint.load", lambda path: (arrays, {}))
+    monkeypatch.setattr("minipar.parallel.checkpoint.load", lambda path, prefix: (arrays, {}))
     with pytest.raises(UsageError, match="knows 65 tokens"):
         minipar.run(open_model, 1, args=(CONFIG, str(folder)))

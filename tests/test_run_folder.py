@@ -1,12 +1,15 @@
 """Run folders: names, what is never overwritten, metrics that survive a crash."""
 
 import json
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from minipar.config import Config
-from minipar.errors import UsageError
-from minipar.run_folder import RunFolder
+from minipar.errors import CheckpointError, UsageError
+from minipar.parallel import checkpoint
+from minipar.run_folder import RunFolder, config_of
 
 
 def test_the_first_free_number(tmp_path, monkeypatch):
@@ -33,3 +36,18 @@ def test_metrics_after_a_step_are_forgotten_and_a_torn_line_is_left_out(tmp_path
     assert [m["step"] for m in run.metrics()] == [1, 2, 3, 4]
     run.forget_after(2)
     assert run.metrics_file.read_text() == "".join(lines[:2])
+
+
+def test_a_checkpoint_says_which_config_it_is_of_or_lies_below_it(tmp_path):
+    config = Config(layers=3)
+    meta = {"config": asdict(config)}
+    for name, said in (("new", meta), ("other", {"config": {"x": 1}}), ("run/checkpoints/old", {})):
+        checkpoint.save(tmp_path / name, {"x": np.zeros(2)}, said)
+    config.save(tmp_path / "run/config.json")
+    for name in ("new", "run/checkpoints/old"):
+        assert config_of(checkpoint.Checkpoint(tmp_path / name)) == config
+    with pytest.raises(CheckpointError, match="is of another minipar"):
+        config_of(checkpoint.Checkpoint(tmp_path / "other"))
+    checkpoint.save(tmp_path / "alone", {"x": np.zeros(2)}, {})
+    with pytest.raises(CheckpointError, match="does not say which model it is of"):
+        config_of(checkpoint.Checkpoint(tmp_path / "alone"))

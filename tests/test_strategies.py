@@ -10,6 +10,7 @@ import pytest
 import minipar
 from minipar.config import Config
 from minipar.config import check as check_config
+from minipar.parallel import checkpoint
 from minipar.parallel.parameter_server import Roles
 from minipar.recipes import build_model, find
 from minipar.refusals import check
@@ -55,6 +56,20 @@ SHARED_LAYERS = {
         "sequence_parallel": True,
         "recompute": True,
     },
+}
+
+LAYOUTS = {
+    "one rank": {},
+    "2 x 2 x 2": {"tp": 2, "pp": 2, "dp": 2, "microbatches": 2},
+    "dp 4": {"dp": 4},
+    "tp 2": {"tp": 2},
+    "tp 4, in sequence": {"tp": 4, "sequence_parallel": True},
+    "zero 1": {"dp": 2, "zero": 1},
+    "zero 2": {"dp": 4, "zero": 2},
+    "zero 3": {"dp": 3, "zero": 3},
+    "pp 4": {"pp": 4, "microbatches": 4},
+    "pp 2, zero 1": {"pp": 2, "dp": 2, "zero": 1, "microbatches": 2},
+    "local sgd": {"dp": 2, "local_steps": 2},
 }
 
 
@@ -176,6 +191,11 @@ def compare(ranks, one_rank):
         ({"pp": 3}, {"dp": 2, "zero": 2}),
         ({"tp": 2, "pp": 2}, {"tp": 2, "sequence_parallel": True}),
         ({"dp": 2, "zero": 3, "heads": 4}, {"tp": 4, "heads": 4}),
+        pytest.param(
+            LAYOUTS["2 x 2 x 2"],
+            LAYOUTS["zero 3"] | {"save_in_background": True},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_checkpoint_of_one_way_is_gone_on_with_in_another(tmp_path, before, after):
@@ -190,6 +210,67 @@ def test_a_checkpoint_of_one_way_is_gone_on_with_in_another(tmp_path, before, af
         losses.append([m["loss"] for m in RunFolder(path).metrics() if "loss" in m])
     assert len(losses[0]) == 8
     np.testing.assert_allclose(losses[1][4:], losses[0][4:], rtol=1e-10)
+
+
+def train_and_save(group, config, folder):
+    trainer = Trainer(group, config)
+    for _ in range(3):
+        trainer.train_step()
+    trainer.save(RunFolder(folder))
+    trainer.saved()
+
+
+def read_and_save(group, config, source, folder):
+    """What this layout makes of a checkpoint, and where each rank stands then."""
+    trainer = Trainer(group, replace(config, save_in_background=True))
+    trainer.restore_from(source)
+    trainer.save(RunFolder(folder))
+    trainer.saved()
+    with trainer.strategy.whole() as model:  # what the ranks compute with is what they save
+        weights = {f"model/{name}": array for name, array in model.state_dict().items()}
+    return trainer.done, trainer.strategy.optimizer.steps, weights
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("2 x 2 x 2", "one rank"),
+        ("one rank", "dp 4"),
+        ("tp 2", "tp 4, in sequence"),
+        ("zero 1", "zero 3"),
+        ("pp 4", "pp 2, zero 1"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("one rank", "2 x 2 x 2"),
+                ("zero 3", "tp 2"),
+                ("pp 2, zero 1", "zero 2"),
+                ("zero 2", "pp 4"),
+                ("tp 4, in sequence", "zero 1"),
+                ("local sgd", "2 x 2 x 2"),
+            )
+        ),
+    ],
+)
+def test_any_layout_reads_the_same_bits_that_any_other_has_written(tmp_path, before, after):
+    first, second = (replace(TINY, heads=4, d=16, **LAYOUTS[way]) for way in (before, after))
+    minipar.run(train_and_save, first.ranks, args=(first, tmp_path / "first"))
+    source = RunFolder(tmp_path / "first").latest_checkpoint()
+    args = second, source, tmp_path / "second"
+    found = minipar.run(read_and_save, second.ranks, args=args)
+    (wanted, meta), (arrays, _) = map(
+        checkpoint.load, (source, RunFolder(tmp_path / "second").latest_checkpoint())
+    )
+    assert meta["step"] == 3 and {name.split("/")[0] for name in wanted} == {"model", "optimizer"}
+    assert arrays.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
+        assert arrays[name].tobytes() == array.tobytes(), name
+    for done, steps, weights in found:
+        assert (done, steps) == (3, 3)
+        assert all(array.tobytes() == wanted[name].tobytes() for name, array in weights.items())
+    shards = [s for e in checkpoint.Checkpoint(source).arrays.values() for s in e.shards]
+    assert {shard.rank for shard in shards} == set(range(first.ranks))  # each its own part
 
 
 def test_local_sgd_is_evaluated_with_the_mean_of_its_replicas():

@@ -9,6 +9,7 @@ import pytest
 import minipar
 from minipar.config import Config
 from minipar.errors import CheckpointError, Diverged
+from minipar.parallel import checkpoint
 from minipar.recipes import SAMPLE_BYTES
 from minipar.run_folder import RunFolder
 from minipar.training import FIRST_STEPS, Trainer, train_rank
@@ -112,6 +113,41 @@ def test_first_steps_that_began_in_another_way_are_not_kept_for_the_comparison(t
     shutil.rmtree(run.first_steps)
     gone_on = run_in(tmp_path, replace(TINY, dp=2, steps=FIRST_STEPS + 1), resume=True)
     assert not gone_on.first_steps.exists()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_ends_the_run_or_costs_it_a_checkpoint(
+    tmp_path, monkeypatch, capsys, background
+):
+    config = replace(TINY, dp=2, steps=12, save_every=4, save_in_background=background)
+    whole = run_in(tmp_path / "whole", config)
+    plain = checkpoint.writer.files.write
+
+    def full(path, array):
+        if "step-000008.part" in path.parts:
+            raise OSError(28, "No space left on device")
+        return plain(path, array)
+
+    monkeypatch.setattr(checkpoint.writer.files, "write", full)
+    with pytest.raises(CheckpointError, match=r"step-000008 cannot be written: .*No space left"):
+        run_in(tmp_path / "stops", config)
+    stopped = RunFolder(tmp_path / "stops")
+    assert checkpoint.load(stopped.latest_checkpoint())[1]["step"] == 4
+    capsys.readouterr()
+    goes_on = run_in(tmp_path / "goes on", replace(config, on_save_error="continue"))
+    assert capsys.readouterr().err.count("The run goes on.") == 1
+    assert losses(goes_on) == losses(whole)
+    found = [checkpoint.load(path)[1]["step"] for path in checkpoint.steps(goes_on.checkpoints)]
+    assert found == [4, 12]
+
+
+def test_a_checkpoint_says_where_the_run_stands(tmp_path):
+    config = replace(TINY, steps=3, seed=5)
+    meta = checkpoint.Checkpoint(run_in(tmp_path, config).latest_checkpoint()).meta
+    assert (meta["step"], meta["seed"]) == (3, 5)
+    assert meta["data"] == {"epoch": 0, "batch": 3, "rows": 8}
+    assert meta["layout"] == {"dp": 1, "pp": 1, "tp": 1, "zero": 0}
+    assert Config(**meta["config"]) == config
 
 
 def test_resuming_without_a_checkpoint(tmp_path):

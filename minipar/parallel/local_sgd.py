@@ -31,6 +31,7 @@ from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.nn import BatchNorm, Module
 from minipar.parallel.flat import pack, unpack
+from minipar.parallel.held import Held
 from minipar.parallel.replicas import Replicas
 from minipar.parallel.shares import exchange
 from minipar.parallel.strategy import MakeOptimizer
@@ -92,6 +93,11 @@ class LocalSGD(Replicas):
         """The mean of the replicas: the ranks meet first."""
         self.finish()
         return super().whole()
+
+    def held(self) -> AbstractContextManager[list[Held]]:
+        """After a meeting, when all have the same."""
+        self.finish()
+        return super().held()
 
     def state_dict(self) -> dict[str, Array]:
         """The optimizer's state, the same on every rank: to give it, the ranks meet first."""

@@ -224,6 +224,14 @@ class Mastered:
     def lr(self, lr: float) -> None:
         self.inner.lr = lr
 
+    @property
+    def steps(self) -> int:
+        return self.inner.steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.inner.steps = steps
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 

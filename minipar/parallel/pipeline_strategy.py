@@ -40,6 +40,7 @@ from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.parallel.data import DataParallel
+from minipar.parallel.held import Held
 from minipar.parallel.pipelined import Pipeline
 from minipar.parallel.shares import dense_gradient
 from minipar.parallel.strategy import MakeOptimizer, Strategy
@@ -114,6 +115,13 @@ class PipelineParallel:
     def whole(self) -> Iterator[Any]:
         with self.inner.whole(), self.pipeline.whole() as model:
             yield model if self._view is None else self._view(model)
+
+    @contextmanager
+    def held(self) -> Iterator[list[Held]]:
+        """What this stage owns; who borrows weights gets what they have become."""
+        with self.inner.held() as held:
+            yield held
+        self._lend()
 
     def state_dict(self) -> dict[str, Array]:
         return union(self.inner.state_dict(), self.group)

@@ -25,6 +25,7 @@ from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.optim import clip_grad_norm
 from minipar.parallel.agreement import check_same_bits, check_same_form
+from minipar.parallel.held import Held, state, weights
 from minipar.parallel.strategy import MakeOptimizer
 
 
@@ -100,6 +101,10 @@ class Replicas:
     def whole(self) -> AbstractContextManager[Module]:
         """The model as it is: each replica is whole."""
         return nullcontext(self.model)
+
+    def held(self) -> AbstractContextManager[list[Held]]:
+        named = self.model.named_parameters()
+        return nullcontext([*weights(named), *state(self.optimizer)])
 
     def state_dict(self) -> dict[str, Array]:
         return self.optimizer.state_dict()

@@ -32,6 +32,7 @@ from typing import Any
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
+from minipar.parallel.held import Held, weights
 from minipar.parallel.reducer import Reducer, agree, share_of
 from minipar.parallel.slices import (
     Flat,
@@ -105,6 +106,10 @@ class Zero1:
         for s, data in zip(self.owned.slices, self.data):
             self.group.all_gather(s.data, out=data)
 
+    def held(self) -> AbstractContextManager[list[Held]]:
+        """Whole weights, and the state of the slices."""
+        return nullcontext([*weights(self.model.named_parameters()), *self.owned.held()])
+
     def state_dict(self) -> dict[str, Array]:
         return self.owned.state_dict()
 
@@ -169,6 +174,10 @@ class Zero2:
         self.optimizer.step()
         for s, data in zip(self.owned.slices, self.data):
             self.group.all_gather(s.data, out=data)
+
+    def held(self) -> AbstractContextManager[list[Held]]:
+        """Whole weights, and the state of the slices."""
+        return nullcontext([*weights(self.model.named_parameters()), *self.owned.held()])
 
     def state_dict(self) -> dict[str, Array]:
         return self.owned.state_dict()

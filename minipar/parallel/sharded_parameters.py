@@ -27,13 +27,14 @@ Paper: Rajbhandari et al. 2020, sections 5.3 and 7.2.2. FSDP (Zhao et al. 2023) 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.nn import Module
+from minipar.parallel.held import Held, weights
 from minipar.parallel.parcel import leaves_of, mapped
 from minipar.parallel.reducer import Reducer
 from minipar.parallel.slices import Owned, give_all_the_weights_of_rank_0, trainable
@@ -106,6 +107,12 @@ class Zero3:
         self.optimizer.step()
         if self.kept is not None:
             self.kept.renew()
+
+    def held(self) -> AbstractContextManager[list[Held]]:
+        """The slices, and the whole of what is not trained."""
+        self._drop_all()
+        frozen = [(n, x) for n, x in self.model.named_parameters() if not x.requires_grad]
+        return nullcontext([*weights(frozen), *self.owned.held_weights(), *self.owned.held()])
 
     def state_dict(self) -> dict[str, Array]:
         return self.owned.state_dict()

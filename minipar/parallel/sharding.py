@@ -32,6 +32,7 @@ from minipar.comm.group import Group
 from minipar.errors import ShapeMismatch, UsageError
 from minipar.nn import Module
 from minipar.optim import squared_norm
+from minipar.parallel.held import Cut, Held
 from minipar.tensor import Tensor
 
 
@@ -69,6 +70,15 @@ class Sharded(NamedTuple):
             raise UsageError(f"{self.parts} parts of {self.n} cannot be cut into {p} each.")
         return math.ceil(self.n / self.parts / p)
 
+    def spans(self, r: int, p: int) -> tuple[tuple[int, int, int], ...]:
+        """Where the parts lie that rank r has: from where there, from where in the whole, how many.
+
+        Zeros that fill up the last ranks are not among them.
+        """
+        k, n = self.each(p), self.n // self.parts
+        found = [(i * k, i * n + r * k, min(k, n - r * k)) for i in range(self.parts)]
+        return tuple(span for span in found if span[2] > 0)
+
     def whole_shape(self, piece: tuple[int, ...]) -> tuple[int, ...]:
         return (*piece[: self.axis], self.n, *piece[self.axis + 1 :])
 
@@ -103,6 +113,14 @@ def whole_state(state: Mapping[str, Array], table: Table, group: Group) -> dict[
         how = table.get(name.partition("/")[0])
         found[name] = how.join(group.all_gather(array)) if isinstance(how, Sharded) else array
     return found
+
+
+def placed(held: Held, table: Table, group: Group) -> Held:
+    """What a rank of the group holds, in its place in the whole array."""
+    how = table.get(held.parameter)
+    if not isinstance(how, Sharded):
+        return held
+    return held._replace(cut=Cut(how.axis, how.n, how.spans(group.rank, group.size)))
 
 
 def own_state(whole: Mapping[str, Any], model: Module, group: Group) -> dict[str, Array]:

@@ -29,6 +29,7 @@ from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.optim import check_state, squared_norm
 from minipar.parallel.agreement import check_same_form
+from minipar.parallel.held import Held, steps
 from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
 
@@ -131,6 +132,26 @@ class Owned:
             for s in self.slices:
                 s.grad *= max_norm / norm
         return norm
+
+    def held(self) -> list[Held]:
+        """The state of the own pieces."""
+        found = [steps(self.optimizer)]
+        for s in self.slices:
+            for name, piece in s.pieces.items():
+                shape, first = s.flat.parameters[name].shape, piece.there.start
+                found += [
+                    Held(f"optimizer/{name}/{slot}", array, shape, first)
+                    for slot, array in self.optimizer.state[name].items()
+                ]
+        return found
+
+    def held_weights(self) -> list[Held]:
+        """The own pieces."""
+        return [
+            Held(f"model/{name}", x.data, s.flat.parameters[name].shape, there.start)
+            for s in self.slices
+            for name, (_, there, x) in s.pieces.items()
+        ]
 
     def state_dict(self) -> dict[str, Array]:
         """As that of one optimizer over all parameters (collective)."""

@@ -11,6 +11,8 @@
 
     with strategy.whole() as model:     to read, save, load, or evaluate all of the weights
         ...
+    with strategy.held() as held:       what this rank has of them, for checkpoints
+        ...
 
 Every call is collective: all ranks make it, in the same order.
 """
@@ -23,6 +25,7 @@ from typing import Any, Protocol
 
 from minipar.array import Array
 from minipar.optim import Optimizer
+from minipar.parallel.held import Held
 from minipar.tensor import Tensor
 
 MakeOptimizer = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
@@ -52,6 +55,12 @@ class Strategy(Protocol):
 
     def whole(self) -> AbstractContextManager[Any]:
         """The model with all its weights, the same on every rank; what is changed inside counts."""
+
+    def held(self) -> AbstractContextManager[list[Held]]:
+        """What this rank holds of weights and state, alive; what is changed inside counts.
+
+        Who changes it does so on all ranks alike, and sets `optimizer.steps`.
+        """
 
     def state_dict(self) -> dict[str, Array]:
         """The complete state of the optimizer, named as `Optimizer.state_dict`, on every rank."""

@@ -33,10 +33,12 @@ from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.parallel.agreement import check_same_form
+from minipar.parallel.held import Held, state, weights
 from minipar.parallel.sharding import (
     Replicated,
     clip_sharded_norm,
     own_state,
+    placed,
     sharding,
     sum_gradients,
     whole_state,
@@ -124,6 +126,13 @@ class TensorParallel:
         """The model as one that is not cut; all its calls are collective."""
         with self.data.whole() if self.data else nullcontext():
             yield WholeModel(self.model, self.group)
+
+    @contextmanager
+    def held(self) -> Iterator[list[Held]]:
+        """As slices of the whole arrays."""
+        plain = nullcontext([*weights(self.model.named_parameters()), *state(self.optimizer)])
+        with self.data.held() if self.data else plain as held:
+            yield [placed(h, self.table, self.group) for h in held]
 
     def state_dict(self) -> dict[str, Array]:
         own = (self.data or self.optimizer).state_dict()

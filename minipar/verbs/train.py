@@ -36,6 +36,8 @@ TRAIN_HELP = (
     ("device", "NAME", "cpu, or cuda: the GPU of each rank"),
     ("seed", "N", "seed of all random numbers"),
     ("save_every", "N", "steps between checkpoints; 0: only at the end"),
+    ("save_in_background", "", "write checkpoints beside training, from copies"),
+    ("on_save_error", "NAME", "a checkpoint that cannot be written: stop, or continue without"),
     ("eval_every", "N", "steps between evaluations; 0: only at the end"),
     ("eval_batches", "N", "batches of an evaluation, always the same ones"),
     ("timeout_s", "S", "the longest that a rank waits for another, in seconds"),

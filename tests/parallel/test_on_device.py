@@ -21,7 +21,7 @@ from minipar.parallel.overlapped import OverlappedDataParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.random import Draw, Init
-from minipar.train import Trainer
+from minipar.training import Trainer
 from tests.strict_cupy import agree, counts
 
 TOKENS = np.arange(48).reshape(6, 8) * 7 % 11

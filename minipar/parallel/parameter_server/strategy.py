@@ -35,6 +35,7 @@ from minipar.array import Array
 from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.optim import clip_grad_norm
+from minipar.parallel.held import Held
 from minipar.parallel.parameter_server import pulls, wire
 from minipar.parallel.parameter_server.keys import SLICE_BYTES, shards_of, table_names
 from minipar.parallel.parameter_server.lines import take
@@ -244,6 +245,14 @@ class ParameterServer:
         changed = {n: x.data for n, x in self.dense.items() if before[n] != after[n]}
         if changed:
             self._set(changed)
+
+    @contextmanager
+    def held(self) -> Iterator[list[Held]]:
+        """Copies of everything, as it is on the servers: to be read, not to be changed."""
+        with self.whole() as model:
+            weights = {f"model/{name}": x for name, x in model.state_dict().items()}
+        state = {f"optimizer/{name}": x for name, x in self.state_dict().items()}
+        yield [Held(name, x, x.shape) for name, x in (weights | state).items()]
 
     def state_dict(self) -> dict[str, Array]:
         """The complete state of the optimizers of all servers."""
