@@ -106,12 +106,6 @@ def _check_tensor_parallel(c: Config) -> None:
     if not find(c.model).uses_kit:
         able = ", ".join(name for name, recipe in RECIPES.items() if recipe.uses_kit)
         raise UsageError(f"--tp: the layers of {c.model} cannot be shared; those of {able} can.")
-    if c.compress in ("int8", "top-k"):
-        raise UsageError(
-            f"--compress {c.compress} with --tp cannot be: it rounds a parameter by what lies "
-            "beside it, of which ranks that share layers have different parts: what they all have "
-            "would come apart. float16 and powersgd go with --tp."
-        )
 
 
 def check_model(config: Config, model: Module) -> None:

@@ -34,7 +34,7 @@ from minipar.nn import ONE_RANK, BatchNorm, Module
 from minipar.optim import SGD, Adagrad, AdamW, Optimizer
 from minipar.parallel.batch_norm import synchronise
 from minipar.parallel.bucketed import BucketedDataParallel
-from minipar.parallel.compress import COMPRESSORS, Compressed
+from minipar.parallel.compress import COMPRESSORS, Apart, Compressed
 from minipar.parallel.data import DataParallel
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.parallel.mesh import Mesh
@@ -54,6 +54,7 @@ from minipar.parallel.pipeline_strategy import PipelineParallel
 from minipar.parallel.pipelined import Pipeline
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
+from minipar.parallel.sharding import kinds_of
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, seconds_of
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_layers import TensorKit
@@ -230,7 +231,8 @@ def make_strategy(config: Config, model: Module, group: Group, make: MakeOptimiz
     if c.local_steps > 1:
         return LocalSGD(model, group, make, every=c.local_steps)
     if c.compress != "none":
-        how = COMPRESSORS[c.compress]()
+        make_how = COMPRESSORS[c.compress]
+        how = make_how() if c.tp == 1 else Apart(make_how, kinds_of(model))
         return Compressed(model, group, make, how, check_every=c.check_every)
     if not c.bucket_mb:
         return DataParallel(model, group, make, check_every=c.check_every)

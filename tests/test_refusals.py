@@ -23,7 +23,6 @@ from tests.in_place import TINY
         ({"pp": 2, "schedule": "interleaved", "microbatches": 3}, "3"),
         ({"pp": 2, "balance": "luck"}, "--balance is by bytes or time"),
         ({"pp": 2, "accumulate": 2}, "a pipeline has --microbatches"),
-        ({"tp": 2, "compress": "top-k"}, "--compress top-k with --tp cannot be"),
         ({"tp": 2, "model": "resnet"}, "the layers of resnet cannot be shared; those of gpt, mlp"),
         ({"precision": "float16", "local_steps": 2}, "float16 with --local-steps cannot be"),
         ({"precision": "float16", "compress": "int8"}, "float16 with --compress cannot be"),

@@ -102,6 +102,13 @@ def sharding(model: Module) -> dict[str, Sharded | Replicated]:
     return {name: said.get(id(x), Replicated()) for name, x in model.named_parameters()}
 
 
+def kinds_of(model: Module) -> list[str | Replicated]:
+    """Of the trained parameters: a slice, or which kind of replicated."""
+    table = sharding(model)
+    found = [table[name] for name, x in model.named_parameters() if x.requires_grad]
+    return ["sharded" if isinstance(how, Sharded) else how for how in found]
+
+
 def whole_state(state: Mapping[str, Array], table: Table, group: Group) -> dict[str, Array]:
     """Arrays named after parameters, as one rank would have them (collective).
 

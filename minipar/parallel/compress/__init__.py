@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from minipar.parallel.compress.compressed import Compressed, Compressor
+from minipar.parallel.compress.compressed import Apart, Compressed, Compressor
 from minipar.parallel.compress.power_sgd import PowerSGD
 from minipar.parallel.compress.quantized import Float16, Int8
 from minipar.parallel.compress.top_k import TopK
@@ -12,5 +12,5 @@ COMPRESSORS = MappingProxyType(
 )  # as --compress names them
 
 __all__ = (
-    "COMPRESSORS", "Compressed", "Compressor", "Float16", "Int8", "PowerSGD", "TopK",
+    "COMPRESSORS", "Apart", "Compressed", "Compressor", "Float16", "Int8", "PowerSGD", "TopK",
 )  # fmt: skip

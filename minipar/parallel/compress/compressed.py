@@ -15,6 +15,7 @@ in checkpoints: after a resume it begins as in the first step.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from minipar.array import Array
@@ -34,6 +35,24 @@ class Compressor(Protocol):
 
         arrays: the same shapes in each call, and on each rank.
         """
+
+
+class Apart:
+    """Compresses arrays of each kind among themselves, with a memory of their own.
+
+    A compressor that looks at many numbers at once makes of each what the others let it. Ranks that
+    share layers have other slices, and all of what is replicated: that stays alike on them if it is
+    compressed without what is not.
+    """
+
+    def __init__(self, make: Callable[[], Compressor], kinds: Sequence[Hashable]) -> None:
+        """kinds: of the arrays that `add_up` gets, in their order."""
+        self.kinds, self.hows = kinds, {kind: make() for kind in dict.fromkeys(kinds)}
+
+    def add_up(self, arrays: list[Array], group: Group) -> None:
+        pairs = list(zip(arrays, self.kinds, strict=True))
+        for kind, how in self.hows.items():
+            how.add_up([array for array, other in pairs if other == kind], group)
 
 
 class Compressed(Replicas):
