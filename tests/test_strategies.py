@@ -292,8 +292,8 @@ def test_compressed_gradients_train_too(compress):
     "way",
     [
         {"tp": 2, "dp": 2, "compress": "powersgd"},
-        {"tp": 2, "dp": 2, "compress": "int8"},
-        {"tp": 2, "dp": 2, "compress": "top-k", "sequence_parallel": True},
+        {"tp": 2, "dp": 2, "compress": "int8", "d": 32},  # narrower ones would agree by luck
+        {"tp": 2, "dp": 2, "compress": "top-k"},
         {"tp": 2, "dp": 2, "local_steps": 2},
         {"pp": 2, "dp": 2, "compress": "int8", "microbatches": 2},
     ],
