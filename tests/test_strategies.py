@@ -69,6 +69,8 @@ LAYOUTS = {
     "zero 3": {"dp": 3, "zero": 3},
     "pp 4": {"pp": 4, "microbatches": 4},
     "pp 2, zero 1": {"pp": 2, "dp": 2, "zero": 1, "microbatches": 2},
+    "2 x 2 x 2, zero 3": {"pp": 2, "dp": 2, "tp": 2, "zero": 3, "microbatches": 2},
+    "tp 2, zero 2": {"tp": 2, "dp": 2, "zero": 2},
     "local sgd": {"dp": 2, "local_steps": 2},
 }
 
@@ -243,6 +245,9 @@ def read_and_save(group, config, source, folder):
             pytest.param(*pair, marks=pytest.mark.slow)
             for pair in (
                 ("one rank", "2 x 2 x 2"),
+                ("2 x 2 x 2, zero 3", "tp 2, zero 2"),
+                ("tp 2, zero 2", "2 x 2 x 2, zero 3"),
+                ("pp 4", "2 x 2 x 2, zero 3"),
                 ("zero 3", "tp 2"),
                 ("pp 2, zero 1", "zero 2"),
                 ("zero 2", "pp 4"),

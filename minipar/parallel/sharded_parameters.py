@@ -27,7 +27,7 @@ Paper: Rajbhandari et al. 2020, sections 5.3 and 7.2.2. FSDP (Zhao et al. 2023) 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -108,11 +108,14 @@ class Zero3:
         if self.kept is not None:
             self.kept.renew()
 
-    def held(self) -> AbstractContextManager[list[Held]]:
+    @contextmanager
+    def held(self) -> Iterator[list[Held]]:
         """The slices, and the whole of what is not trained."""
         self._drop_all()
         frozen = [(n, x) for n, x in self.model.named_parameters() if not x.requires_grad]
-        return nullcontext([*weights(frozen), *self.owned.held_weights(), *self.owned.held()])
+        yield [*weights(frozen), *self.owned.held_weights(), *self.owned.held()]
+        if self.kept is not None:
+            self.kept.renew()
 
     def state_dict(self) -> dict[str, Array]:
         return self.owned.state_dict()
