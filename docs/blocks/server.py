@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import numpy as np
 from drawings_server import RULES, SLOW, course
 
 import minipar
-from blocks.text import fenced, size
+from blocks.text import FIGURES, fenced, size
 from minipar.events import recording
 from minipar.models import WideDeep
 from minipar.ops import binary_cross_entropy_with_logits
@@ -96,4 +97,21 @@ def server_tables() -> str:
     return "\n".join(rows)
 
 
-BLOCKS = (server_rules, server_replay, server_keys, server_tables)
+def server_measured() -> str:
+    """From figures/server_measured.json: what `bench ps` printed, then `bench train`."""
+    text = (FIGURES / "server_measured.json").read_text(encoding="utf-8")
+    found = list(map(json.loads, text.splitlines()))
+    rows = ["| one worker, one server | bytes | time | speed |", "|---|---:|---:|---:|"]
+    for row in found:
+        if "what" in row:
+            cells = f"{size(row['bytes'])} | {row['seconds'] * 1e3:.2f} ms | {row['gb_s']:.2f} GB/s"
+            rows.append(f"| {row['what']} | {cells} |")
+    rows += ["", "| a step of `mlp`, 2 workers | time | by DDP's |", "|---|---:|---:|"]
+    for row in found:
+        if "what" not in row:
+            name = f"{row['engine']} {row['strategy']}"
+            rows.append(f"| {name} | {row['step_ms']:.1f} ms | {row['ratio']:.2f} × |")
+    return "\n".join(rows)
+
+
+BLOCKS = (server_measured, server_rules, server_replay, server_keys, server_tables)
