@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,7 @@ class Member(NamedTuple):
     updates: Callable[[], int] | None = None  # of all workers, where each goes at its own pace
     mixed: MixedPrecision | None = None  # if it computes in 16 bits
     xp: Any = np  # the array module of its weights
+    touched: Callable[[Any], dict[str, Array]] | None = None  # by x: rows of tables on servers
 
     @property
     def scale(self) -> LossScale | None:
@@ -87,6 +88,18 @@ class Member(NamedTuple):
     def full(self) -> AbstractContextManager[None]:
         """Inside, the weights are those that are kept and saved, and not roundings of them."""
         return nullcontext() if self.mixed is None else self.mixed.full()
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        """Begin a step: let go of all gradients, and get from servers what these parts need."""
+        strategy: Any = self.strategy
+        if self.touched is None:
+            strategy.zero_grad()
+            return
+        rows: dict[str, list[Array]] = {}
+        for part in parts:
+            for name, ids in self.touched(part.x).items():
+                rows.setdefault(name, []).append(ids.reshape(-1))
+        strategy.pull({name: np.concatenate(ids) for name, ids in rows.items()})
 
     def mean(self, x: Array) -> Array:
         """The mean over those who step together; they all call this."""
@@ -170,8 +183,9 @@ def _join_workers(c: Config, roles: Roles, train: Any, xp: Any) -> Member:
     passes = OneByOne(model, strategy, find(c.model).task.loss)
     together = roles.workers if rounds and c.on_worker_loss == "error" else None
     updates = None if rounds else partial(_updates, strategy)
+    touched = getattr(model, "touched", None) if strategy.tables else None
     of = (roles.worker, c.workers, strategy, passes, together)
-    return Member(*of, updates=updates, xp=xp)
+    return Member(*of, updates=updates, xp=xp, touched=touched)
 
 
 def _updates(strategy: ParameterServer) -> int:

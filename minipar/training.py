@@ -76,12 +76,12 @@ class Trainer:
     def _train_step(self) -> dict[str, Any]:
         c, strategy, member = self.config, self.strategy, self.member
         rows = self.sampler.rows(member.place, member.places)
-        strategy.zero_grad()
-        strategy.announce(len(rows))
         at_step(self.step)
         scale = 1.0 if member.scale is None else member.scale.scale
         with span("data"):
             parts = self._parts(rows, scale)
+        member.begin(parts)
+        strategy.announce(len(rows))
         begin = time.perf_counter()
         loss = self.passes.train(parts) / scale
         self.drills.slow_down(self.group, time.perf_counter() - begin)

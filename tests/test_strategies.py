@@ -12,6 +12,7 @@ from minipar.config import Config
 from minipar.config import check as check_config
 from minipar.parallel import checkpoint
 from minipar.parallel.parameter_server import Roles
+from minipar.parallel.parameter_server.lines import Line
 from minipar.recipes import build_model, find
 from minipar.refusals import check
 from minipar.run_folder import RunFolder
@@ -167,6 +168,60 @@ def test_wide_and_deep_trains_with_tables_that_no_worker_holds(tmp_path):
     for losses, size in workers:
         assert np.mean(losses[-10:]) < np.mean(losses[:5]) - 0.05
         assert moved < size / 50
+
+
+def test_a_step_with_tables_is_one_question_to_each_server(tmp_path, monkeypatch):
+    asked, ask = [], Line.ask
+    monkeypatch.setattr(Line, "ask", lambda line, *a, **k: asked.append(line) or ask(line, *a, **k))
+    config = replace(CLICKS, steps=5, workers=1, servers=2, accumulate=2)
+
+    def questions(group):
+        roles = Roles(group, config.servers)
+        if roles.is_server:
+            return serve_run(config, roles, find(config.model).task.load(config)[0], tmp_path)
+        trainer = Trainer(group, config, roles)
+        before = len(asked)
+        for _ in range(config.steps):
+            trainer.train_step()
+        between = len(asked) - before
+        trainer.strategy.close()
+        return between
+
+    assert minipar.run(questions, config.ranks)[0] == config.steps * config.servers
+
+
+def test_all_workers_see_the_old_weights_before_a_resumed_run_replaces_them(tmp_path):
+    """Worker 1 took the new ones for the old ones, so that only worker 0 had changed any."""
+    config = replace(TINY, ps="sync", workers=2, steps=2)
+
+    def rank(group, run, resume):
+        roles = Roles(group, config.servers)
+        if roles.is_server:
+            return serve_run(config, roles, find(config.model).task.load(config)[0], run.servers)
+        trainer = Trainer(group, config, roles)
+        if not resume:
+            for _ in range(config.steps):
+                trainer.train_step()
+            trainer.save(run)
+        else:
+            whole = trainer.strategy.whole
+            if roles.worker == 1:
+                trainer.strategy.whole = lambda: late(group, whole)
+            trainer.restore(run)
+        weights = trainer.weights()
+        trainer.strategy.close()
+        return weights
+
+    def late(group, whole):
+        for _ in range(2000):  # worker 0 has all these turns
+            group.poll()
+        return whole()
+
+    run = RunFolder(tmp_path)
+    saved, again = (minipar.run(rank, 3, args=(run, resume)) for resume in (False, True))
+    for worker in again[:2]:
+        for name, array in saved[0].items():
+            np.testing.assert_array_equal(worker[name], array)
 
 
 def like_one_rank(config, one_rank):

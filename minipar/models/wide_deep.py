@@ -71,6 +71,11 @@ class WideDeep(Module):
         wide = self.wide(rows).reshape(b, -1).sum(axis=1)
         return wide + (self.linear(numbers) + self.out(self.dropout(h, draw))).reshape(b)
 
+    def touched(self, x: tuple[Array, Array]) -> dict[str, Array]:
+        """By the name of each table, the rows that x will pick: what servers are asked for."""
+        rows = self.rows(x[1])
+        return {"wide.weight": rows, "deep.weight": rows}
+
     def rows(self, ids: Array) -> Array:
         """Where the ids of all fields stand in the common tables.   [b, f] -> [b, f]."""
         xp = array_module(ids)

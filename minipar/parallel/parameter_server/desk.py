@@ -101,10 +101,9 @@ class Desk:
         for bundle, pending in zip(bundles, self._send(q, head, [*dense, *rows])):
             if len(bundle) == 1:
                 store.lend(bundle[0], pending)
-        if bundles:
-            slowest = min(self.book.clocks.values(), default=q.head.clock)
-            report = self.book.report
-            report.most_ahead = max(report.most_ahead, q.head.clock - slowest)
+        slowest = min(self.book.clocks.values(), default=q.head.clock)
+        report = self.book.report
+        report.most_ahead = max(report.most_ahead, q.head.clock - slowest)
 
     def _say_no(self, q: Question) -> None:
         """A refusal, and an empty array for each that its worker expects."""

@@ -71,6 +71,7 @@ class ParameterServer:
         """
         if compress not in CODES:
             raise UsageError(f"there is no {compress!r}; there are {', '.join(CODES)}.")
+        roles.use()
         self.model, self.roles, self.prefetch = model, roles, prefetch
         self.trained = {n: x for n, x in model.named_parameters() if x.requires_grad}
         shards = shards_of(model, len(roles.server_ranks), slice_bytes)

@@ -4,7 +4,8 @@ import pytest
 
 import minipar
 from minipar.errors import UsageError
-from minipar.parallel.parameter_server import Roles
+from minipar.parallel.parameter_server import ASYNC, ParameterServer, Roles, serve
+from tests.parallel.parameter_server.serving import Small, sgd
 
 
 @pytest.mark.parametrize(("ranks", "servers"), [(2, 1), (5, 2), (4, 3)])
@@ -41,3 +42,16 @@ def test_who_is_started_again_has_its_part_but_no_group():
 
     found = minipar.run(alone, 2, on_lost="report", restarts=1)
     assert found == [0, (None, 0, None, None)]
+
+
+def test_two_runs_need_roles_of_their_own():
+    def work(world):
+        roles = Roles(world)
+        for _ in range(2):
+            if roles.is_server:
+                serve(roles, Small(), sgd, ASYNC)
+            else:
+                ParameterServer(Small(), roles, sgd).close()
+
+    with pytest.raises(UsageError, match="these Roles have been used by another run"):
+        minipar.run(work, 2)

@@ -225,6 +225,20 @@ def test_ssp_stays_within_its_bound_and_reaches_it(s):
     assert free.most_ahead > s
 
 
+def test_a_server_of_tables_alone_sees_who_is_ahead():
+    def work(ps, world):
+        for _ in range(6):
+            ps.zero_grad()
+            for _ in range(40 * (world.rank == 0)):
+                world.poll()
+            ps.model.follow(ids=[world.rank])
+            ps.sync_gradients()
+            ps.step()
+
+    _, reports = served(work, 2, servers=2, rule=ssp(1), slice_bytes=1 << 20)
+    assert [report.most_ahead for report in reports] == [1, 1]
+
+
 def sleeps_while_its_answer_comes(ps, world):
     """Worker 0 does not take in what comes while worker 1 pushes."""
     seen = []
