@@ -34,18 +34,17 @@ class Roles:
         own: Group | None = None
         if not restarted(world):  # the others split when they began, and will not again
             own = world.split(int(self.is_server))
-        self._used = False
+        self.used = False  # whether a run has begun with them
         self.workers: Group | None = None if self.is_server else own
         self.servers: Group | None = own if self.is_server else None
 
-    def use(self) -> None:
-        """A run begins.  Raises: UsageError if another one has begun with these roles."""
-        if self._used:
+    def check(self) -> None:
+        """Before a run.  Raises: UsageError if another one has begun with these roles."""
+        if self.used:
             raise UsageError(
                 "these Roles have been used by another run, whose server may still be busy. Make "
                 "new ones for each: Roles(world, servers=...), on all ranks."
             )
-        self._used = True
 
 
 def restarted(world: Group) -> bool:

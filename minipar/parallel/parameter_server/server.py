@@ -84,7 +84,8 @@ def serve(
     conduct = conduct or Conduct()
     conduct.check()
     assert roles.server is not None, "serve is for ranks that are servers"
-    roles.use()
+    roles.check()
+    roles.used = True
     shard = shards_of(model, len(roles.server_ranks), slice_bytes)[roles.server]
     return Server(roles, Store(shard, model, make_optimizer), rule, conduct).run()
 

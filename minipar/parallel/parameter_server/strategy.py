@@ -71,11 +71,12 @@ class ParameterServer:
         """
         if compress not in CODES:
             raise UsageError(f"there is no {compress!r}; there are {', '.join(CODES)}.")
-        roles.use()
+        roles.check()
         self.model, self.roles, self.prefetch = model, roles, prefetch
         self.trained = {n: x for n, x in model.named_parameters() if x.requires_grad}
         shards = shards_of(model, len(roles.server_ranks), slice_bytes)
         self.worker = Worker(roles, shards, CODES.index(compress))
+        roles.used = True
         self.who = f"worker {roles.worker}"
         self.optimizer: Any = make_optimizer(())  # for its lr, and the names of its state
         self._pull: pulls.Pull | None = None
