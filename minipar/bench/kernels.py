@@ -15,7 +15,7 @@ from minipar import cuda
 from minipar.bench.kernel_cases import GPT, Case, Sizes, cases
 from minipar.errors import UsageError
 
-ROUNDS, CALLS = 3, 5
+ROUNDS, CALLS = 3, 10
 FLOATS = ("float32", "tf32", "bfloat16")
 
 
@@ -84,6 +84,7 @@ def _seconds(f: Callable[[], Any]) -> float:
     times = []
     for _ in range(ROUNDS):
         begun, done = cupy.cuda.Event(), cupy.cuda.Event()
+        f()  # while it runs, the next calls are launched
         begun.record()
         for _ in range(CALLS):
             f()

@@ -50,5 +50,19 @@ template <typename Op> __device__ float across_block(float v, float neutral) {
     return across_warp<Op>(warp < blockDim.x / 32 ? of_warp[warp] : neutral);
 }
 
+// Two sums for the price of one.
+__device__ float2 block_sums(float a, float b) {
+    __shared__ float2 of_warp[32];
+    a = across_warp<Sum>(a);
+    b = across_warp<Sum>(b);
+    if (blockDim.x == 32) return {a, b};
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = {a, b};
+    __syncthreads();
+    int warp = threadIdx.x % 32;
+    float2 v = warp < blockDim.x / 32 ? of_warp[warp] : float2{0, 0};
+    return {across_warp<Sum>(v.x), across_warp<Sum>(v.y)};
+}
+
 __device__ float block_sum(float v) { return across_block<Sum>(v, 0); }
 __device__ float block_max(float v) { return across_block<Max>(v, -1.0f / 0.0f); }

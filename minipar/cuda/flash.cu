@@ -1,9 +1,10 @@
 // Causal attention whose scores never leave the processor (FlashAttention; Dao et al. 2022, 2023).
 //
 //     scores       keys →                    a block has 64 queries of one head, and goes through
-//     queries ↓   [██        ]               the keys that they see, 64 at a time: load the tile,
-//                 [████      ]  ◄── block    multiply, exp, multiply. What it keeps in registers is
-//                 [██████    ]               the output so far, and each row's maximum and sum.
+//     queries ↓   [██        ]               the keys that they see, 64 at a time: load the tile
+//                 [████      ]  ◄── block    (the next one comes meanwhile), multiply, exp,
+//                 [██████    ]               multiply. What it keeps in registers is the output so
+//                                            far, and each row's maximum and sum.
 //
 // The products are made by tensor cores, `mma`: a warp multiplies [16, 16] by [16, 8]. How the
 // numbers of a matrix lie in the registers of a warp is fixed (PTX manual, m16n8k16): lane l has of
@@ -54,14 +55,31 @@ __device__ void read_transposed(unsigned* x, const T* row) {
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at));
 }
 
-// 64 rows of C numbers into shared memory; rows from `count` on become 0.
-__device__ void load_tile(T* tile, const T* rows, long long pitch, int count) {
+// Two stages of two tiles: while one is used, the next is on its way. Then two of 2 · 64 floats.
+extern __shared__ uint4 memory[];
+__device__ T* tile(int stage, int which) {
+    return (T*)memory + (stage % 2 * 2 + which) * TILE * PITCH;
+}
+__device__ float* numbers(int stage, int which) {
+    return (float*)tile(0, 4) + (stage % 2 * 2 + which) * TILE;
+}
+
+// Send 64 rows of C numbers into shared memory; rows from `count` on become 0.
+__device__ void send_tile(T* tile, const T* rows, long long pitch, int count) {
     for (int n = threadIdx.x; n < TILE * C / 8; n += blockDim.x) {
-        int row = n / (C / 8), at = n % (C / 8) * 8;
-        uint4 some = {0, 0, 0, 0};
-        if (row < count) some = *(const uint4*)(rows + row * pitch + at);
-        *(uint4*)(tile + row * PITCH + at) = some;
+        int row = n / (C / 8), at = n % (C / 8) * 8, bytes = row < count ? 16 : 0;
+        unsigned to = __cvta_generic_to_shared(tile + row * PITCH + at);
+        const T* from = bytes ? rows + row * pitch + at : rows;
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     : : "r"(to), "l"(from), "r"(bytes) : "memory");
     }
+}
+__device__ void sent() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+
+// Wait for all that was sent, but for the last so many times.
+template <int LAST> __device__ void arrived() {
+    asm volatile("cp.async.wait_group %0;" : : "n"(LAST) : "memory");
+    __syncthreads();
 }
 
 // A left factor that stays in registers: the 16 rows of this warp, all channels.
@@ -141,45 +159,52 @@ __device__ float power2(float x) {
 extern "C" __global__ void __launch_bounds__(128) flash(
     const T* qkv, T* z, float* log_sums, long long t, long long h
 ) {
-    __shared__ alignas(16) T keys[TILE * PITCH], values[TILE * PITCH];
     long long pitch = 3 * h * C;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE;  // the longest rows begin
     const T *q = HEAD(qkv, pitch), *k = q + h * C, *v = k + h * C;
+    const float scale = SCALE;
     unsigned queries[C / 16][4];
-    load_tile(keys, q + first * pitch, pitch, t - first);
-    __syncthreads();
-    keep_rows(queries, keys);
+    send_tile(tile(1, 0), q + first * pitch, pitch, t - first);
+    send_tile(tile(0, 0), k, pitch, t);
+    send_tile(tile(0, 1), v, pitch, t);
+    sent();
+    arrived<0>();
+    keep_rows(queries, tile(1, 0));
     Sums out[C / 8] = {};
     float most[2] = {-1.0f / 0.0f, -1.0f / 0.0f}, sum[2] = {0, 0};
-    for (int key = 0; key <= first; key += TILE) {
-        __syncthreads();  // nobody reads the tiles any more
-        load_tile(keys, k + key * pitch, pitch, t - key);
-        load_tile(values, v + key * pitch, pitch, t - key);
-        __syncthreads();
+    for (int stage = 0; stage * TILE <= first; stage++) {
+        int next = (stage + 1) * TILE;
+        __syncthreads();  // nobody reads the other stage any more
+        if (next <= first) {
+            send_tile(tile(stage + 1, 0), k + next * pitch, pitch, t - next);
+            send_tile(tile(stage + 1, 1), v + next * pitch, pitch, t - next);
+        }
+        sent();
+        arrived<1>();
         Sums s[TILE / 8] = {};
-        times_transposed(s, queries, keys);
+        times_transposed(s, queries, tile(stage, 0));
+        if (next > first)  // on the diagonal
+            for (int n = 0; n < TILE / 8; n++) for (int i = 0; i < 4; i++)
+                if (column(n, i) > row(i)) s[n][i] = -1.0f / 0.0f;
         for (int half = 0; half < 2; half++) {
             float top = most[half];
-            for (int n = 0; n < TILE / 8; n++) for (int i = 2 * half; i < 2 * half + 2; i++) {
-                bool seen = key + column(n, i) <= first + row(i);
-                s[n][i] = seen ? s[n][i] * SCALE : -1.0f / 0.0f;
-                top = fmaxf(top, s[n][i]);
-            }
+            for (int n = 0; n < TILE / 8; n++)
+                top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
             top = across_row<Max>(top);
-            float shrink = power2(most[half] - top);
+            float shrink = power2((most[half] - top) * scale), down = top * scale;
             most[half] = top;
             sum[half] *= shrink;
             for (int n = 0; n < C / 8; n++) out[n][2 * half] *= shrink, out[n][2 * half + 1] *= shrink;
             for (int n = 0; n < TILE / 8; n++) for (int i = 2 * half; i < 2 * half + 2; i++)
-                sum[half] += s[n][i] = power2(s[n][i] - top);
+                sum[half] += s[n][i] = power2(s[n][i] * scale - down);
         }
-        times(out, s, values);
+        times(out, s, tile(stage, 1));
     }
     for (int half = 0; half < 2; half++) {
         sum[half] = across_row<Sum>(sum[half]);
         long long at = (blockIdx.z * h + blockIdx.y) * t + first + row(2 * half);
         if (threadIdx.x % 4 == 0 && first + row(2 * half) < t)
-            log_sums[at] = most[half] + log2f(sum[half]);
+            log_sums[at] = most[half] * scale + log2f(sum[half]);
         sum[half] = 1 / sum[half];
     }
     write_rows(HEAD(z, h * C) + first * h * C, out, sum, h * C, t - first);
@@ -205,16 +230,19 @@ extern "C" __global__ void __launch_bounds__(128) flash_dq(
     const T* qkv, const T* dz, const float* log_sums, const float* dots, T* dqkv,
     long long t, long long h
 ) {
-    __shared__ alignas(16) T keys[TILE * PITCH], values[TILE * PITCH];
     long long pitch = 3 * h * C;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE;
     const T *q = HEAD(qkv, pitch), *k = q + h * C, *v = k + h * C;
+    const float scale = SCALE;
     unsigned queries[C / 16][4], up[C / 16][4];
-    load_tile(keys, q + first * pitch, pitch, t - first);
-    load_tile(values, HEAD(dz, h * C) + first * h * C, h * C, t - first);
-    __syncthreads();
-    keep_rows(queries, keys);
-    keep_rows(up, values);
+    send_tile(tile(1, 0), q + first * pitch, pitch, t - first);
+    send_tile(tile(1, 1), HEAD(dz, h * C) + first * h * C, h * C, t - first);
+    send_tile(tile(0, 0), k, pitch, t);
+    send_tile(tile(0, 1), v, pitch, t);
+    sent();
+    arrived<0>();
+    keep_rows(queries, tile(1, 0));
+    keep_rows(up, tile(1, 1));
     float log_sum[2], dot[2], factor[2] = {rsqrtf(C), rsqrtf(C)};
     for (int half = 0; half < 2; half++) {
         long long at = (blockIdx.z * h + blockIdx.y) * t + first + row(2 * half);
@@ -223,22 +251,43 @@ extern "C" __global__ void __launch_bounds__(128) flash_dq(
         dot[half] = there ? dots[at] : 0;
     }
     Sums dq[C / 8] = {};
-    for (int key = 0; key <= first; key += TILE) {
+    for (int stage = 0; stage * TILE <= first; stage++) {
+        int next = (stage + 1) * TILE;
         __syncthreads();
-        load_tile(keys, k + key * pitch, pitch, t - key);
-        load_tile(values, v + key * pitch, pitch, t - key);
-        __syncthreads();
+        if (next <= first) {
+            send_tile(tile(stage + 1, 0), k + next * pitch, pitch, t - next);
+            send_tile(tile(stage + 1, 1), v + next * pitch, pitch, t - next);
+        }
+        sent();
+        arrived<1>();
         Sums s[TILE / 8] = {}, dp[TILE / 8] = {};
-        times_transposed(s, queries, keys);
-        times_transposed(dp, up, values);
+        times_transposed(s, queries, tile(stage, 0));
+        times_transposed(dp, up, tile(stage, 1));
         for (int n = 0; n < TILE / 8; n++) for (int i = 0; i < 4; i++) {
-            bool seen = key + column(n, i) <= first + row(i);
-            float p = seen ? power2(s[n][i] * SCALE - log_sum[i / 2]) : 0;
+            float p = power2(s[n][i] * scale - log_sum[i / 2]);
             s[n][i] = p * (dp[n][i] - dot[i / 2]);
         }
-        times(dq, s, keys);
+        if (next > first)
+            for (int n = 0; n < TILE / 8; n++) for (int i = 0; i < 4; i++)
+                if (column(n, i) > row(i)) s[n][i] = 0;
+        times(dq, s, tile(stage, 0));
     }
     write_rows(HEAD(dqkv, pitch) + first * pitch, dq, factor, pitch, t - first);
+}
+
+// What flash_dkv reads of 64 queries. Those from t on become 0, and so does all that is made of them.
+__device__ void send_queries(
+    int stage, const T* q, const T* dz, const float* log_sums, const float* dots,
+    int query, long long t, long long h
+) {
+    send_tile(tile(stage, 0), q + query * 3 * h * C, 3 * h * C, t - query);
+    send_tile(tile(stage, 1), dz + query * h * C, h * C, t - query);
+    if (threadIdx.x < TILE) {
+        long long at = (blockIdx.z * h + blockIdx.y) * t + query + threadIdx.x;
+        bool there = query + threadIdx.x < t;
+        numbers(stage, 0)[threadIdx.x] = there ? log_sums[at] : 0;
+        numbers(stage, 1)[threadIdx.x] = there ? dots[at] : 0;
+    }
 }
 
 // dk and dv of 64 keys: all lies transposed, rows are keys.   dv = pᵀ dz, dk = dsᵀ q / √C
@@ -246,39 +295,37 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(
     const T* qkv, const T* dz, const float* log_sums, const float* dots, T* dqkv,
     long long t, long long h
 ) {
-    __shared__ alignas(16) T queries[TILE * PITCH], up[TILE * PITCH];
-    __shared__ float log_sum[TILE], dot[TILE];
     long long pitch = 3 * h * C;
     int first = blockIdx.x * TILE;  // the first keys are seen most often
     const T *q = HEAD(qkv, pitch), *k = q + h * C, *v = k + h * C;
+    const float scale = SCALE;
     unsigned keys[C / 16][4], values[C / 16][4];
-    load_tile(queries, k + first * pitch, pitch, t - first);
-    load_tile(up, v + first * pitch, pitch, t - first);
-    __syncthreads();
-    keep_rows(keys, queries);
-    keep_rows(values, up);
+    send_tile(tile(1, 0), k + first * pitch, pitch, t - first);
+    send_tile(tile(1, 1), v + first * pitch, pitch, t - first);
+    send_queries(0, q, HEAD(dz, h * C), log_sums, dots, first, t, h);
+    sent();
+    arrived<0>();
+    keep_rows(keys, tile(1, 0));
+    keep_rows(values, tile(1, 1));
     Sums dk[C / 8] = {}, dv[C / 8] = {};
-    for (int query = first; query < t; query += TILE) {
+    for (int stage = 0; first + stage * TILE < t; stage++) {
+        int next = first + (stage + 1) * TILE;
         __syncthreads();
-        load_tile(queries, q + query * pitch, pitch, t - query);
-        load_tile(up, HEAD(dz, h * C) + query * h * C, h * C, t - query);
-        if (threadIdx.x < TILE && query + threadIdx.x < t) {
-            long long at = (blockIdx.z * h + blockIdx.y) * t + query + threadIdx.x;
-            log_sum[threadIdx.x] = log_sums[at];
-            dot[threadIdx.x] = dots[at];
-        }
-        __syncthreads();
+        if (next < t)
+            send_queries(stage + 1, q, HEAD(dz, h * C), log_sums, dots, next, t, h);
+        sent();
+        arrived<1>();
         Sums s[TILE / 8] = {}, dp[TILE / 8] = {};
-        times_transposed(s, keys, queries);
-        times_transposed(dp, values, up);
+        times_transposed(s, keys, tile(stage, 0));
+        times_transposed(dp, values, tile(stage, 1));
         for (int n = 0; n < TILE / 8; n++) for (int i = 0; i < 4; i++) {
-            int at = column(n, i);
-            bool seen = first + row(i) <= query + at && query + at < t;
-            s[n][i] = seen ? power2(s[n][i] * SCALE - log_sum[at]) : 0;
-            dp[n][i] = seen ? s[n][i] * (dp[n][i] - dot[at]) : 0;
+            float p = power2(s[n][i] * scale - numbers(stage, 0)[column(n, i)]);
+            if (stage == 0 && row(i) > column(n, i)) p = 0;
+            s[n][i] = p;
+            dp[n][i] = p * (dp[n][i] - numbers(stage, 1)[column(n, i)]);
         }
-        times(dv, s, up);
-        times(dk, dp, queries);
+        times(dv, s, tile(stage, 1));
+        times(dk, dp, tile(stage, 0));
     }
     float one[2] = {1, 1}, factor[2] = {rsqrtf(C), rsqrtf(C)};
     T* into = HEAD(dqkv, pitch) + first * pitch;

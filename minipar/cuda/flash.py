@@ -46,8 +46,9 @@ def causal_attention(qkv: Array) -> Made:
 def _tiles(name: str, qkv: Array, arrays: tuple[Array, ...]) -> None:
     """A kernel with a block for each TILE positions of each head of each item."""
     b, t, _, h, c = qkv.shape
-    kernel = ("flash", name, qkv.dtype, 8, c)
-    launch(kernel, (-(-t // TILE), h, b), (THREADS,), qkv, *arrays, t, h)
+    kernel, grid = ("flash", name, qkv.dtype, 8, c), (-(-t // TILE), h, b)
+    tiles, numbers = 4 * TILE * (c + 8) * 2, 4 * TILE * 4  # in shared memory
+    launch(kernel, grid, (THREADS,), qkv, *arrays, t, h, shared_bytes=tiles + numbers)
 
 
 def _aligned(x: Array) -> Array:

@@ -59,8 +59,9 @@ template <bool CENTRED> __device__ void backward(
                 own[(W + i) * (d / W) + j / W] += up;
             }
         }
-        total = CENTRED ? block_sum(total) / d : 0;
-        along = block_sum(along) / d;
+        float2 means = block_sums(along, total);
+        along = means.x / d;
+        total = CENTRED ? means.y / d : 0;
         for (ROW(j, d)) {
             Pack a = load(x_row + j), e = load(dz_row + j), g = load(gain + j);
             for (EACH(i)) {

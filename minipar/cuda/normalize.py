@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from minipar.cuda.columns import add_up
 from minipar.cuda.source import Array, Made, contiguous, launch, threads_of_row, width
 
-BLOCKS = 528  # of backward: four for each of an H100's 132 processors
+BLOCKS, ROWS = 1584, 8  # at most so many blocks in backward, each with so many rows or more
 LONGEST_ROW = 12288  # two sums for each column fit the shared memory of a block, 96 KB
 
 
@@ -57,7 +57,7 @@ def _backward(
 
     dz, x, gain = (contiguous(a) for a in (dz, x, gain))
     dx, (n, d) = cupy.empty(x.shape, x.dtype), (kept.shape[1], len(gain))
-    w, blocks = width(d, x, dz, gain), min(n, BLOCKS)
+    w, blocks = width(d, x, dz, gain), min(-(-n // ROWS), BLOCKS)
     sums = cupy.empty((blocks, 2 * d), "float32")
     arguments = (dz, x, gain, kept, dx, sums, n, d)
     kernel = ("normalize", name, x.dtype, w)

@@ -29,13 +29,9 @@ SINGLE, TF32 = 1, 7  # as CuPy numbers them
 CODES = (("float32", "CUDA_R_32F"), ("float16", "CUDA_R_16F"), ("bfloat16", "CUDA_R_16BF"))
 
 
-class Operand(NamedTuple):
-    """A matrix, or a batch of them, as cuBLAS reads it."""
-
-    x: Array
-    turned: int  # 1 if it lies transposed
-    line: int  # from line to line
-    step: int  # from matrix to matrix
+# A matrix, or a batch of them, as cuBLAS reads it: the array, 1 if it lies transposed, and how far
+# it is from line to line, and from matrix to matrix.
+Operand = tuple[Array, int, int, int]
 
 
 def matmul(
@@ -69,14 +65,15 @@ def matmul(
 
 def operand(x: Array) -> Operand:
     """x, or a copy if it lies neither by rows nor by columns.   x: [r, c] or [batch, r, c]."""
-    *batch, r, c = x.shape
-    *steps, down, across = (stride // x.itemsize for stride in x.strides)
-    step = steps[0] if batch and batch[0] > 1 else 0
+    shape, strides, size = x.shape, x.strides, x.itemsize
+    r, c = shape[-2], shape[-1]
+    down, across = strides[-2] // size, strides[-1] // size
+    step = strides[0] // size if len(shape) > 2 and shape[0] > 1 else 0
     if (across == 1 or c == 1) and (down >= c or r == 1):
-        return Operand(x, 0, down if r > 1 else c, step)
+        return x, 0, down if r > 1 else c, step
     if (down == 1 or r == 1) and (across >= r or c == 1):
-        return Operand(x, 1, across if c > 1 else r, step)
-    return Operand(x.copy(order="C"), 0, c, r * c)
+        return x, 1, across if c > 1 else r, step
+    return x.copy(order="C"), 0, c, r * c
 
 
 def use_tf32(on: bool) -> None:
@@ -89,22 +86,18 @@ def use_tf32(on: bool) -> None:
 def _call(
     shape: tuple[int, int, int], a: Operand, b: Operand, z: Operand, factors: tuple[float, float]
 ) -> None:
-    (n, i, o), lib = shape, _library()
-    alpha, beta = ctypes.c_float(factors[0]), ctypes.c_float(factors[1])
-    tf32 = a.x.dtype.char == "f" and lib.compute_type(a.x.dtype) == TF32
-    how = (lib.handle(), b.turned, a.turned, o, n, i, ctypes.addressof(alpha))
+    (n, i, o), lib, dtype = shape, _library(), a[0].dtype
+    numbers = (ctypes.c_float * 2)(*factors)
+    alpha = ctypes.addressof(numbers)
+    tf32 = dtype.char == "f" and lib.compute_type(dtype) == TF32
+    how = (lib.handle(), b[1], a[1], o, n, i, alpha)
     kind = (lib.tf32 if tf32 else lib.float32, lib.algorithm)
-    left, right = _read(b), _read(a)
-    last = (ctypes.addressof(beta), *_read(z))
-    if z.x.ndim == 2 or len(z.x) == 1:
+    left, right = (b[0].data.ptr, _code(b[0].dtype), b[2]), (a[0].data.ptr, _code(dtype), a[2])
+    last = (alpha + 4, z[0].data.ptr, _code(z[0].dtype), z[2])
+    if z[0].ndim == 2 or len(z[0]) == 1:
         lib.one(*how, *left, *right, *last, *kind)
     else:
-        lib.many(*how, *left, b.step, *right, a.step, *last, z.step, len(z.x), *kind)
-
-
-def _read(operand: Operand) -> tuple[int, int, int]:
-    """Where it begins, of what dtype, and from line to line."""
-    return operand.x.data.ptr, _code(operand.x.dtype), operand.line
+        lib.many(*how, *left, b[3], *right, a[3], *last, z[3], len(z[0]), *kind)
 
 
 class _Library(NamedTuple):
