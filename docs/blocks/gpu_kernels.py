@@ -9,13 +9,24 @@ from typing import Any
 from blocks.text import FIGURES
 
 MEASURED = FIGURES / "gpu_kernels.json"
+NAMES = (("cuda", "CUDA"), ("cupy", "CuPy"), ("torch", "torch"))
+
+
+def kernel_machine() -> str:
+    """What they were measured on."""
+    found = _stored()[0]
+    versions = [f"{name} {found[key]}" for key, name in NAMES]
+    return f"{found['device']}, {', '.join(versions)}."
 
 
 def kernel_table(number: str) -> str:
     """The stored measurements of the kernels on one kind of number."""
-    rows = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
     lines = ["| kernel | time | rate | of a copy | torch |", "|---|" + "---:|" * 4]
-    return "\n".join(lines + [_line(row) for row in rows if row["float"] == number])
+    return "\n".join(lines + [_line(row) for row in _stored()[1:] if row["float"] == number])
+
+
+def _stored() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -25,4 +36,4 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"| {row['kernel']} | {row['ms']:.3g} ms | {rate} | {share} | {torch} |"
 
 
-BLOCKS = (kernel_table,)
+BLOCKS = (kernel_machine, kernel_table)

@@ -52,6 +52,21 @@ def check() -> None:
         raise UsageError("bench kernels: CuPy finds no device that it can use; `minipar doctor`.")
 
 
+def machine(against_torch: bool = True) -> dict[str, str]:
+    """What the numbers were measured on, and with."""
+    check()
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    cuda_version = runtime.runtimeGetVersion()
+    found = {
+        "device": runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode(),
+        "cuda": f"{cuda_version // 1000}.{cuda_version % 1000 // 10}",
+        "cupy": cupy.__version__,
+    }
+    return found | ({"torch": _torch().__version__} if against_torch else {})
+
+
 def line(row: Mapping[str, Any]) -> str:
     """A row for people."""
     share = "" if row["of_copy"] is None else f"{row['of_copy']:5.0%} of a copy"

@@ -237,7 +237,10 @@ def _add_bench_kernels(whats: Any) -> None:
 def _bench_kernels(arguments: argparse.Namespace) -> int:
     from minipar.bench import kernels
 
-    for row in kernels.bench_kernels("torch" in listed(arguments.against)):
+    torch = "torch" in listed(arguments.against)
+    found = kernels.machine(torch)
+    print(json.dumps(found) if arguments.json else ", ".join(found.values()), flush=True)
+    for row in kernels.bench_kernels(torch):
         print(json.dumps(row) if arguments.json else kernels.line(row), flush=True)
     return 0
 
