@@ -24,6 +24,7 @@ from minipar.cuda.source import Array, Made, contiguous, launch, width
 
 QUERIES = 128  # more would compute more of the future, fewer make the products small
 SCORE_BYTES = 1 << 27  # of a block of float32 scores
+HEADS = 65535  # in a launch
 WARPS = 4  # of a block of threads
 
 
@@ -119,7 +120,7 @@ def attention_back(
 
 def _blocks(m: int, n: int, s: int, t: int, causal: bool) -> Iterator[Block]:
     """From the last queries of some heads to the first, then the next heads."""
-    most = max(1, SCORE_BYTES // (4 * s * QUERIES))
+    most = max(1, min(HEADS, SCORE_BYTES // (4 * s * QUERIES)))
     for head in range(0, m, most):
         for row in reversed(range(0, n, QUERIES)):
             queries = slice(row, min(row + QUERIES, n))

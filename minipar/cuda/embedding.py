@@ -16,6 +16,8 @@ def sum_to_table(ids: Array, rows: Array, n: int) -> Array:
 
     rows = contiguous(rows)
     (m, d), table = rows.shape, cupy.zeros((n, rows.shape[1]), rows.dtype)
+    if not m:
+        return table
     ids = ids.astype("int64", copy=False)
     order = cupy.argsort(ids, kind="stable")
     w = width(d, rows, table)

@@ -20,7 +20,7 @@ def linear(x: Array, w: Array, b: Array | None) -> Made:
         add_bias(z, b)
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        return _back(dz.reshape(len(rows), -1), x, w, wanted)
+        return _back(dz.reshape(len(rows), w.shape[1]), x, w, wanted)
 
     return z.reshape(*x.shape[:-1], w.shape[1]), vjp
 

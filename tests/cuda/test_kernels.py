@@ -20,6 +20,7 @@ from minipar.parallel.mixed import MixedPrecision
 from minipar.random import Draw, Init
 from minipar.tensor import Tensor
 from tests.cuda import twins
+from tests.ops.test_all_ops import OPS, draw
 
 TOLERANCES = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 
@@ -123,6 +124,15 @@ def test_a_kernel_gives_what_the_readable_op_gives(xp, name, dtype):
     for n, (a, b) in enumerate(zip(device, host)):
         assert a.grad.dtype == dtype
         close(a.grad.get(), b.grad, dtype, f"gradient {n}")
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.empty])
+def test_arrays_without_elements(xp, name):
+    op = OPS[name]
+    tensors = [Tensor(xp.asarray(a), True) for a in draw(op, op.empty, "float32")]
+    z = op.f(*tensors)
+    z.backward(xp.ones(z.shape, z.dtype))
+    assert all(x.grad.shape == x.shape and not to_numpy(x.grad).any() for x in tensors)
 
 
 def test_attention_in_16_bits_without_a_gpu(monkeypatch):
