@@ -42,7 +42,7 @@ from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_strategy import TensorParallel
-from minipar.testing import generation, pipelines, replicas, servers, tensor
+from minipar.testing import generation, mixed, pipelines, replicas, servers, tensor
 from minipar.testing.strategies import TOLERANCE, Difference, Serial, difference, one_rank
 from minipar.testing.training import Case
 
@@ -60,6 +60,7 @@ class Held(NamedTuple):
     synchronised: bool = True  # batch norm over the rows of all ranks
     axis: str = "dp"  # of the mesh, along which the ranks stand; "ps": with servers beside them
     measure: Callable[[int, str], Difference] | None = None  # what is not data parallel has its own
+    tolerance: float = TOLERANCE
 
     def layout(self, p: int) -> tuple[str, int]:
         """What p ranks that train are called, and how many ranks there are in all."""
@@ -107,6 +108,11 @@ def _held_writing(axis: str) -> Held:
     return Held(None, axis=axis, measure=partial(generation.difference, axis=axis))
 
 
+def _held_mixed(dtype: str) -> Held:
+    measure = partial(mixed.difference, dtype=dtype)
+    return Held(BucketedDataParallel, measure=measure, tolerance=mixed.TOLERANCES[dtype])
+
+
 def _held_servers(rule: Rule) -> Held:
     measure = partial(servers.difference, rule=rule)
     return Held(ParameterServer, axis="ps", measure=measure)
@@ -127,6 +133,7 @@ STRATEGIES = MappingProxyType(
         "int8": _held_compressed(Int8, replicas.int8, 32),
         "top-k": _held_compressed(TopK, replicas.top_k, 0.1),
         "powersgd": _held_compressed(PowerSGD, replicas.powersgd, 2),
+        **{f"mixed-{dtype}": _held_mixed(dtype) for dtype in mixed.dtypes()},
         "tp": Held(TensorParallel, axis="tp", measure=tensor.difference),
         "sequence": Held(
             TensorParallel, axis="tp", measure=partial(tensor.difference, sequence=True)
@@ -218,8 +225,8 @@ def _row(name: str, held: Held, backend: str, p: int) -> dict[str, Any]:
         "backend": backend,
         "ranks": ranks,
         "max_error": max_error if max_error < math.inf else None,
-        "tolerance": TOLERANCE,
-        "ok": max_error <= TOLERANCE,
+        "tolerance": held.tolerance,
+        "ok": max_error <= held.tolerance,
         "where": where,
         "error": error,
         "seconds": time.perf_counter() - begun,

@@ -284,6 +284,7 @@ FLOORS = {
     "testing.tensor": 12,
     "testing.strategies": 10,
     "testing.generation": 13,
+    "testing.mixed": 12,
     "testing.pipelines": 14,
     "testing.servers": 14,
     "testing.transports": 9,
