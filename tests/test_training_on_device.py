@@ -3,6 +3,7 @@
 A new model gets a line in MODELS, which also says what crosses the bus in a step of it.
 """
 
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 
 from minipar import ops
 from minipar.array import to_device, to_numpy
+from minipar.cli import main
 from minipar.models import GPT, MLP, Reader, ResNet, ViT, WideDeep, generate, write
 from minipar.nn import Module
 from minipar.optim import SGD, Adagrad, Adam, AdamW, clip_grad_norm
@@ -171,3 +173,34 @@ def test_text_is_written_with_a_cache_the_same(cupy):
         for xp in (np, cupy)
     ]
     assert made[0] == made[1]
+
+
+# -- on a real GPU ------------------------------------------------------------------------------
+
+SMALL = ["--steps", "20", "--eval-batches", "2", "--backend", "local"]
+TEXT = ["--layers", "4", "--d", "64", "--heads", "4", "--block", "32"]
+ON_GPU = {
+    "gpt": [],
+    "gpt, 2 x 2 x 2": ["--dp", "2", "--tp", "2", "--pp", "2", "--dropout", "0.1"],
+    "gpt, bfloat16": ["--dp", "2", "--precision", "bfloat16"],
+    "gpt, float16": ["--tp", "2", "--precision", "float16"],
+    "gpt, process": ["--dp", "2", "--backend", "process"],
+    "mlp": ["--dp", "2", "--overlap"],
+    "resnet": ["--dp", "2", "--batch", "16", "--lr", "0.1"],
+    "vit": ["--pp", "2"],
+    "wide-deep": ["--dp", "2"],
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ON_GPU)
+def test_a_run_on_a_gpu_is_that_of_one_rank(name, tmp_path, monkeypatch, capfd):
+    """`minipar train` repeats the first 20 steps on one rank, and ends with 1 if it differs."""
+    monkeypatch.chdir(tmp_path)
+    model = name.split(",")[0]
+    text = TEXT if model == "gpt" else []
+    given = ["train", model, *SMALL, *text, *ON_GPU[name], "--device", "cuda", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 0, capfd.readouterr().err
+    assert json.loads(capfd.readouterr().out)["max_difference_to_one_rank"] is not None

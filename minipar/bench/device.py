@@ -4,7 +4,8 @@
     ──────────────────────────────────────  =  MFU, model FLOPs utilisation
     seconds a step · what the GPU could do     (Chowdhery et al. 2022, appendix B)
 
-Each engine is a process of its own, and they run one after another: each has the GPU for itself.
+Each engine is a process of its own. All are started at once, and then they run one after another:
+each has the GPU for itself.
 
 Letters: N parameters, L layers, d features, T positions.
 """
@@ -45,33 +46,39 @@ def bench_device(
         raise UsageError(f"on a GPU there are {', '.join(ON_DEVICE)} to bench, not {model!r}.")
     if missing := missing_for_cuda(compute=False):
         raise UsageError(f"--device cuda: {missing}")
-    there = importlib.util.find_spec("torch") is not None
-    kinds = [("torch", p) for p in (*PRECISIONS, PURE) if "torch" in engines and there]
+    torch = "torch" in engines and importlib.util.find_spec("torch") is not None
+    kinds = [("torch", p) for p in (*PRECISIONS, PURE) if torch]
+    kinds += [("minipar", p) for p in PRECISIONS]
+    workers = [_start(engine, model, precision, steps) for engine, precision in kinds]
     beside: dict[str, dict[str, Any]] = {}
-    for engine, precision in [*kinds, *(("minipar", p) for p in PRECISIONS)]:
-        row = {"engine": engine, "model": model, "precision": precision, "note": None}
-        row |= _measured(engine, model, precision, steps)
-        if row["note"] is None:
-            row |= _share(ON_DEVICE[model], row)
+    try:
+        for (engine, precision), worker in zip(kinds, workers):
+            row = {"engine": engine, "model": model, "precision": precision, "note": None}
+            row |= _measured(worker)
             if engine == "torch":
                 beside[precision] = row
-            if precision in beside:
-                row["ratio"] = row["step_ms"] / beside[precision]["step_ms"]
-                row["memory_ratio"] = row["reserved_mb"] / beside[precision]["reserved_mb"]
-        yield row
+            yield row | _compared(ON_DEVICE[model], row, beside.get(precision))
+    finally:
+        for worker in workers:
+            worker.kill()
 
 
-def _measured(engine: str, model: str, precision: str, steps: int) -> dict[str, Any]:
-    """What a worker has found; or a note."""
+def _start(engine: str, model: str, precision: str, steps: int) -> subprocess.Popen[str]:
     command = python_command("minipar.bench.device_worker", engine, model, precision, str(steps))
     environment = {**os.environ, "CUPY_TF32": "1" if precision == "tf32" else "0"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=WORKER_TIMEOUT_S
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
-    if done.returncode:
-        last = (done.stderr.strip() or "no word").splitlines()[-1]
-        return {"note": f"ended with {done.returncode}: {last}"}
-    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measured(worker: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a worker finds, now that it is its turn; or a note."""
+    out, err = worker.communicate("go\n", timeout=WORKER_TIMEOUT_S)
+    if worker.returncode:
+        last = (err.strip() or "no word").splitlines()[-1]
+        return {"note": f"ended with {worker.returncode}: {last}"}
+    return json.loads(out.splitlines()[-1])
 
 
 def flops(work: Workload) -> float:
@@ -87,12 +94,20 @@ def parameters(vocab: int, block: int, layers: int, d: int) -> int:
     return (vocab + block) * d + layers * (12 * d * d + 13 * d) + 2 * d
 
 
-def _share(work: Workload, row: Mapping[str, Any]) -> dict[str, Any]:
-    """TFLOP/s, and the share of what the GPU could do, where that is known."""
+def _compared(
+    work: Workload, row: Mapping[str, Any], torch: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """TFLOP/s, the share of what the GPU could do, where that is known, and ratios to torch's."""
+    if row["note"] is not None:
+        return {}
     tflops = flops(work) / row["step_ms"] / 1e9
     peaks = next((p for name, p in PEAKS.items() if name in row["device"]), None)
     peak = None if peaks is None else peaks[row["precision"] == "tf32"]
-    return {"tflops": tflops, "mfu": None if peak is None else tflops / peak}
+    found = {"tflops": tflops, "mfu": None if peak is None else tflops / peak}
+    if torch is not None and torch["note"] is None:
+        found["ratio"] = row["step_ms"] / torch["step_ms"]
+        found["memory_ratio"] = row["reserved_mb"] / torch["reserved_mb"]
+    return found
 
 
 HEAD = f"{'engine':9s}{'model':10s}{'precision':15s}{'ms/step':>9s}{'× torch':>9s}{'MB':>8s}" + (

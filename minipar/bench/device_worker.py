@@ -1,9 +1,10 @@
 """One engine on a GPU, in a process of its own: times steps, prints one line of JSON, and ends.
 
-    python -m minipar.bench.device_worker minipar gpt-124m bfloat16 10
+    echo | python -m minipar.bench.device_worker minipar gpt-124m bfloat16 10
 
-Not meant to be called by hand: `bench_device` starts one worker after another, so that each has the
-GPU for itself. Kernels are counted by CUPTI, which sees those of every library in the process;
+Not meant to be called by hand: `bench_device` starts the workers together, and gives each its line
+of input when it has the GPU for itself; until then a worker loads its libraries and makes its
+model. Kernels are counted by CUPTI, which sees those of every library in the process;
 `torch.profiler` is the way to it, for minipar's steps, too, where torch is installed.
 """
 
@@ -28,11 +29,14 @@ class MiniparDeviceSteps:
     """A model and its optimizer on the GPU; step(x, y) trains on a batch and returns the loss."""
 
     def __init__(self, work: Workload, precision: str) -> None:
-        self.work, self.xp = work, modules_of("cuda")
+        self.work, self.precision, self.xp = work, precision, modules_of("cuda")
         self.model: Any = work.model(Init(xp=self.xp), **work.sizes)
-        make: Any = work.optimizer
-        if precision == "bfloat16":  # otherwise CUPY_TF32 is in the environment
-            make = MixedPrecision(self.model, precision).optimizer(make)
+
+    def begin(self) -> None:
+        """Take the memory."""
+        make: Any = self.work.optimizer
+        if self.precision == "bfloat16":  # otherwise CUPY_TF32 is in the environment
+            make = MixedPrecision(self.model, self.precision).optimizer(make)
         self.optimizer = make(self.model.named_parameters())
 
     def step(self, x: Any, y: Any) -> float:
@@ -57,6 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     name, model, precision, count = sys.argv[1:] if arguments is None else arguments
     work = ON_DEVICE[model]
     steps = engine(name, work, precision)
+    if not sys.stdin.readline():  # nobody waits any more
+        return
+    steps.begin()
     losses = [steps.step(*work.batch(n)) for n in range(WARM_UP)]
     times = []
     for n in range(WARM_UP, WARM_UP + int(count)):
@@ -76,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def engine(name: str, work: Workload, precision: str) -> Any:
-    """What has step(x, y) -> loss, memory() and versions()."""
+    """What has begin(), step(x, y) -> loss, memory() and versions()."""
     if name == "minipar":
         return MiniparDeviceSteps(work, precision)
     from minipar.bench.torch_device import TorchDeviceSteps

@@ -24,10 +24,14 @@ class TorchDeviceSteps:
 
     def __init__(self, work: Workload, precision: str) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
-        self.twin, self.autocast = TWINS[work.kind], precision == "bfloat16"
-        self.model: Any = self.twin.model(**work.sizes).cuda()
+        self.twin, self.precision = TWINS[work.kind], precision
+        self.model: Any = self.twin.model(**work.sizes)
         self.masters: list[Any] = []
-        if precision == "bfloat16-pure":
+
+    def begin(self) -> None:
+        """Go to the GPU."""
+        self.model.cuda()
+        if self.precision == "bfloat16-pure":
             self.masters = [p.detach().clone() for p in self.model.parameters()]
             self.model.bfloat16()
         self.optimizer = self.twin.optimizer(iter(self.masters or self.model.parameters()))
@@ -35,7 +39,7 @@ class TorchDeviceSteps:
     def step(self, x: Any, y: Any) -> float:
         x, y = (torch.from_numpy(array.copy()).cuda(non_blocking=True) for array in (x, y))
         self.model.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.precision == "bfloat16"):
             loss = self.twin.loss(self.model(x), y)
         loss.backward()
         for master, p in zip(self.masters, self.model.parameters()):
