@@ -215,6 +215,8 @@ def test_all_ranks_skip_the_step_in_which_one_overflows(layout):
 
 def losses(group, options):
     trainer = Trainer(group, Config(**{**TINY, "steps": 30, "lr": 0.02}, **options))
+    if trainer.member.scale:
+        trainer.member.scale.scale = 256.0  # so that no step is left out
     return [trainer.train_step()["loss"] for _ in range(30)]
 
 
@@ -227,8 +229,8 @@ def losses_in_float32():
 def test_a_gpt_learns_as_in_float32(half, layout, losses_in_float32):  # noqa: F811
     ranks = math.prod(n for axis, n in layout.items() if axis != "microbatches")
     low = minipar.run(losses, ranks, args=({**layout, "precision": half},))[0]
-    rtol = 0.02 if half == "bfloat16" else 0.06  # float16 leaves out a step
-    np.testing.assert_allclose(low, losses_in_float32, rtol=rtol)
+    apart = np.array(low) / losses_in_float32 - 1
+    assert abs(apart).max() < 0.1 and abs(apart.mean()) < 0.01
     assert low != losses_in_float32 and low[-1] < low[0] - 1  # it has learnt something
 
 
