@@ -49,6 +49,7 @@ from minipar.testing.training import Case
 BACKENDS = ("local", "process")
 RANKS = (1, 2, 3, 4)
 QUICK_RANKS = (2,)
+ALL_AXES = "dp+1f1b+tp"  # 2 · 2 · 2 ranks
 SMALL_BUCKET = 256  # bytes, so that the net fills several
 
 
@@ -163,13 +164,13 @@ def verify(
     strategies: names in STRATEGIES or of layouts (zero1+tp), or a mapping from names of your own;
                 None: all.
     ranks:      that train, and of layouts how many they have. None: 1, 2, 3 and 4, and any layout.
-    quick:      2 ranks, and pairs of ways on `local`.
+    quick:      2 ranks; on `local` pairs of ways, and dp, pp and tp together.
     Each row has strategy, layout, backend, ranks, max_error, tolerance, ok; where (what differs
     most), error (None, or what was raised) and seconds. max_error is None if there is no number:
     it did not run, or something is missing or not a number.
     Raises: UsageError for a name that there is not, before the first row.
     """
-    chosen, together = _chosen(strategies, 2 if quick else 3)
+    chosen, together = _chosen(strategies, quick)
     numbers = ranks or (QUICK_RANKS if quick else RANKS)
     if ranks:
         together = {name: c for name, c in together.items() if c.ranks in ranks}
@@ -190,12 +191,14 @@ def _worth_it(backends: Sequence[str], quick: bool, asked: Any) -> Sequence[str]
 
 
 def _chosen(
-    strategies: Iterable[str] | Mapping[str, Held] | None, most: int
+    strategies: Iterable[str] | Mapping[str, Held] | None, quick: bool
 ) -> tuple[Mapping[str, Held], Mapping[str, Config]]:
     """Those of the strategies, and those of the layouts."""
     if isinstance(strategies, Mapping):
         return strategies, {}
-    together = verify_layouts.layouts(most if strategies is None else 3)
+    together = verify_layouts.layouts()
+    if strategies is None and quick:
+        together = {n: c for n, c in together.items() if n.count("+") == 1 or n == ALL_AXES}
     if strategies is None:
         return STRATEGIES, together
     names = list(strategies)

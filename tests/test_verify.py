@@ -7,7 +7,8 @@ import pytest
 
 from minipar.errors import UsageError
 from minipar.parallel.data import DataParallel
-from minipar.verify import STRATEGIES, Held, table, verify
+from minipar.verify import STRATEGIES, Held, _chosen, _worth_it, table, verify
+from minipar.verify_layouts import layouts
 
 FIELDS = {"strategy", "layout", "backend", "ranks", "max_error", "tolerance", "ok", "where",
           "error", "seconds"}  # fmt: skip
@@ -71,6 +72,16 @@ def test_a_row_comes_as_soon_as_it_is_there_and_names_are_checked_at_once():
 
 def test_quick_means_two_ranks():
     assert [row["ranks"] for row in verify(["dp"], backends=["local"], quick=True)] == [2]
+
+
+def test_quick_layouts_are_pairs_on_threads_and_all_axes_together():
+    chosen, together = _chosen(None, quick=True)
+    assert chosen is STRATEGIES
+    assert {n for n in together if n.count("+") > 1} == {"dp+1f1b+tp"}
+    assert set(together) == {*layouts(2), "dp+1f1b+tp"}
+    assert _worth_it(["local", "process"], True, None) == ["local"]
+    assert _worth_it(["process"], True, None) == ["process"]
+    assert _worth_it(["local", "process"], True, ["dp+tp"]) == ["local", "process"]
 
 
 def test_the_table_is_for_people():
