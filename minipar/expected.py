@@ -67,7 +67,7 @@ def expected(config: Config, train: Any, trial: Trial) -> Expected:
     sent = {}
     if c.ps != "none":
         sent = _ps(c, model)
-    elif c.dp > 1:
+    elif c.dp > 1 and not (c.zero > 1 and c.pp > 1):  # these send for each micro-batch
         sent["dp"] = _mean([_dp(c, model, part, stage) for stage, part in _by_stage(c, model)])
     if c.tp > 1 and (found := _tp(c, model, train)) is not None:
         sent["tp"] = found
