@@ -1,10 +1,10 @@
 """`minipar generate`: find a checkpoint, start the ranks that share the model, show what it writes.
 
     runs/gpt-1/                              a run folder: its last checkpoint
-    runs/gpt-1/checkpoints/step-001500/      or a checkpoint; config.json lies in a folder above it
+    runs/gpt-1/checkpoints/step-001500/      or a checkpoint, wherever it lies
 
-The layout need not be the one in which the model was trained: a rank takes from the whole weights
-what it needs. How ranks write together is parallel/generation.py.
+The layout need not be the one in which the model was trained: a rank reads the weights of its
+stage, and keeps its shards of them. How ranks write together is parallel/generation.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from minipar.errors import CheckpointError, UsageError
 from minipar.models.generate import check_writing
 from minipar.models.reader import write
 from minipar.nn import ONE_RANK
-from minipar.parallel import checkpoint
+from minipar.parallel.checkpoint import Checkpoint
 from minipar.parallel.generation import StageReader
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.parameter_server.tables import Hollow
@@ -62,7 +62,7 @@ def find_checkpoint(path: str | Path) -> tuple[Config, Path]:
     if not path.is_dir():
         raise UsageError(f"there is no folder {path}; --checkpoint takes a run, like runs/gpt-1.")
     if (path / "manifest.json").is_file():
-        return config_of(checkpoint.Checkpoint(path)), path
+        return config_of(Checkpoint(path)), path
     if not (path / "config.json").is_file():
         raise UsageError(f"{path} is neither a run folder nor a checkpoint of one.")
     last = RunFolder(path).latest_checkpoint()
@@ -141,10 +141,8 @@ def write_rank(
 
 def open_model(group: Group, config: Config, folder: str, pp: int = 1, tp: int = 1) -> StageReader:
     """This rank's part of a trained model.  Collective, over pp · tp ranks."""
-    mesh = Mesh(group, pp=pp, tp=tp)
-    arrays, _ = checkpoint.load(folder, "model/")
-    weights = {name.removeprefix("model/"): array for name, array in arrays.items()}
-    vocab = len(weights.get("token.weight", ()))
+    mesh, source = Mesh(group, pp=pp, tp=tp), Checkpoint(folder)
+    vocab = source.entry("model/token.weight").shape[0]
     if vocab != VOCAB:
         raise UsageError(
             f"{folder}: the model knows {vocab} tokens, and `generate` writes bytes, of which "
@@ -152,7 +150,24 @@ def open_model(group: Group, config: Config, folder: str, pp: int = 1, tp: int =
         )
     init = Hollow(config.seed, np.dtype(config.dtype))
     model: Any = find("gpt").build(config, init, None, TensorKit(mesh.tp) if tp > 1 else ONE_RANK)
-    return StageReader(model, mesh, weights)
+    return StageReader(model, mesh, Weights(source))
+
+
+class Weights(Mapping[str, Any]):
+    """The weights of the model in a checkpoint, by name; each is read when it is asked for."""
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.source = source
+
+    def __getitem__(self, name: str) -> Any:
+        return self.source.array(f"model/{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        names = (name for name in self.source.arrays if name.startswith("model/"))
+        return (name.removeprefix("model/") for name in names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 # -- what the user sees -----------------------------------------------------------------------

@@ -131,8 +131,18 @@ def test_only_gpt_writes():
         check_request(CONFIG, REQUEST, "threads")
 
 
-def test_a_vocabulary_that_is_not_bytes_is_refused(folder, monkeypatch):
-    arrays = {"model/token.weight": np.zeros((65, CONFIG.d))}
-    monkeypatch.setattr("minipar.parallel.checkpoint.load", lambda path, prefix: (arrays, {}))
+def test_a_vocabulary_that_is_not_bytes_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "c", {"model/token.weight": np.zeros((65, CONFIG.d))}, {})
     with pytest.raises(UsageError, match="knows 65 tokens"):
-        minipar.run(open_model, 1, args=(CONFIG, str(folder)))
+        minipar.run(open_model, 1, args=(CONFIG, str(tmp_path / "c")))
+
+
+def test_a_rank_reads_the_weights_of_its_stage_only(folder, monkeypatch):
+    read, usual = [], checkpoint.Checkpoint.array
+    monkeypatch.setattr(
+        checkpoint.Checkpoint, "array", lambda s, name: read.append(name) or usual(s, name)
+    )
+    last = RunFolder(folder).latest_checkpoint()
+    minipar.run(open_model, 4, args=(CONFIG, str(last), 4))
+    assert len(read) == 2 + 2 * 12 + 3  # the token table by the first and by the last
+    assert all(name.startswith("model/") for name in read)
