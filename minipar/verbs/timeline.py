@@ -10,7 +10,7 @@ from typing import Any
 from minipar.errors import UsageError
 from minipar.verbs.verb import verb
 
-FORMATS = (".png", ".svg", ".pdf", ".json")
+FORMATS = (".png", ".svg", ".pdf", ".json", ".html")
 
 
 def add(verbs: Any) -> None:
@@ -25,7 +25,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help=".png, .svg or .pdf: a figure; .json: for Perfetto (default: RUN/timeline.png)",
+        help="a figure (.png, .svg, .pdf), a page to play (.html), or for Perfetto (.json); "
+        "default: RUN/timeline.png",
     )
     parser.add_argument("--step", type=int, metavar="N", help="only that step of the training")
     parser.add_argument("--memory", action="store_true", help="a figure of memory over time")
@@ -35,6 +36,7 @@ def add(verbs: Any) -> None:
 def _timeline(arguments: argparse.Namespace) -> int:
     from minipar.trace.memory_figure import draw_memory
     from minipar.trace.perfetto import perfetto
+    from minipar.trace.replay import replay_page
     from minipar.trace.timeline_figure import draw_timeline
     from minipar.trace.totals import report, window_of
     from minipar.trace.trace_file import load
@@ -48,10 +50,11 @@ def _timeline(arguments: argparse.Namespace) -> int:
     begin, end = window_of(trace, arguments.step)
     if out.suffix == ".json":
         out.write_text(json.dumps(perfetto(trace, begin, end)))
+    elif out.suffix == ".html":
+        out.write_text(replay_page(trace, begin, end, _title(arguments, trace)), encoding="utf-8")
     else:
-        what = run.name if arguments.step is None else f"{run.name}, step {arguments.step}"
         draw = draw_memory if arguments.memory else draw_timeline
-        draw(trace, begin, end, f"{what}: {len(trace.ranks)} ranks on {trace.backend}").savefig(out)
+        draw(trace, begin, end, _title(arguments, trace)).savefig(out)
     rows = report(trace, begin, end)
     if arguments.json:
         print(json.dumps({"out": str(out), "ranks": rows}))
@@ -59,6 +62,11 @@ def _timeline(arguments: argparse.Namespace) -> int:
         print(_table(rows))
         print(f"\n{out}")
     return 0
+
+
+def _title(arguments: argparse.Namespace, trace: Any) -> str:
+    step = "" if arguments.step is None else f", step {arguments.step}"
+    return f"{Path(arguments.run).name}{step}: {len(trace.ranks)} ranks on {trace.backend}"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
