@@ -300,6 +300,7 @@ FLOORS = {
     "trace.overlap": 9,
     "trace.schedule_figure": 9,
     "trace.chunks": 9,
+    "trace.replay": 10,
     "trace.chunk_figure": 10,
     "stepping.breaks": 2,
     "stepping.view": 9,

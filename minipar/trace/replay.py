@@ -7,7 +7,8 @@
 
 The page gets numbers and names as JSON, and only ever shows them as text; its script is
 replay.js beside this file. Everything that happens is an event, in the order of time: a call begins
-or ends, a message leaves or comes, an action of a pipeline or another part of a step begins or ends.
+or ends, a message leaves or comes, an action of a pipeline or another part of a step begins or
+ends.
 """
 
 from __future__ import annotations
