@@ -110,9 +110,13 @@ class Zero3:
 
     @contextmanager
     def held(self) -> Iterator[list[Held]]:
-        """The slices, and the whole of what is not trained."""
+        """The slices, and the whole of what is not trained; or all weights, if they are lent."""
+        named = list(self.model.named_parameters())
+        if any(unit.lent for unit in self.units):  # masters, of mixed precision
+            yield [*weights(named), *self.owned.held()]
+            return
         self._drop_all()
-        frozen = [(n, x) for n, x in self.model.named_parameters() if not x.requires_grad]
+        frozen = [(name, x) for name, x in named if not x.requires_grad]
         yield [*weights(frozen), *self.owned.held_weights(), *self.owned.held()]
         if self.kept is not None:
             self.kept.renew()
