@@ -21,6 +21,7 @@ import re
 import sys
 
 import drawings
+import drawings_checkpoints
 import drawings_generation
 import drawings_pipeline
 import drawings_pipeline_run
@@ -34,6 +35,7 @@ from blocks.text import DOCS, FIGURES
 
 DRAWINGS = (
     drawings,
+    drawings_checkpoints,
     drawings_generation,
     drawings_pipeline,
     drawings_pipeline_run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from blocks import (
+    checkpoints,
     communication,
     engine,
     generation,
@@ -20,6 +21,7 @@ from blocks import (
 )
 
 FILES = (
+    checkpoints,
     communication,
     engine,
     generation,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import runpy
 import tempfile
 import textwrap
@@ -11,11 +9,8 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
-
 import minipar
 from blocks.text import DOCS, MB, fenced, said
-from minipar.parallel import checkpoint
 
 
 def example(name: str, backend: str, *options: str) -> str:
@@ -55,18 +50,6 @@ def memory_refused() -> str:
     return fenced(f"$ ulimit -f 1024; minipar {' '.join(command)}\n{said(command, limit=MB)}")
 
 
-def manifest() -> str:
-    """A checkpoint with one array."""
-    with tempfile.TemporaryDirectory() as folder:
-        step = Path(folder, "step-000500")
-        checkpoint.save(step, {"model/out.bias": np.arange(4, dtype=np.float32)}, {"step": 500})
-        content = json.loads((step / "manifest.json").read_text())
-    text = json.dumps(content, indent=1)
-    text = re.sub(r"\[\s+(\d+)\s+\]", r"[\1]", text)
-    text = re.sub(r'("sha256": ".{8})[^"]*', r"\1...", text)
-    return fenced(text, "json")
-
-
 def floors() -> str:
     """The table of tests/test_floors.py as a picture, the highest floor on top."""
     table = runpy.run_path(str(DOCS.parent / "tests/test_floors.py"))
@@ -92,4 +75,4 @@ def _modules(names: Iterable[str]) -> str:
     return "  ".join(p + "/" * root.joinpath(p).is_dir() for p in paths)
 
 
-BLOCKS = (example, source, answer, script, own_model_trained, memory_refused, manifest, floors)
+BLOCKS = (example, source, answer, script, own_model_trained, memory_refused, floors)
