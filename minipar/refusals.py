@@ -77,11 +77,6 @@ def _check_pipeline(c: Config) -> None:
 
 def _check_servers(c: Config) -> None:
     rule_of(c)
-    if c.device != "cpu":
-        raise UsageError(
-            f"--ps with --device {c.device} cannot be: servers and workers exchange weights that "
-            "lie in host memory."
-        )
     others = {
         "--dp": c.dp > 1,
         "--pp": c.pp > 1,

@@ -178,7 +178,7 @@ def _join_workers(c: Config, roles: Roles, train: Any, xp: Any) -> Member:
         synchronise(model, roles.workers)
     compress = c.compress if c.compress in ("float16", "int8") else "none"
     strategy = ParameterServer(
-        model, roles, make_optimizer(c), prefetch=c.prefetch, compress=compress
+        model, roles, make_optimizer(c), prefetch=c.prefetch, compress=compress, xp=xp
     )
     passes = OneByOne(model, strategy, find(c.model).task.loss)
     together = roles.workers if rounds and c.on_worker_loss == "error" else None

@@ -43,7 +43,7 @@ def embedding(w: Tensor, ids: Tensor | Array, sparse: bool = False) -> Tensor:
         )
 
     def vjp(dz: Array, wanted: tuple[bool, ...]) -> Sequence[Array | None]:
-        flat, rows = index.reshape(-1), dz.reshape(index.size, d)
+        flat, rows = beside(index, dz).reshape(-1), dz.reshape(index.size, d)
         if sparse:
             return (RowGradient.of(flat, rows, (n, d)),)
         add_up = cuda.sum_to_table if cuda.fast(rows) else sum_to_table

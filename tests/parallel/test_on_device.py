@@ -21,7 +21,8 @@ from minipar.parallel.overlapped import OverlappedDataParallel
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.random import Draw, Init
-from minipar.training import Trainer
+from minipar.run_folder import RunFolder
+from minipar.training import Trainer, train_rank
 from tests.strict_cupy import agree, counts
 
 TOKENS = np.arange(48).reshape(6, 8) * 7 % 11
@@ -161,6 +162,26 @@ def test_a_layout_trains_the_same_on_the_device(gpus, name):
     assert not crossed["waits"]
     if bus is not None:
         assert agree(+crossed, {key: n * ranks for key, n in bus.items()})
+
+
+SERVERS = {
+    "gpt": {"ps": "sync", "prefetch": True},
+    "gpt, compressed": {"ps": "async", "workers": 1, "compress": "int8"},
+    "wide-deep": {"ps": "sync", "data": None, "optimizer": "adagrad", "dtype": "float32"},
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_workers_of_servers_train_the_same_on_the_device(gpus, name, tmp_path):
+    """Weights and gradients pass through host memory; tables stay there, and rows come."""
+    losses = []
+    for device in ("cpu", "cuda"):
+        options = {**TINY, "model": name.split(",")[0], **SERVERS[name], "device": device}
+        config = Config(**{**options, "save_every": 2, "eval_every": 2})
+        run = RunFolder.create(config, str(tmp_path / device))
+        minipar.run(train_rank, config.ranks, args=(config, str(run.path), False))
+        losses.append([m.get("loss", m.get("val_loss")) for m in run.metrics()])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9 if name != "wide-deep" else 1e-4)
 
 
 def test_ranks_take_gpus_by_their_number_and_share_them(gpus, cupy, capsys):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.array import Array, describe
+from minipar.array import Array, describe, to_numpy
 from minipar.errors import Diverged, ShapeMismatch, UsageError
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Key, Shard
@@ -89,6 +89,13 @@ def _part(key: Key, ids: np.ndarray) -> tuple[int, int]:
 
 
 # -- the other way ----------------------------------------------------------------------------
+
+
+def in_host_memory(g: Any) -> Any:
+    """An array, or a RowGradient, from wherever it is."""
+    if isinstance(g, RowGradient):
+        return RowGradient(to_numpy(g.ids), to_numpy(g.rows), g.shape)
+    return to_numpy(g)
 
 
 def shared_out(lines: Sequence[Line], gradients: Mapping[str, Any]) -> list[Values]:

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from minipar.array import Array
+from minipar.array import Array, to_numpy
 from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.optim import clip_grad_norm
@@ -61,18 +61,21 @@ class ParameterServer:
         prefetch: bool = False,
         compress: str = "none",
         slice_bytes: int = SLICE_BYTES,
+        xp: Any = np,
     ) -> None:
         """model:    of its parameters only the shapes count; large ones may be `Hollow`.
         prefetch:    ask for the next weights early: in sync as soon as the push counts, in async
                      and ssp as soon as the last weights are there, so without the push between.
         compress:    "float16" or "int8", how dense gradients travel (`parallel.compress`).
         slice_bytes: see `keys`; the same on servers and workers.
+        xp:          cupy if this worker computes on a GPU; weights and gradients then pass through
+                     host memory, where the servers have theirs.
         Raises:      UsageError; CommError if the servers have another model.
         """
         if compress not in CODES:
             raise UsageError(f"there is no {compress!r}; there are {', '.join(CODES)}.")
         roles.check()
-        self.model, self.roles, self.prefetch = model, roles, prefetch
+        self.model, self.roles, self.prefetch, self.xp = model, roles, prefetch, xp
         self.trained = {n: x for n, x in model.named_parameters() if x.requires_grad}
         shards = shards_of(model, len(roles.server_ranks), slice_bytes)
         self.worker = Worker(roles, shards, CODES.index(compress))
@@ -82,7 +85,8 @@ class ParameterServer:
         self._pull: pulls.Pull | None = None
         self._rows, self._factor, self._pushed = 1.0, 1.0, False
         self._make_room(model)
-        self._spare = {n: np.empty_like(x.data) for n, x in self.dense.items() if prefetch}
+        self._arrived = {n: self._in_host_memory(x.data) for n, x in self.dense.items()}
+        self._spare = {n: np.empty_like(a) for n, a in self._arrived.items() if prefetch}
         self._agree_on_the_rest(model)
 
     def _make_room(self, model: Module) -> None:
@@ -93,9 +97,13 @@ class ParameterServer:
         for name, x in self.trained.items():
             if name in names:
                 fetch, put = partial(self._fetch, name), partial(self._put, name)
-                x.data = self.tables[name] = RemoteTable(x.shape, x.dtype, fetch, put)
+                x.data = self.tables[name] = RemoteTable(x.shape, x.dtype, fetch, put, self.xp)
             elif is_hollow(x.data):
-                x.data = np.empty(x.shape, x.dtype)
+                x.data = self.xp.empty(x.shape, x.dtype)
+
+    def _in_host_memory(self, x: Array) -> np.ndarray:
+        """Where the values of a weight arrive: in it, or in an array beside it."""
+        return x if self.xp is np else np.empty(x.shape, x.dtype)
 
     def _agree_on_the_rest(self, model: Module) -> None:
         for name, x in model.named_parameters():
@@ -124,7 +132,7 @@ class ParameterServer:
         wanted = {name: self._wanted(name, ids) for name, ids in (rows or {}).items()}
         early = self._pull
         if early is None:
-            self._pull = self._ask(self.worker.clock, self._data(), wanted)
+            self._pull = self._ask(self.worker.clock, self._arrived, wanted)
         self._finish()
         if early is not None and wanted:
             self._pull = self._ask(self.worker.clock, {}, wanted)
@@ -170,6 +178,7 @@ class ParameterServer:
         Raises: UsageError, ShapeMismatch, Diverged, before anything is sent.
         """
         pulls.check(gradients, {n: x.data for n, x in self.trained.items()}, self.who)
+        gradients = {name: pulls.in_host_memory(g) for name, g in gradients.items()}
         values = pulls.shared_out(self.worker.lines, gradients)
         looked = not self.worker.skip_nan
         if looked:
@@ -183,9 +192,6 @@ class ParameterServer:
             x.grad = None
 
     # -- pulling ------------------------------------------------------------------------------
-
-    def _data(self) -> dict[str, Array]:
-        return {name: x.data for name, x in self.dense.items()}
 
     def _wanted(self, name: str, ids: Array) -> tuple[np.ndarray, Array]:
         """The ids that are not here, and room for their rows."""
@@ -217,8 +223,12 @@ class ParameterServer:
         for name, (ids, rows) in pull.rows.items():
             self.tables[name].keep(ids, rows)
         if pull.into is self._spare:
-            for name, x in self.dense.items():
-                x.data, self._spare[name] = self._spare[name], x.data
+            self._arrived, self._spare = self._spare, self._arrived
+        for name, array in pull.into.items():
+            if self.xp is np:
+                self.dense[name].data = array
+            else:
+                self.dense[name].data[...] = self.xp.asarray(array)
 
     def _fetch(self, name: str, ids: np.ndarray) -> Array:
         """Rows of a table, now."""
@@ -237,7 +247,7 @@ class ParameterServer:
         that were changed inside go to the servers, if all workers changed them alike.
         """
         self._drop_early()
-        self._pull = self._ask(self.worker.clock, self._data(), {})
+        self._pull = self._ask(self.worker.clock, self._arrived, {})
         self._finish()
         for table in self.tables.values():
             table.forget()
@@ -299,7 +309,7 @@ class ParameterServer:
 
     def _sums(self) -> dict[str, int]:
         """A checksum of each dense parameter here."""
-        raw = {n: np.ascontiguousarray(x.data).reshape(-1) for n, x in self.dense.items()}
+        raw = {n: np.ascontiguousarray(to_numpy(x.data)).reshape(-1) for n, x in self.dense.items()}
         return {name: zlib.crc32(array.view(np.uint8).data) for name, array in raw.items()}
 
     def _put(self, name: str, value: Array) -> None:
@@ -309,6 +319,7 @@ class ParameterServer:
     def _set(self, new: Mapping[str, Any]) -> None:
         """Replace weights on the servers, by worker 0's.  Collective."""
         if self.roles.worker == 0:
+            new = {name: pulls.in_host_memory(value) for name, value in new.items()}
             values = pulls.shared_out(self.worker.lines, new)
             take(
                 [

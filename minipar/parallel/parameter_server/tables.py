@@ -37,9 +37,12 @@ class RemoteTable:
 
     ndim = 2
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, fetch: Fetch, put: Put) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, fetch: Fetch, put: Put, xp: Any = np
+    ) -> None:
+        """xp: the module of the arrays that it gives; what it keeps is in host memory."""
         self.shape, self.dtype = shape, np.dtype(dtype)
-        self._fetch, self._put = fetch, put
+        self._fetch, self._put, self._xp = fetch, put, xp
         self.forget()
 
     def __repr__(self) -> str:
@@ -75,7 +78,7 @@ class RemoteTable:
         missing = self.missing(ids)
         if len(missing):
             self.keep(missing, self._fetch(missing))
-        return self.rows[np.searchsorted(self.ids, ids)]
+        return self._xp.asarray(self.rows[np.searchsorted(self.ids, ids)])
 
     def __setitem__(self, place: Any, value: Any) -> None:
         """table[...] = value, all of it, goes to the servers."""
