@@ -147,6 +147,8 @@ RARER = ("accumulated", "local SGD", "int8", "top-k", "recompute", "interleaved"
 )
 def test_a_layout_trains_the_same_on_the_device(gpus, name):
     options, bus = LAYOUTS[name]
+    if options.get("precision") == "bfloat16":
+        pytest.importorskip("ml_dtypes")
     ranks = Config(**{**TINY, **options}).ranks
     losses, saved, _ = minipar.run(train_all, ranks, args=(options,))[0]
     there, saved_there, crossed = minipar.run(
