@@ -27,6 +27,7 @@ from minipar.parallel.ballot import with_room
 from minipar.parallel.buckets import lay_out
 from minipar.parallel.compress import COMPRESSORS
 from minipar.parallel.parcel import LABEL_BYTES
+from minipar.parallel.sharded import BUCKET_BYTES
 from minipar.parallel.sharded_parameters import listed, split_parameters
 from minipar.parallel.sharding import Replicated, sharding
 from minipar.parallel.stages import users_of
@@ -124,6 +125,8 @@ def all_reduce_sent(p: int, n: float, backend: str) -> Sent:
 def _dp(c: Config, model: Module, part: Part, stage: int) -> Sent:
     p, n = c.dp, part.own
     trained = _own(c, model, stage)
+    if c.zero > 1 and c.pp > 1:
+        return _piped(c, model, part, stage)
     if c.zero == 3:
         units = split_parameters(model, listed(model))
         r = min(n, sum(x.data.nbytes for _, x in units[-1]))
@@ -141,6 +144,22 @@ def _dp(c: Config, model: Module, part: Part, stage: int) -> Sent:
         layout, _ = with_room(lay_out(trained, bucket), p + len(trained))
         sizes = [k * dtype.itemsize for k, dtype in layout.buckets]
     return _plus([all_reduce_sent(p, size, c.backend) for size in sizes])
+
+
+def _piped(c: Config, model: Module, part: Part, stage: int) -> Sent:
+    """ZeRO 2 and 3 in a stage, where each micro-batch sends."""
+    p, n, m = c.dp, part.own, c.micros
+    users, named = users_of(model, cuts_of(c, model), c.pp), dict(model.named_parameters())
+    lent = {id(named[name]) for name, of in users.items() if of[0] == stage < of[-1]}
+    trained = _own(c, model, stage)
+    if c.zero == 2:  # a bucket goes once more if a weight is in it that others use
+        layout = lay_out(trained, BUCKET_BYTES)
+        again = {at.bucket for x, at in zip(trained, layout.places) if id(x) in lent}
+        w = sum(k * dtype.itemsize for k, dtype in map(layout.buckets.__getitem__, again))
+        return Sent(cost.zero2_piped_sent(p, n, m, w), (m + 1) * (p - 1))
+    w = sum(x.data.nbytes for x in trained if id(x) in lent)
+    g = 3 if c.recompute else 2
+    return Sent(cost.zero3_piped_sent(p, n, m, w, g), (g + 1) * m * (p - 1))
 
 
 def _own(c: Config, model: Module, stage: int) -> list[Tensor]:
