@@ -19,7 +19,7 @@ Stricter than CuPy, because the silent thing is a mistake in minipar's ops:
 
 Uninitialised memory is full of NaN or absurd integers. Results are C-contiguous even where NumPy
 keeps the order of its input. Integer arrays as indices wrap around, as on a GPU.
-Left out: streams, kernels, cupy.random, cupyx.
+Streams and events are in `cuda`. Left out: kernels, cupy.random, cupyx.
 """
 
 import inspect
@@ -29,7 +29,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from tests.strict_cupy import names
+from tests.strict_cupy import cuda, names
 from tests.strict_cupy.array import call, counts, kernels, ndarray, poisoned, refuse_numpy
 
 __all__ = ("agree", "counts", "kernels", "module", "ndarray")
@@ -61,7 +61,7 @@ def weak_numbers(args):
 
 class ufunc:
     def __init__(self, name):
-        self.__name__, self._numpy = name, getattr(np, name)
+        self.__name__, self._name, self._numpy = f"cupy_{name}", name, getattr(np, name)
         self.nin = self._numpy.nin
 
     def __call__(self, *args, out=None, dtype=None, casting="same_kind"):
@@ -74,8 +74,8 @@ class ufunc:
         return call(self._numpy, args, {"dtype": dtype, "casting": casting, "out": out})
 
     def _method(self, method):
-        if self.__name__ not in names.UFUNC_METHODS.get(method, ()):
-            raise NotImplementedError(f"`{self.__name__}.{method}` is not for us; see names.py")
+        if self._name not in names.UFUNC_METHODS.get(method, ()):
+            raise NotImplementedError(f"`{self._name}.{method}` is not for us; see names.py")
         return getattr(self._numpy, method)
 
     def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
@@ -93,7 +93,7 @@ class ufunc:
         return call(self._method("outer"), [A, B], {})
 
     def at(self, a, indices, b=None):
-        if self.__name__ in ("add", "subtract"):
+        if self._name in ("add", "subtract"):
             ordered(a)
         call(self._method("at"), [a, indices, b], {})
 
@@ -247,6 +247,7 @@ def module():
         )
     )
     made["linalg"] = SimpleNamespace(qr=checked(*signature("qr(a, mode='reduced')"), np.linalg.qr))
+    made["cuda"] = cuda
     _fill_ndarray(made)
     cupy = ModuleType("cupy")
     vars(cupy).update(made, __getattr__=missing, stand_in=True)

@@ -5,6 +5,16 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from tests.strict_cupy import cuda
+
+# Their results are views, if that can be, or nothing is read: then nothing is launched.
+VIEWS = frozenset(
+    (
+        *("reshape", "ravel", "transpose", "swapaxes", "squeeze", "view", "broadcast_to"),
+        *("expand_dims", "array_split", "split", "moveaxis", "atleast_1d", "atleast_2d", "astype"),
+    )
+)
+NOT_READ = frozenset(("empty", "empty_like", "may_share_memory", "shares_memory"))
 counts = Counter()
 kernels = Counter()  # calls of NumPy's functions, by name: about what a GPU would have to launch
 
@@ -57,8 +67,22 @@ def call(function, args, kwargs, leading=()):
     out = kwargs.pop("out", None)
     args = [bare(a, sources) for a in args]
     kwargs = {key: bare(a, sources) for key, a in kwargs.items()}
-    result = on_device(function(*hosts, *args, **kwargs), sources)
+    result = run(function, [*hosts, *args], kwargs, [root(source._host) for source in sources])
+    result = on_device(result, sources)
     return result if out is None else written(out, result)
+
+
+def run(function, args, kwargs, owners):
+    """function(...) on memory of the device, once what it reads there has been written."""
+    name = function.__name__
+    if name in VIEWS:
+        result = function(*args, **kwargs)
+        views = result if isinstance(result, list | tuple) else [result]
+        if all(any(root(view) is owner for owner in owners) for view in views):
+            return result
+    if name not in NOT_READ:
+        cuda.launched(owners, [])
+    return function(*args, **kwargs)
 
 
 def written(out, result):
@@ -68,6 +92,7 @@ def written(out, result):
         raise TypeError(
             f"out is {out.dtype}{list(out.shape)}, the result {result.dtype}{list(result.shape)}"
         )
+    cuda.launched([], [root(out._host)])
     out._host[...] = result._host
     return out
 
@@ -88,11 +113,13 @@ class ndarray:
 
     def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
         self._host, self.base = poisoned(np.empty(shape, dtype, order)), None
+        cuda.allocated(self._host)
 
     @classmethod
     def _of(cls, host, base=None):
         self = cls.__new__(cls)
         self._host, self.base = host, base
+        cuda.allocated(root(host))
         return self
 
     @property
@@ -109,6 +136,8 @@ class ndarray:
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         counts["to_host"] += 1
+        cuda.launched([root(self._host)], [])
+        cuda.get_current_stream().synchronize()
         if out is None:
             return self._host.copy(order)
         out[...] = self._host
@@ -123,6 +152,7 @@ class ndarray:
         counts["to_device"] += 1
         if not isinstance(arr, np.ndarray) or (arr.shape, arr.dtype) != (self.shape, self.dtype):
             raise TypeError("set() takes a numpy.ndarray of the same shape and dtype")
+        cuda.launched([], [root(self._host)])
         self._host[...] = arr
 
     def tolist(self):
@@ -200,6 +230,8 @@ class ndarray:
             places = np.arange(self.size).reshape(self.shape)[key]
             if len(np.unique(places)) < places.size:
                 raise IndexError("an element is assigned to twice: any of the values may win")
+        read = [root(value._host)] if isinstance(value, ndarray) else []
+        cuda.launched(read, [root(self._host)])
         self._host[key] = value._host if isinstance(value, ndarray) else value
 
     def _key(self, index):
