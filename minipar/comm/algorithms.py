@@ -14,8 +14,10 @@ from types import MappingProxyType
 from minipar.array import Array
 from minipar.comm import collectives as ring
 from minipar.comm import direct, halving_doubling, naive, tree
+from minipar.comm.agreed import agreed
 from minipar.comm.choose import choose
-from minipar.comm.mpi import native
+from minipar.comm.mpi import native as mpi_native
+from minipar.comm.nccl import native as nccl_native
 from minipar.comm.wiring import Link, pieces
 from minipar.errors import UsageError
 
@@ -84,7 +86,15 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = MappingProxyType(
     }
 )
 
-LEAVES_BUF_ALONE = frozenset({direct.direct_reduce_scatter})  # these can put the result elsewhere
+BY_MPI: Mapping[str, Algorithm]
+BY_NCCL: Mapping[str, Algorithm]
+BY_MPI, BY_NCCL = (
+    MappingProxyType({op: agreed(run, ring.dissemination_barrier) for op, run in by.items()})
+    for by in (mpi_native.NATIVE, nccl_native.NATIVE)
+)
+
+# These can put the result elsewhere.
+LEAVES_BUF_ALONE = frozenset({direct.direct_reduce_scatter, BY_NCCL["reduce_scatter"]})
 
 
 @lru_cache(maxsize=1024)
@@ -97,9 +107,9 @@ def pick(op: str, algorithm: Choice, nbytes: int, ranks: int, medium: str) -> tu
     """
     if callable(algorithm):
         return getattr(algorithm, "__name__", type(algorithm).__name__), algorithm
-    if algorithm == "native":
-        return algorithm, _native(op, medium)
     name = choose(op, nbytes, ranks, medium) if algorithm is None else algorithm
+    if name == "native":
+        return name, _native(op, medium)
     known = ALGORITHMS[op]
     if name not in known:
         raise UsageError(f"{op} has no algorithm {name!r}; it has {', '.join(known)}")
@@ -107,10 +117,14 @@ def pick(op: str, algorithm: Choice, nbytes: int, ranks: int, medium: str) -> tu
 
 
 def _native(op: str, medium: str) -> Algorithm:
-    if medium != "mpi":
-        backend = "process" if medium == "hosts" else medium
-        raise UsageError(
-            f"{op}: algorithm='native' is MPI's own, and this is the {backend} backend: start the "
-            f"script with mpirun, or take one of {', '.join(ALGORITHMS[op])}"
+    found = {"mpi": BY_MPI, "nccl": BY_NCCL}.get(medium, {}).get(op)
+    if found is None:
+        here = (
+            "these arrays go by messages" if medium == "hosts" else f"this is the {medium} backend"
         )
-    return native.agreed(native.NATIVE[op], ring.dissemination_barrier)
+        raise UsageError(
+            f"{op}: algorithm='native' is MPI's own, or NCCL's for arrays of a GPU, and {here}: "
+            "start the script with mpirun or --backend nccl, or take one of "
+            f"{', '.join(ALGORITHMS[op])}"
+        )
+    return found

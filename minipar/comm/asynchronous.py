@@ -22,6 +22,7 @@ from contextvars import copy_context
 from typing import Any
 
 from minipar.comm.frame import Call
+from minipar.comm.results import Later, taken
 from minipar.comm.transport import Transport
 from minipar.errors import PeerLost
 
@@ -41,7 +42,7 @@ class Handle:
             self._transport.progress()
         if not self.over:
             self._transport.check(self._transport.rank, self.call)
-        return self.over
+        return self.over and (not isinstance(self._result, Later) or self._result.ready())
 
     def wait(self) -> Any:
         """What the call returns.  Raises: what the call raises."""
@@ -50,7 +51,7 @@ class Handle:
         self.asked = True
         if self.error is not None:
             raise self.error
-        return self._result
+        return taken(self._result)
 
     def carry_out(self, earlier: BaseException | None) -> None:
         """Do the work, unless an earlier call has failed, which then is this one's error, too.

@@ -24,8 +24,9 @@ import numpy as np
 from minipar.comm.exchange import Exchange
 from minipar.comm.frame import Header
 from minipar.comm.loans import Loans
-from minipar.comm.streams import Closed, Incoming, Outgoing, Reader, Writer
-from minipar.comm.transport import BUFFERED_BYTES, Mailbox
+from minipar.comm.staging import Staging
+from minipar.comm.streams import ByNccl, Closed, Incoming, Outgoing, Reader, Writer
+from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message
 from minipar.errors import CommError
 
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full
@@ -40,8 +41,11 @@ class Channels:
         self._rank, self._streams = rank, dict(streams)
         self._writers = {r: writer for r, (writer, _) in streams.items()}
         self.queues: dict[int, deque[Outgoing]] = {r: deque() for r in streams}
+        self.staging = Staging(self._in_memory_of_all)
+        self.take_by_nccl: ByNccl | None = None
         self._incoming = {
-            r: Incoming(r, reader, mailbox, self._fetch) for r, (_, reader) in streams.items()
+            r: Incoming(r, reader, mailbox, self._fetch, self.staging, self._by_nccl)
+            for r, (_, reader) in streams.items()
         }
         self.lock = threading.Lock()  # a rank may have a second thread (`asynchronous`)
         self.loans: Loans | None = None
@@ -69,6 +73,15 @@ class Channels:
         if not outgoing.done and array.nbytes <= BUFFERED_BYTES and len(queue) <= KEPT_MESSAGES:
             outgoing.keep()
         return loan.help if loan else lambda: outgoing.done
+
+    def _by_nccl(self, src: int, header: Header, dtype: np.dtype) -> Message:
+        if self.take_by_nccl is None:
+            raise CommError(f"rank {src} sends by NCCL, which rank {self._rank} does not use")
+        return self.take_by_nccl(src, header, dtype)
+
+    def _in_memory_of_all(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        loans = self.loans
+        return np.empty(shape, dtype) if loans is None else loans.shared.empty(shape, dtype)
 
     def readable(self, ranks: Iterable[int]) -> bool:
         """Whether something may have come from one of these ranks."""

@@ -50,14 +50,17 @@ WATCHED = MappingProxyType(
         "reduce_scatter": ("ring", "ring"),
     }
 )
-TABLES = MappingProxyType({"process": MEMORY, "local": WATCHED})
+GPUS = MappingProxyType(
+    dict.fromkeys(MESSAGES, ("native", "native")) | {"scatter": MESSAGES["scatter"]}
+)
+TABLES = MappingProxyType({"process": MEMORY, "local": WATCHED, "nccl": GPUS})
 
 
 def choose(op: str, nbytes: int, ranks: int, medium: str) -> str:
     """The name of the algorithm.
 
     nbytes: of the whole array (of all pieces), as in `cost`; the same on every rank.
-    medium: the backend; "hosts" for ranks of the process backend that have no memory in common.
+    medium: the backend; "hosts" for ranks that have no memory in common for these arrays.
     """
     small, large = TABLES.get(medium, MESSAGES)[op]
     if ranks == 2 and op in ("broadcast", "reduce"):

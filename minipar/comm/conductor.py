@@ -13,22 +13,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minipar.array import Array, describe
+from minipar.array import Array, describe, on_host
 from minipar.comm.algorithms import Algorithm, Choice, pick
 from minipar.comm.asynchronous import Worker
 from minipar.comm.history import History
 from minipar.comm.link import CallLink, as_array
+from minipar.comm.nccl.library import can_combine
 from minipar.comm.pairs import Pairs
+from minipar.comm.results import taken
 from minipar.comm.subgroups import Serials, entry, group_number, members
 from minipar.comm.transport import Transport
 from minipar.comm.wiring import Link, even_cuts, seen_from
 from minipar.errors import CallMismatch, UsageError
 
 SAME_AS = MappingProxyType({"split": "all_gather", "subgroup": "all_gather"})
+
+
+class Load(NamedTuple):
+    """What a call moves."""
+
+    nbytes: int
+    device: bool = False  # whether it lies on a GPU
+    dtype: str = ""
+
+    @classmethod
+    def of(cls, x: Array, nbytes: int | None = None) -> Load:
+        """nbytes: if they are not those of x."""
+        n = x.nbytes if nbytes is None else nbytes
+        return cls(n) if type(x) is np.ndarray else cls(n, not on_host(x), x.dtype.name)
 
 
 class Conductor(Pairs):
@@ -52,8 +68,8 @@ class Conductor(Pairs):
         self._serials: Serials = Serials() if parent is None else parent._serials
         self._worker: Worker = Worker(transport) if parent is None else parent._worker
         self._medium = transport.backend
-        if transport.backend == "process" and self._calls.circle is None:
-            self._medium = "hosts"
+        if transport.backend in ("process", "nccl"):
+            self._medium = "hosts" if self._calls.circle is None else "process"
 
     def close(self) -> CallMismatch | None:
         """Finish what was begun and sent; the launcher calls this.
@@ -69,7 +85,7 @@ class Conductor(Pairs):
         self,
         op: str,
         signature: str,
-        nbytes: int,
+        load: Load,
         algorithm: Choice,
         root: int = 0,
         combine: Callable[..., Array] = np.add,
@@ -77,16 +93,26 @@ class Conductor(Pairs):
         """The algorithm of a collective call, its link, and the link as seen from the root."""
         if root:
             self._check_peer(op, root)
-        name, run = pick(SAME_AS.get(op, op), algorithm, nbytes, self.size, self._medium)
-        call = self._calls.collective(op, signature, name, combine)
+        medium = self._medium_of(load, combine) if load.device else self._medium
+        name, run = pick(SAME_AS.get(op, op), algorithm, load.nbytes, self.size, medium)
+        call = self._calls.collective(op, signature, name, combine, load.device)
         return run, call, seen_from(call, root) if root else call
+
+    def _medium_of(self, load: Load, combine: Callable[..., Array]) -> str:
+        """What carries arrays of a GPU: of those, other ranks see nothing but messages."""
+        backend = self._transport.backend
+        if backend == "nccl":
+            return "nccl" if can_combine(load.dtype, combine) else "hosts"
+        return backend if backend == "local" else "hosts"
 
     def _carry_out(
         self, link: CallLink, nbytes: int, work: Callable[[], Any], async_op: bool
     ) -> Any:
         """Do the work now, or hand it to the second thread: always, if that has other work left."""
+        if link.device:
+            work = self._transport.on_device(work, link.call, link.algorithm == "native")
         if not async_op and not self._worker.queue:
-            return link.carry_out(work, nbytes)
+            return taken(link.carry_out(work, nbytes))
         handle = self._worker.submit(lambda: link.carry_out(work, nbytes), link.call)
         return handle if async_op else handle.wait()
 
@@ -97,7 +123,7 @@ class Conductor(Pairs):
         mine = entry(color, key, self._serials)
         table = np.empty((self.size, len(mine)), mine.dtype)
         table[self.rank] = mine
-        run, call, link = self._begin(op, signature, 0, None)
+        run, call, link = self._begin(op, signature, Load(0), None)
 
         def work() -> None:
             run(link, table.reshape(-1), even_cuts(table.size, self.size))

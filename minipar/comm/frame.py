@@ -4,9 +4,11 @@ The receiver compares it with its own call, so ranks that disagree find out at t
 and not at the first wrong number. A header is a C struct of fixed size with bounded strings:
 reading one allocates nothing, evaluates nothing and cannot run off its end.
 
-    magic  group  sequence  payload bytes  place  dimensions  shape[8]  op  dtype  signature  site
+    magic  group  sequence  payload bytes  place  dimensions  on a GPU?  shape[8]
+    op  dtype  signature  site
 
-The payload follows, unless `place` says where it lies in memory that the receiver can reach.
+The payload follows, unless `place` says where it lies in memory that the receiver can reach. An
+array of a GPU becomes one at the receiver, however its bytes have travelled (`staging`).
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minipar.array import on_host
 from minipar.errors import CommError, UsageError
 
 MAGIC = b"mp01"
 MAX_DIMS = 8
+BY_NCCL = 1 << 63  # as a place: the payload comes by NCCL
 MAX_SIGNATURE = 96
 SITE_BYTES = 104
-NUMBERS = struct.Struct(f"<4sIQQQB7x{MAX_DIMS}Q")
+NUMBERS = struct.Struct(f"<4sIQQQBB6x{MAX_DIMS}Q")
 TEXTS = struct.Struct(f"<16s16s{MAX_SIGNATURE}s{SITE_BYTES}s")
 HEADER_BYTES = NUMBERS.size + TEXTS.size
 DTYPES = frozenset(np.dtype(code).name for code in "?bhiqBHIQefdFD") | {"bfloat16"}
@@ -60,13 +64,15 @@ class Header(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     place: int = 0  # 0: the payload follows; else 1 + where it begins in the sender's heap
+    device: bool = False  # whether the array lies on a GPU
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * dtype_of(self.dtype).itemsize
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        where = " on cuda" if self.device else ""
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]{where}"
 
 
 @lru_cache(maxsize=64)
@@ -98,7 +104,7 @@ def header_for(call: Call, array: np.ndarray) -> Header:
         )
     if array.ndim > MAX_DIMS:
         raise UsageError(f"{call}: arrays of more than {MAX_DIMS} dimensions cannot be sent")
-    return Header(call, name, array.shape)
+    return Header(call, name, array.shape, device=not on_host(array))
 
 
 def pack(header: Header) -> bytes:
@@ -111,6 +117,7 @@ def pack(header: Header) -> bytes:
         header.nbytes,
         header.place,
         len(shape),
+        header.device,
         *shape,
         *(0,) * (MAX_DIMS - len(shape)),
     )
@@ -130,14 +137,14 @@ def _packed(op: str, dtype: str, signature: str, site: str) -> bytes:
 
 def unpack(raw: bytes | bytearray | memoryview) -> Header:
     """The header in `raw`.  Raises: CommError for bytes that no minipar rank would have sent."""
-    magic, group, sequence, nbytes, place, ndim, *shape = NUMBERS.unpack_from(raw)
-    if magic != MAGIC or ndim > MAX_DIMS or any(shape[ndim:]):
+    magic, group, sequence, nbytes, place, ndim, device, *shape = NUMBERS.unpack_from(raw)
+    if magic != MAGIC or ndim > MAX_DIMS or any(shape[ndim:]) or device > 1:
         raise CommError("a message does not begin with a minipar header; it was dropped")
     op, dtype, signature, site = _unpacked(bytes(raw[NUMBERS.size : HEADER_BYTES]))
     if dtype not in DTYPES:
         raise CommError("a message does not begin with a minipar header; it was dropped")
     call = Call(group, sequence, op, signature, site)
-    header = Header(call, dtype, tuple(shape[:ndim]), place)
+    header = Header(call, dtype, tuple(shape[:ndim]), place, bool(device))
     if header.nbytes != nbytes:
         raise CommError(f"a header announces {nbytes} bytes for {header}; the message was dropped")
     return header

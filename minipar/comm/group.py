@@ -21,7 +21,7 @@ import numpy as np
 
 from minipar.array import Array, array_module, describe
 from minipar.comm.algorithms import LEAVES_BUF_ALONE, Choice
-from minipar.comm.conductor import Conductor
+from minipar.comm.conductor import Conductor, Load
 from minipar.comm.link import as_array
 from minipar.comm.reduction import reduction_for
 from minipar.comm.results import check_out, delivered, place_for, put
@@ -62,7 +62,7 @@ class Group(Conductor):
         x = as_array("broadcast", x)
         buf = place_for("broadcast", x, x.shape, out)
         signature = f"from {root} {describe(x)}"
-        run, call, link = self._begin("broadcast", signature, x.nbytes, algorithm, root)
+        run, call, link = self._begin("broadcast", signature, Load.of(x), algorithm, root)
 
         def work() -> Array:
             if self.rank == root:
@@ -90,12 +90,13 @@ class Group(Conductor):
         flat = reduction.flat(x)
         signature = f"to {root} {reduction.signature}"
         run, call, link = self._begin(
-            "reduce", signature, flat.nbytes, algorithm, root, reduction.combine
+            "reduce", signature, Load.of(flat), algorithm, root, reduction.combine
         )
+        out = reduction.room(x) if self.rank == root else None
 
         def work() -> Array | None:
             run(link, flat)
-            return reduction.result(flat, self.size) if self.rank == root else None
+            return reduction.result(flat, self.size, out) if self.rank == root else None
 
         return self._carry_out(call, flat.nbytes, work, async_op)
 
@@ -107,16 +108,19 @@ class Group(Conductor):
         Cost: ceil(log2 p)·α + (p-1)/p · n·β, a tree; n is the bytes of the stack.
         """
         x = as_array("gather", x)
-        nbytes = self.size * x.nbytes
-        run, call, link = self._begin("gather", f"to {root} {describe(x)}", nbytes, algorithm, root)
+        nbytes, signature = self.size * x.nbytes, f"to {root} {describe(x)}"
+        run, call, link = self._begin("gather", signature, Load.of(x, nbytes), algorithm, root)
         rows = place_for("gather", x, (self.size, *x.shape))
         rows[link.rank] = x
+        stack = array_module(x).empty_like(rows) if root and self.rank == root else rows
 
         def work() -> Array | None:
             run(link, rows.reshape(self.size, -1), range(self.size + 1))
             if self.rank != root:
                 return None
-            return array_module(rows).roll(rows, root, axis=0) if root else rows
+            if root:  # its own row came first
+                stack[root:], stack[:root] = rows[: self.size - root], rows[self.size - root :]
+            return stack
 
         return self._carry_out(call, nbytes, work, async_op)
 
@@ -138,7 +142,8 @@ class Group(Conductor):
         rows = self._one_row_per_rank("scatter", x) if self.rank == root else None
         if rows is not None and root:
             rows = array_module(rows).roll(rows, -root, axis=0)
-        run, call, link = self._begin("scatter", f"from {root}", 0, algorithm, root)
+        load = Load(0) if rows is None else Load.of(rows, 0)
+        run, call, link = self._begin("scatter", f"from {root}", load, algorithm, root)
 
         def work() -> Array:
             return run(link, rows, range(self.size + 1))[0].copy()
@@ -149,7 +154,7 @@ class Group(Conductor):
 
     def barrier(self, algorithm: Choice = None, *, async_op: bool = False) -> Any:
         """Return once every rank has called this.  Cost: ceil(log2 p) · α."""
-        run, call, link = self._begin("barrier", "", 0, algorithm)
+        run, call, link = self._begin("barrier", "", Load(0), algorithm)
         return self._carry_out(call, 0, lambda: run(link), async_op)
 
     def all_reduce(
@@ -173,8 +178,9 @@ class Group(Conductor):
             check_out("all_reduce", x, x.shape, out)
         flat = reduction.flat(x, out)
         run, call, link = self._begin(
-            "all_reduce", reduction.signature, flat.nbytes, algorithm, 0, reduction.combine
+            "all_reduce", reduction.signature, Load.of(flat), algorithm, 0, reduction.combine
         )
+        out = reduction.room(x, out)
 
         def work() -> Array:
             run(link, flat)
@@ -205,15 +211,19 @@ class Group(Conductor):
         check_out("reduce_scatter", x, part.shape, out)
         reduction = reduction_for("reduce_scatter", op, part)
         nbytes, signature = reduction.nbytes(x), f"{op} {describe(x)}"
+        load = Load.of(x, nbytes)
         run, call, link = self._begin(
-            "reduce_scatter", signature, nbytes, algorithm, 0, reduction.combine
+            "reduce_scatter", signature, load, algorithm, 0, reduction.combine
         )
         cuts = [row * (x.size // max(1, len(x))) for row in rows]
+        out = reduction.room(part, out)
+        alone = run in LEAVES_BUF_ALONE
+        place, view = (reduction.place(part, out), reduction.view(x)) if alone else (None, None)
 
         def work() -> Array:
-            if run in LEAVES_BUF_ALONE:
-                mine = reduction.place(part, out)
-                run(link, reduction.view(x), cuts, mine)
+            if alone:
+                mine = place
+                run(link, view, cuts, mine)
             else:
                 flat = reduction.flat(x)
                 run(link, flat, cuts)
@@ -237,7 +247,7 @@ class Group(Conductor):
         """
         x = as_array("all_gather", x)
         rows = place_for("all_gather", x, (self.size, *x.shape), out)
-        run, call, link = self._begin("all_gather", describe(x), rows.nbytes, algorithm)
+        run, call, link = self._begin("all_gather", describe(x), Load.of(rows), algorithm)
 
         def work() -> Array:
             put(rows[self.rank, ...], x)
@@ -263,7 +273,7 @@ class Group(Conductor):
         received = place_for("all_to_all", x, x.shape, out)
         if out is not None and array_module(x).may_share_memory(x, out):
             raise UsageError("all_to_all: out is x itself; rows would be lost before they are sent")
-        run, call, link = self._begin("all_to_all", describe(x), x.nbytes, algorithm)
+        run, call, link = self._begin("all_to_all", describe(x), Load.of(x), algorithm)
 
         def work() -> Array:
             run(link, x, received)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from minipar import ambient
-from minipar.array import Array, describe, is_array
+from minipar.array import Array, describe, is_array, on_host
+from minipar.comm.agreed import Native
 from minipar.comm.frame import MAX_SIGNATURE, Call, call_site
 from minipar.comm.history import History
 from minipar.comm.mismatch import mismatch, world_note
-from minipar.comm.mpi.native import Native
-from minipar.comm.transport import ANY, Message, Pending, Transport
+from minipar.comm.transport import ANY, Message, Pending, Transport, alike
 from minipar.comm.wiring import Circle
 from minipar.errors import UsageError
 from minipar.events import EVERYBODY, Recorder
@@ -44,9 +44,10 @@ class CallLink:
         """ranks: world ranks in group order.  combine: a ufunc, what `add` does."""
         self._transport, self._ranks, self.call = transport, ranks, call
         self._history = history
-        self._algorithm, self._combine, self._circle = algorithm, combine, circle
+        self.algorithm, self._combine, self._circle = algorithm, combine, circle
         self._recorder: Recorder | None = ambient.recorder.get()
         self.rank, self.size = ranks.index(transport.rank), len(ranks)
+        self.device = False  # whether its arrays lie on a GPU
 
     def isend(self, array: Array, dst: int) -> Pending:
         array = as_array(self.call.op, array)
@@ -99,9 +100,9 @@ class CallLink:
         return result
 
     def native(self) -> Native:
-        """For MPI's own collectives; only on the mpi backend."""
+        """For the collectives of MPI or NCCL; only on their backends."""
         transport: Any = self._transport
-        communicator = partial(transport.communicator, self.call.group, self._ranks)
+        communicator = partial(transport.communicator, self.call, self._ranks)
         return Native(communicator, 0, self._combine, transport.check_native)
 
     def sender(self, message: Message) -> int:
@@ -113,13 +114,16 @@ class CallLink:
         mine, theirs = self.call, message.header.call
         if self._recorder is not None and self._recorder.tape is not None:
             self._receipt(message.src, message.array.nbytes)
-        if mine.op == "recv" and theirs.op == "send":
-            if out is not None and message.array is not out:
-                seen = f"sent {message.header}, expected {describe(out)}"
-                src = self.sender(message)
-                raise mismatch(mine, theirs, self.rank, src, self._ranks, seen)
-        else:
+        if (mine.op, theirs.op) != ("recv", "send"):
             self.compare(message.src, theirs)
+        message.arrive()
+        if out is not None and not on_host(out) and alike(out, message.array):
+            out[...] = message.array
+            return out
+        if out is not None and message.array is not out:
+            seen = f"sent {message.header}, expected {describe(out)}"
+            src = self.sender(message)
+            raise mismatch(mine, theirs, self.rank, src, self._ranks, seen)
         return message.array
 
     def compare(self, src: int, theirs: Call) -> None:
@@ -141,7 +145,7 @@ class CallLink:
         group, sequence, op, _, site = self.call
         me, now = self._transport.rank, self._transport.now_ns()
         return self._recorder.take(
-            [me, peer, op, sequence, nbytes, site, self._algorithm, group, now, 0]
+            [me, peer, op, sequence, nbytes, site, self.algorithm, group, now, 0]
         )
 
     def _receipt(self, peer: int, nbytes: int) -> None:
@@ -151,7 +155,7 @@ class CallLink:
             me, now = self._transport.rank, self._transport.now_ns()
             name = "send" if op == "recv" else op  # as its sender calls it
             self._recorder.tape.receipts.append(
-                [peer, me, name, sequence, nbytes, site, self._algorithm, group, now, now]
+                [peer, me, name, sequence, nbytes, site, self.algorithm, group, now, now]
             )
 
     def _note(self, peer: int, sent: int, got: int) -> None:
@@ -201,9 +205,17 @@ class Calls:
         return peer, self._losses.page(self._ranks[peer])
 
     def collective(
-        self, op: str, signature: str, algorithm: str, combine: Callable[..., Array] = np.add
+        self,
+        op: str,
+        signature: str,
+        algorithm: str,
+        combine: Callable[..., Array] = np.add,
+        device: bool = False,
     ) -> CallLink:
-        """The link of the next collective.  signature: what all ranks must agree on."""
+        """The link of the next collective.  signature: what all ranks must agree on.
+
+        device: whether the arrays lie on a GPU, where no other rank can look at them.
+        """
         self._collectives += 1
         fields = (self._ident, self._collectives - 1, op, _full(signature, algorithm), call_site(3))
         call = tuple.__new__(Call, fields)  # half the time of Call(*fields)
@@ -211,10 +223,12 @@ class Calls:
         self._history.begin(call)
         if self._losses is not None:
             self._losses.check(call)
-        circle = self.circle if algorithm in IN_MEMORY else None
-        return CallLink(
+        circle = self.circle if algorithm in IN_MEMORY and not device else None
+        link = CallLink(
             self._transport, self._ranks, call, self._history, algorithm, combine, circle
         )
+        link.device = device
+        return link
 
     def poll(self, src: int) -> bool:
         """Whether something that rank src (or ANY) has sent waits for a receive."""

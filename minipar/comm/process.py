@@ -27,7 +27,7 @@ from minipar.comm.board import Board
 from minipar.comm.channels import Channels
 from minipar.comm.circle import Circle, Circles
 from minipar.comm.exchange import Exchange
-from minipar.comm.frame import Call, header_for
+from minipar.comm.frame import Call, Header, header_for
 from minipar.comm.loans import Loan
 from minipar.comm.losses import (
     Lost,
@@ -37,7 +37,7 @@ from minipar.comm.losses import (
     watched_send,
     would_end,
 )
-from minipar.comm.streams import Reader, Writer
+from minipar.comm.streams import ByNccl, Reader, Writer
 from minipar.comm.transport import (
     ANY,
     DEFAULT_TIMEOUT_S,
@@ -91,6 +91,8 @@ class ProcessTransport(Transport):
             with self._lock:
                 self._mailbox.deliver(message)
             return Pending(self, lambda: True, dst, call)
+        if header.device:
+            array = self._channels.staging.down(array)
         with self._lock:
             if self.losses is not None:
                 self.losses.check(call, dst)
@@ -112,7 +114,7 @@ class ProcessTransport(Transport):
         return self._mailbox.holds(src, call)
 
     def progress(self) -> None:
-        self._raise_failure(None)
+        self.raise_failure(None)
         self._move()
 
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
@@ -141,14 +143,14 @@ class ProcessTransport(Transport):
         )
 
     def check(self, whom: int, call: Call) -> None:
-        self._raise_failure(call)
+        self.raise_failure(call)
         if self._finished or self.losses is not None:
             self._raise_if_gone(whom, call)
 
     def share(self, exchange: Exchange) -> None:
         """From now on the ranks of this host show each other arrays through this."""
         self._shared, self._circles = exchange, Circles(exchange)
-        exchange.check = self._raise_failure
+        exchange.check = self.raise_failure
         self._channels.share(exchange)
 
     def waits(self) -> list[tuple[Any, str]]:
@@ -188,7 +190,7 @@ class ProcessTransport(Transport):
         self._board.second_turns(self.rank)
 
     def announce(self, call: Call) -> None:
-        self._raise_failure(call)
+        self.raise_failure(call)
         self._board.write(self.rank, call)
 
     def close(self) -> CallMismatch | None:
@@ -213,6 +215,38 @@ class ProcessTransport(Transport):
 
     def _is_over(self, loan: Loan) -> bool:
         return loan.over() or loan.dst in self._finished
+
+    # -- for a transport that brings arrays of a GPU itself (`nccl`) ----------------------------
+
+    def take_by_nccl(self, take: ByNccl) -> None:
+        """From now on headers of messages that come by NCCL make this message."""
+        self._channels.take_by_nccl = take
+
+    def send_header(self, header: Header, dst: int) -> None:
+        """Send a header, whose payload takes another way."""
+        with self._lock:
+            self._channels.send(header, np.empty(0, np.uint8), dst)
+
+    def post(self, receive: Receive) -> None:
+        """Ask for a message while bytes are being moved."""
+        self._mailbox.post(receive)
+
+    def note_progress(self) -> None:
+        """This rank waits for something that is no message; so it is no deadlock."""
+        self._board.fetched_some(self.rank)
+
+    @property
+    def place(self) -> int:
+        """The number of this rank among those of its host."""
+        return self.rank if self._shared is None else self._shared.place
+
+    def last_call_of(self, rank: int) -> str:
+        return self._board.read(rank)
+
+    @property
+    def failure(self) -> CommError | None:
+        """What has ended the job, if it has."""
+        return self._failure
 
     # -- what the launcher reports, from another thread ---------------------------------------
 
@@ -263,7 +297,8 @@ class ProcessTransport(Transport):
 
     # -- giving up ----------------------------------------------------------------------------
 
-    def _raise_failure(self, call: Call | None) -> None:
+    def raise_failure(self, call: Call | None) -> None:
+        """What has ended the job, with the call in which this rank learns of it."""
         if self._failure is not None:
             everybody = isinstance(self._failure, Deadlock | Interrupted)
             where = "" if call is None or everybody else f"; rank {self.rank} was in {call}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minipar.array import HALF, Array, array_module
+from minipar.array import HALF, Array, array_module, on_host
 from minipar.errors import UsageError
 
 # op: the function that combines two arrays, and the kinds of dtype for which it is defined
@@ -53,7 +53,8 @@ class Reduction:
         self._op, self._shape, self._dtype = op, shape, dtype
         self._wide = np.dtype("float32") if half and op not in ("min", "max") else dtype
         self.combine: Callable[..., Array] = getattr(module, function)
-        self.signature = f"{op} {dtype}[{', '.join(map(str, shape))}]"  # all ranks must agree on
+        where = "" if module is np else " on cuda"
+        self.signature = f"{op} {dtype}[{', '.join(map(str, shape))}]{where}"  # agreed on by all
 
     def flat(self, x: Array, out: Array | None = None) -> Array:
         """x as a flat, C-contiguous array that may be overwritten: out's own memory if that is one.
@@ -72,6 +73,14 @@ class Reduction:
         if out is not None and self._wide == x.dtype and out.flags.c_contiguous:
             return out.reshape(-1)
         return array_module(x).empty(x.size, self._wide)
+
+    def room(self, x: Array, out: Array | None = None) -> Array | None:
+        """out, or where the result of x goes if its total is not of its dtype, on a GPU: there all
+        memory is taken before the work begins, in the caller's stream.
+        """
+        if out is None and self._wide != x.dtype and not on_host(x):
+            return array_module(x).empty(x.shape, x.dtype)
+        return out
 
     def view(self, x: Array) -> Array:
         """x as a flat array to be read, without a copy where that is possible."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from minipar.array import Array, array_module, describe, is_array
+from minipar.array import Array, array_module, describe, is_array, on_host
 from minipar.errors import UsageError
 
 
@@ -16,8 +17,10 @@ def check_out(op: str, like: Array, shape: Sequence[int], out: Array | None) -> 
         raise UsageError(f"{op}: out must be an array, not {type(out).__name__}")
     if not getattr(out.flags, "writeable", True):  # CuPy's have no such flag
         raise UsageError(f"{op}: out is read-only; pass an array of your own, such as a .copy()")
-    if out.shape != tuple(shape) or out.dtype != like.dtype:
-        seen, wanted = describe(out), f"{like.dtype}[{', '.join(map(str, shape))}]"
+    beside = on_host(out) == on_host(like)
+    if out.shape != tuple(shape) or out.dtype != like.dtype or not beside:
+        wanted = f"{like.dtype}[{', '.join(map(str, shape))}]{'' if on_host(like) else ' on cuda'}"
+        seen = describe(out)
         raise UsageError(f"{op}: out is {seen}, but the result is {wanted}")
 
 
@@ -35,6 +38,29 @@ def delivered(result: Array, out: Array | None) -> Array:
         return result
     out[...] = result
     return out
+
+
+class Later:
+    """A result that a GPU will have once an event has come."""
+
+    def __init__(self, result: Any, event: Any, query: Callable[[int], int]) -> None:
+        """query: of the runtime: 0 if the event of that address has come."""
+        self._result, self._event, self._query = result, event, query
+
+    def ready(self) -> bool:
+        return self._query(self._event.ptr) == 0
+
+    def take(self) -> Any:
+        """The result, for which the caller's stream waits, and not the caller."""
+        import cupy
+
+        cupy.cuda.get_current_stream().wait_event(self._event)
+        return self._result
+
+
+def taken(result: Any) -> Any:
+    """The result as the caller gets it."""
+    return result.take() if isinstance(result, Later) else result
 
 
 def put(place: Array, x: Array) -> None:

@@ -14,13 +14,25 @@ from typing import Protocol
 
 import numpy as np
 
+from minipar.array import on_host
 from minipar.comm.byte_ring import ByteRing
-from minipar.comm.frame import HEADER_BYTES, Call, Header, as_bytes, dtype_of, pack, unpack
+from minipar.comm.frame import (
+    BY_NCCL,
+    HEADER_BYTES,
+    Call,
+    Header,
+    as_bytes,
+    dtype_of,
+    pack,
+    unpack,
+)
 from minipar.comm.reach import Vanished
+from minipar.comm.staging import Staging
 from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message, never_taken
 from minipar.errors import CallMismatch, CommError
 
 REST_S = 1.0  # without a byte, after which no more comes of a lost rank of another host
+ByNccl = Callable[[int, Header, np.dtype], Message]
 Fetch = Callable[[int, Header, np.ndarray], bool]  # (src, of a large message, to be filled): done?
 
 
@@ -95,9 +107,22 @@ class Outgoing:
 class Incoming:
     """The stream from one rank: the message that is being read from it."""
 
-    def __init__(self, src: int, stream: Reader, mailbox: Mailbox, fetch: Fetch) -> None:
-        """fetch: what copies a large payload from where it lies, if it does not follow."""
+    def __init__(
+        self,
+        src: int,
+        stream: Reader,
+        mailbox: Mailbox,
+        fetch: Fetch,
+        staging: Staging | None = None,
+        by_nccl: ByNccl | None = None,
+    ) -> None:
+        """fetch: what copies a large payload from where it lies, if it does not follow.
+
+        staging: for arrays of a GPU.  by_nccl: makes the message if its payload comes by NCCL.
+        """
+        self._by_nccl = by_nccl
         self._src, self._mailbox, self._fetch = src, mailbox, fetch
+        self._staging = staging or Staging()
         self._raw = bytearray(HEADER_BYTES)
         self.open(stream, 0)
 
@@ -142,6 +167,8 @@ class Incoming:
             if not self._left and self._message is not None:
                 message = self._message
                 self._begin()
+                if message.header.device and on_host(message.array):
+                    message.array = self._staging.up(message.array)
                 self._mailbox.deliver(message)
         return moved
 
@@ -153,11 +180,17 @@ class Incoming:
             raise self._error from None
 
     def _expect_payload(self, header: Header) -> None:
+        if header.place == BY_NCCL:
+            if self._by_nccl is None:
+                raise CommError(f"rank {self._src} sends by NCCL, which this rank has not got")
+            self._message = self._by_nccl(self._src, header, dtype_of(header.dtype))
+            self._left = memoryview(b"")
+            return
         receive = self._mailbox.expected(self._src, header.call, self._incarnation)
         array = None if receive is None else receive.place_for(header)
         if array is None:
             try:
-                array = _room_for(header)
+                array = _room_for(header, self._staging.room if header.device else np.empty)
             except (MemoryError, ValueError) as error:  # ValueError: NumPy has no such shape
                 self._error = CommError(
                     f"rank {self._src} announces {header}, {header.nbytes} bytes, in "
@@ -183,14 +216,14 @@ class Incoming:
             raise
 
 
-def _room_for(header: Header) -> np.ndarray:
+def _room_for(header: Header, empty: Callable[..., np.ndarray]) -> np.ndarray:
     """An array for that payload. What is announced need not come; so nothing is written here, and
     the system gives memory page by page as the payload does come.
     """
     most = memory_bytes()
     if header.nbytes > most:
         raise MemoryError(f"this machine has {most} bytes of memory")
-    return np.empty(header.shape, dtype_of(header.dtype))
+    return empty(header.shape, dtype_of(header.dtype))
 
 
 @cache

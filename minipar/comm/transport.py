@@ -22,7 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minipar.array import Array, on_host
 from minipar.comm.frame import Call, Header, dtype_of
+from minipar.comm.results import Later
 from minipar.comm.wiring import Circle
 from minipar.errors import CallMismatch, CommError, PeerLost, UsageError
 
@@ -102,6 +104,15 @@ class Transport(Protocol):
         """An array in memory that the other ranks reach best.  Raises: SharedMemoryFull."""
         return np.empty(shape, dtype)
 
+    def on_device(
+        self, work: Callable[[], Any], call: Call, native: bool
+    ) -> Callable[[], Any | Later]:
+        """work, for arrays of a GPU: it comes after all that the caller has asked of that so far.
+
+        native: whether a library's own collective does the work.  Its result may be `Later`.
+        """
+        return in_callers_stream(work)
+
     def begin_second_thread(self) -> None:
         """This rank is about to start a second thread (`asynchronous`), which will use it, too."""
         raise UsageError(f"async_op: ranks of backend {self.backend!r} have no second thread")
@@ -116,10 +127,12 @@ class Message:
 
     incarnation = 0  # of its sender
 
-    def __init__(self, src: int, header: Header, array: np.ndarray, *, owned: bool = True) -> None:
+    def __init__(self, src: int, header: Header, array: Array, *, owned: bool = True) -> None:
         self.src, self.header, self.array = src, header, array
         self.owned = owned  # False: the array is still the sender's
         self.taken = False
+        # If the array is still on its way to a GPU: makes the caller's stream wait for it.
+        self.arrive: Callable[[], None] = lambda: None
 
     def keep(self) -> None:
         """Make the array this message's own, so that the sender may change its."""
@@ -140,13 +153,14 @@ class Receive:
     def place_for(self, header: Header) -> np.ndarray | None:
         """`out`, if that payload can be written straight into it, and nobody else's will be."""
         out = self.out
-        if out is None or self.src == ANY or not out.flags.c_contiguous:
+        if out is None or self.src == ANY or not on_host(out) or not out.flags.c_contiguous:
             return None
-        return out if (out.dtype, out.shape) == (dtype_of(header.dtype), header.shape) else None
+        like = dtype_of(header.dtype), header.shape
+        return out if (out.dtype, out.shape) == like and not header.device else None
 
     def take(self, message: Message) -> None:
-        out = self.out
-        if out is not None and _alike(out, message.array):
+        out = self.out  # on a GPU it is filled by whoever asked for it, in its own stream
+        if out is not None and on_host(out) and alike(out, message.array):
             if out is not message.array:
                 out[...] = message.array
                 message.array = out
@@ -156,8 +170,9 @@ class Receive:
         self.message = message
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
+def alike(a: Array, b: Array) -> bool:
+    """Whether they have the same shape and dtype, and lie both on a GPU or both in host memory."""
+    return a.shape == b.shape and a.dtype == b.dtype and on_host(a) == on_host(b)
 
 
 class Mailbox:
@@ -311,6 +326,19 @@ def pending_receive(
         result=lambda: receive.message or mailbox.contradiction(call),
         give_up=lambda: mailbox.withdraw(receive),
     )
+
+
+def in_callers_stream(work: Callable[[], Any]) -> Callable[[], Any]:
+    """work, with this thread's device and stream as the current ones, whichever thread does it."""
+    import cupy
+
+    device, stream = cupy.cuda.Device(), cupy.cuda.get_current_stream()
+
+    def wrapped() -> Any:
+        with device, stream:
+            return work()
+
+    return wrapped
 
 
 def never_taken(rank: int, src: int, call: Call, did: str) -> CallMismatch:

@@ -3,6 +3,7 @@
 import threading
 
 from minipar import run
+from minipar.comm.conductor import Load
 
 
 def test_a_call_goes_to_the_second_thread_while_that_has_work_left():
@@ -12,7 +13,7 @@ def test_a_call_goes_to_the_second_thread_while_that_has_work_left():
         threads = []
 
         def call_that_notes_its_thread():
-            _, call, _ = group._begin("barrier", "", 0, None)
+            _, call, _ = group._begin("barrier", "", Load(0), None)
             group._carry_out(call, 0, lambda: threads.append(threading.current_thread()), False)
 
         call_that_notes_its_thread()

@@ -43,7 +43,7 @@ def announcing(shape, dtype=b"float64", nbytes=None, place=0):
         product *= n
     padded = shape + (0,) * (8 - len(shape))
     size = product if nbytes is None else nbytes
-    numbers = NUMBERS.pack(MAGIC, 0, 0, size, place, len(shape), *padded)
+    numbers = NUMBERS.pack(MAGIC, 0, 0, size, place, len(shape), False, *padded)
     return numbers + TEXTS.pack(b"send", dtype, b"", b"here:1")
 
 

@@ -1,9 +1,8 @@
 """MPI's own collectives, under the name algorithm="native".
 
 The same calls, carried out by the MPI library and not by us: to measure against, and for networks
-that know more than send and receive. No header of ours can travel in them, and a rank that makes
-another call would leave all hanging. So the ranks meet in a barrier of checked messages first
-(`agreed`): after it, everybody is known to be in this very call.
+that know more than send and receive. The ranks meet in a barrier of checked messages first
+(`agreed`).
 
 Whatever is only moved is moved as unsigned integers of its size, since MPI knows no bfloat16.
 
@@ -15,38 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minipar.array import Array, describe
+from minipar.comm.agreed import Algorithm, Native
 from minipar.comm.frame import HEADER_BYTES, Call, dtype_of, header_for, pack, unpack
 from minipar.errors import UsageError
 
-Algorithm = Callable[..., Any]
 MAX_ELEMENTS = (1 << 31) - 1  # MPI counts in 32 bits
 BUILT_IN = MappingProxyType({"add": "SUM", "multiply": "PROD", "minimum": "MIN", "maximum": "MAX"})
-
-
-class Native(NamedTuple):
-    """What a link tells for a native call."""
-
-    communicator: Callable[[], Any]  # makes it, the first time: all ranks of the group together
-    root: int
-    combine: Callable[..., Array]
-    check: bool
-
-
-def agreed(run: Algorithm, barrier: Algorithm) -> Algorithm:
-    """run(link, ...), once all ranks are in this call.  barrier: over messages with headers."""
-
-    def native(link: Any, *arrays: Any) -> Any:
-        how = link.native()
-        if how.check:
-            barrier(link)
-        return run(how.communicator(), how, *arrays)
-
-    return native
 
 
 # -- the collectives: comm is MPI's communicator of the group -----------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minipar.comm.frame import HEADER_BYTES, Header, as_bytes, dtype_of, pack, unpack
+from minipar.comm.staging import Staging
 from minipar.comm.transport import Mailbox, Message
 
 HEAD, PAYLOAD = 1, 2  # tags
@@ -48,8 +49,12 @@ class Sending:
 class Arriving:
     """What comes from one rank: the message under way, and headers of those after it."""
 
-    def __init__(self, comm: Comm, src: int, mailbox: Mailbox) -> None:
+    def __init__(
+        self, comm: Comm, src: int, mailbox: Mailbox, staging: Staging | None = None
+    ) -> None:
+        """staging: for arrays of a GPU."""
         self._comm, self._src, self._mailbox = comm, src, mailbox
+        self._staging = staging or Staging()
         self._heads: deque[bytearray] = deque()
         self._message: Message | None = None
         self._requests: list[Any] = []
@@ -72,6 +77,8 @@ class Arriving:
             if not _complete(self._requests):
                 break
             message, self._message = self._message, None
+            if message.header.device:
+                message.array = self._staging.up(message.array)
             self._mailbox.deliver(message)
             moved = True
         return moved
@@ -81,7 +88,8 @@ class Arriving:
         receive = self._mailbox.expected(self._src, header.call)
         array = None if receive is None else receive.place_for(header)
         if array is None:
-            array = np.empty(header.shape, dtype_of(header.dtype))
+            empty = self._staging.room if header.device else np.empty
+            array = empty(header.shape, dtype_of(header.dtype))
         place = as_bytes(array)
         if place.nbytes <= INLINE_BYTES:
             place[:] = head[HEADER_BYTES:]

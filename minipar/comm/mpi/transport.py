@@ -39,6 +39,7 @@ from minipar.comm.losses import (
 from minipar.comm.mpi import notices
 from minipar.comm.mpi.notices import Kind, Notice
 from minipar.comm.mpi.streams import HEAD, Arriving, Comm, Sending
+from minipar.comm.staging import Staging
 from minipar.comm.transport import (
     ANY,
     BUFFERED_BYTES,
@@ -84,10 +85,11 @@ class MpiTransport(Transport):
         self._status = MPI.Status()
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         self.timeout_s, self.check_native = timeout_s, check
-        self._mailbox = Mailbox()
+        self._mailbox, self._staging = Mailbox(), Staging()
         self._sending: list[Sending] = []
         self._telling: list[tuple[Any, bytes]] = []  # notices under way
-        self._arriving = {r: Arriving(self._comm, r, self._mailbox) for r in self._others()}
+        kept = self._mailbox, self._staging
+        self._arriving = {r: Arriving(self._comm, r, *kept) for r in self._others()}
         self._communicators: dict[int, Comm] = {}
         self._doing: object = "none yet"
         self._lock = threading.RLock()  # a rank may have a second thread (`asynchronous`)
@@ -110,6 +112,8 @@ class MpiTransport(Transport):
             with self._lock:
                 self._mailbox.deliver(Message(dst, header, array.copy()))
             return Pending(self, lambda: True, dst, call)
+        if header.device:
+            array = self._staging.down(array)
         with self._lock:
             if self.losses is not None:
                 self.losses.check(call, dst)
@@ -204,8 +208,9 @@ class MpiTransport(Transport):
 
     # -- for `native` -------------------------------------------------------------------------
 
-    def communicator(self, ident: int, ranks: tuple[int, ...]) -> Comm:
-        """MPI's communicator of that group; all its ranks ask for it at the same time."""
+    def communicator(self, call: Call, ranks: tuple[int, ...]) -> Comm:
+        """MPI's communicator of the call's group; all its ranks ask for it at the same time."""
+        ident = call.group
         if ident not in self._communicators:
             group = self._comm.Get_group().Incl(ranks)
             self._communicators[ident] = self._comm.Create_group(group, ident % TAGS)

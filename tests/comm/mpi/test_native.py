@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minipar import run
+from minipar.comm import agreed
 from minipar.comm.mpi import native
 from minipar.errors import UsageError
 from tests.comm.mpirun import ranks_do
@@ -46,9 +47,9 @@ def test_the_barrier_of_checked_messages_comes_before_the_communicator_is_made()
         check = True
 
         def native(self):
-            return native.Native(lambda: happened.append("made"), 0, np.add, self.check)
+            return agreed.Native(lambda: happened.append("made"), 0, np.add, self.check)
 
-    call = native.agreed(lambda *_: happened.append("run"), lambda _: happened.append("barrier"))
+    call = agreed.agreed(lambda *_: happened.append("run"), lambda _: happened.append("barrier"))
     call(Link())
     Link.check = False
     call(Link())
