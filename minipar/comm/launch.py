@@ -31,6 +31,7 @@ from minipar.comm.hosts.nodes import Nodes
 from minipar.comm.hosts.sites import OneHost, SeveralHosts
 from minipar.comm.local import LocalWorld
 from minipar.comm.local_transport import LocalTransport
+from minipar.comm.nccl import start as nccl
 from minipar.comm.output import Output
 from minipar.comm.roll import Roll
 from minipar.comm.signals import sigterm_interrupts
@@ -41,7 +42,7 @@ from minipar.comm.transport import DEFAULT_TIMEOUT_S
 from minipar.errors import Interrupted, UsageError
 from minipar.events import Recorder
 
-BACKENDS = ("local", "process", "mpi")
+BACKENDS = ("local", "process", "mpi", "nccl")
 
 
 def run(
@@ -54,11 +55,13 @@ def run(
     on_lost: str = "abort",
     restarts: int = 0,
     cluster: Cluster | None = None,
+    share_gpu: bool = False,
 ) -> list[Any]:
     """Call fn(group, *args) on every rank; what the ranks returned, in rank order.
 
-    backend:   "local" (threads passing a baton, any function) or "process" (one process a rank;
-               fn must be importable, args and results picklable). "mpi" cannot start ranks.
+    backend:   "local" (threads passing a baton, any function), "process" (one process a rank;
+               fn must be importable, args and results picklable) or "nccl" (the same, a GPU each,
+               whose arrays go through NCCL). "mpi" cannot start ranks.
     timeout_s: the longest that a rank of "process" waits for another.
     on_lost:   what the end of a rank that raises, or whose process dies, does to the others:
                "abort" ends them, "report" only the calls that involve that rank (`losses`). Then
@@ -66,12 +69,15 @@ def run(
     restarts:  how many lost ranks are started again, with "report".
     cluster:   the declared speeds of links and ranks ("local" only): time is then virtual, the same
                on every machine (see `Cluster`, `Group.spend` and `Group.now_ns`).
+    share_gpu: let ranks of "nccl" share a GPU, to try things out: slow.
     Raises:    the first failing rank's own exception; PeerLost if a rank's process was killed;
                Deadlock; UsageError. With "report" only if all ranks are lost, or wait for each
                other.
     """
-    check(ranks, backend)
+    check(ranks, backend, share_gpu)
     budget = _budget(on_lost, restarts)
+    if budget is not None and backend == "nccl":
+        raise UsageError("on_lost='report' is not for nccl: NCCL ends with its first lost rank")
     if cluster is not None:
         check_cluster(cluster, ranks, backend)
     if backend == "local":
@@ -82,7 +88,10 @@ def run(
             add_notes(error, notes)
             raise error
         return results
-    job = run_processes(function_work(fn, args), ranks, timeout_s=timeout_s, restarts=budget)
+    work = function_work(fn, args)
+    if backend == "nccl":
+        work = nccl_work(work, nccl.Options(share_gpu))
+    job = run_processes(work, ranks, timeout_s=timeout_s, restarts=budget)
     if job.failure is not None:
         job.failure.raise_it()
     return job.results
@@ -156,6 +165,11 @@ def script_work(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
     return ("script", path, list(arguments))
 
 
+def nccl_work(work: tuple[Any, ...], options: nccl.Options) -> tuple[Any, ...]:
+    """That work, on ranks whose arrays of the GPU go through NCCL."""
+    return ("nccl", options, work)
+
+
 def function_work(fn: Callable[..., Any], args: Sequence[Any] = ()) -> tuple[Any, ...]:
     """Work for run_processes: call fn(group, *args).  Raises: UsageError if fn has no address."""
     module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", type(fn).__name__)
@@ -187,7 +201,7 @@ def _refuse(name: str, kind: str) -> NoReturn:
     )
 
 
-def check(ranks: int, backend: str) -> None:
+def check(ranks: int, backend: str, share_gpu: bool = False) -> None:
     """Raises: UsageError if no such job can be started here."""
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
@@ -199,11 +213,16 @@ def check(ranks: int, backend: str) -> None:
             "and let the script get its group from minipar.init()."
         )
     world = ambient.world.get()
-    if backend == "process" and world is not None and world.backend == "process":
+    processes = ("process", "nccl")
+    if backend in processes and world is not None and world.backend in processes:
         raise UsageError(
-            "run(backend='process') was called inside a rank. If a script calls it, put the call "
-            "under `if __name__ == '__main__':`, because every rank imports the script."
+            f"run(backend={backend!r}) was called inside a rank. If a script calls it, put the "
+            "call under `if __name__ == '__main__':`, because every rank imports the script."
         )
+    if share_gpu and backend != "nccl":
+        raise UsageError("share_gpu is for backend 'nccl'; the others share a GPU anyway")
+    if backend == "nccl":
+        nccl.check(ranks, share_gpu)
 
 
 def check_cluster(cluster: Cluster, ranks: int, backend: str) -> None:

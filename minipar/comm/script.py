@@ -14,9 +14,17 @@ from minipar.comm.failure import Failure
 from minipar.comm.group import Group
 from minipar.comm.hosts.meeting import Meeting
 from minipar.comm.hosts.rendezvous import meet
-from minipar.comm.launch import check, check_cluster, run_processes, run_threads, script_work
+from minipar.comm.launch import (
+    check,
+    check_cluster,
+    nccl_work,
+    run_processes,
+    run_threads,
+    script_work,
+)
 from minipar.comm.local import LocalWorld
 from minipar.comm.mpi.start import become_rank
+from minipar.comm.nccl.start import Options
 from minipar.comm.output import Output
 from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
@@ -34,18 +42,22 @@ def run_script(
     check_native: bool = True,
     meeting: Meeting | None = None,
     cluster: Cluster | None = None,
+    share_gpu: bool = False,
 ) -> int:
     """Run the script on `ranks` ranks; the exit code of the job.
 
     ranks, backend: None for 2 processes or, where mpirun has started this one, for its ranks.
     meeting: where the launchers of other hosts are met, which have ranks of the same job.
     cluster: declared speeds of links and ranks, for virtual time; only on `local`.
+    share_gpu: whether several ranks of nccl may have one GPU.
     Raises: UsageError; CommError if they do not come.
     """
     if not os.path.isfile(path):
         raise UsageError(f"there is no script {path}.")
-    if meeting is not None and backend not in (None, "process"):
-        raise UsageError(f"--backend {backend} has no --nnodes; several hosts take 'process'.")
+    if meeting is not None and backend not in (None, "process", "nccl"):
+        raise UsageError(
+            f"--backend {backend} has no --nnodes; several hosts take 'process' or 'nccl'."
+        )
     if cluster is not None:
         check_cluster(cluster, ranks or 2, backend or "process")
     by_mpi = backend is None and meeting is None and under_mpi(os.environ) is not None
@@ -54,13 +66,14 @@ def run_script(
             raise UsageError("--log-dir is not for mpi; mpirun has --output for that.")
         become_rank(path, arguments, ranks, timeout_s, check_native, os.environ)
     ranks, backend = 2 if ranks is None else ranks, backend or "process"
-    check(ranks, backend)
+    check(ranks if meeting is None else meeting.on_host, backend, share_gpu)
     if backend == "local":
         return _run_here(path, arguments, LocalWorld(ranks, cluster=cluster), log_dir)
+    work = script_work(path, arguments)
+    if backend == "nccl":
+        work = nccl_work(work, Options(share_gpu, check_native))
     nodes = None if meeting is None else meet(meeting)
-    job = run_processes(
-        script_work(path, arguments), ranks, timeout_s=timeout_s, log_dir=log_dir, nodes=nodes
-    )
+    job = run_processes(work, ranks, timeout_s=timeout_s, log_dir=log_dir, nodes=nodes)
     if job.failure is None:
         return 0
     job.failure.show(ranks if nodes is None else nodes.ranks)

@@ -30,13 +30,15 @@ from minipar.comm.exchange import SPINS, Exchange
 from minipar.comm.failure import Failure, left_cleanly
 from minipar.comm.group import Group
 from minipar.comm.heap import Heap
-from minipar.comm.history import Parting
+from minipar.comm.history import History, Parting
 from minipar.comm.hosts.comeback import call, let_in
 from minipar.comm.hosts.host_memory import HostMemory
 from minipar.comm.hosts.neighbours import Address, Neighbours
 from minipar.comm.hosts.network import Network, connect
 from minipar.comm.hosts.tcp import TcpStream
 from minipar.comm.losses import Standing
+from minipar.comm.nccl import start as nccl
+from minipar.comm.nccl.transport import open_transport
 from minipar.comm.process import ProcessTransport
 from minipar.comm.reach import let_siblings_in
 from minipar.comm.segment import Segment
@@ -73,10 +75,39 @@ def main() -> None:
     os.set_inheritable(heap, False)
     _in_thread(_listen, sock, transport, network, neighbours)
     os.register_at_fork(after_in_child=partial(_become_a_copy, sock, transport))
+    ambient.recorder.set(Recorder())
+    if work[0] == "nccl":
+        _, options, work = work
+        sys.exit(_work_with_nccl(sock, options, work, transport, network))
     group = Group(transport)
     ambient.world.set(group)
-    ambient.recorder.set(Recorder())
     sys.exit(_work(sock, group, work, transport, network))
+
+
+def _work_with_nccl(
+    sock: socket.socket,
+    options: nccl.Options,
+    work: tuple[Any, ...],
+    host: ProcessTransport,
+    network: Network,
+) -> int:
+    """The same, with arrays of the GPU going through NCCL; the exit code."""
+    nccl.set_environment(options, str(os.getppid()), host.rank)
+    history = History()
+
+    def give_up(error: CommError) -> None:
+        os._exit(_report(sock, Failure.of(host.rank, error), history.partings))
+
+    try:
+        transport = open_transport(host, options, host.place, give_up)
+    except Exception as error:  # of ours, or whatever CUDA says
+        return _report(sock, Failure.of(host.rank, error), {})
+    group = Group(transport, history=history)
+    ambient.world.set(group)
+    code = _work(sock, group, work, host, network)
+    if code and not transport.abandon():
+        os._exit(code)  # the interpreter would wait for NCCL
+    return code
 
 
 def _transport(

@@ -29,7 +29,12 @@ def add(verbs: Any) -> None:
     parser.add_argument("--node-rank", type=int, metavar="I", help="which of them this is, from 0")
     parser.add_argument("--rendezvous", metavar="HOST:PORT", help="an address and port of host 0")
     parser.add_argument(
-        "--backend", metavar="NAME", help="process, local or mpi (default: process, or mpirun's)"
+        "--backend",
+        metavar="NAME",
+        help="process, local, mpi or nccl (default: process, or mpirun's)",
+    )
+    parser.add_argument(
+        "--share-gpu", action="store_true", help="nccl: several ranks on one GPU; slow, for trying"
     )
     parser.add_argument(
         "--timeout",
@@ -48,7 +53,9 @@ def add(verbs: Any) -> None:
         help="local: in virtual time, on links of declared speeds (see docs/communication.md)",
     )
     parser.add_argument(
-        "--no-check", action="store_true", help="mpi: native collectives without comparing calls"
+        "--no-check",
+        action="store_true",
+        help="mpi, nccl: native collectives without comparing calls",
     )
     parser.add_argument("script", help="a Python file")
     rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the script itself")
@@ -86,4 +93,5 @@ def _run(arguments: argparse.Namespace) -> int:
         check_native=not arguments.no_check,
         meeting=meeting,
         cluster=cluster,
+        share_gpu=arguments.share_gpu,
     )
