@@ -26,6 +26,7 @@ class Config:
     pp: int = 1  # stages of a pipeline, in each replica
     tp: int = 1  # tensor-parallel ranks, in each stage
     backend: str = "process"
+    share_gpu: bool = False  # of nccl: several ranks on one GPU
     data: str | None = None  # files of the user's; None: what every machine has or can make
     steps: int = 1500
     batch: int = 16

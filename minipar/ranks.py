@@ -7,8 +7,9 @@ from typing import Any
 
 from minipar.comm.failure import Failure
 from minipar.comm.hosts.nodes import Nodes
-from minipar.comm.launch import function_work, run_processes, run_threads
+from minipar.comm.launch import function_work, nccl_work, run_processes, run_threads
 from minipar.comm.local import LocalWorld
+from minipar.comm.nccl.start import Options
 from minipar.comm.script import LabelledOutput
 from minipar.config import Config
 from minipar.drills import drills_of
@@ -36,8 +37,11 @@ def on_ranks(
             results, failed = run_threads(fn, config.ranks, (config, *args), world)
         failure = None if failed is None else Failure.of(*failed)
     else:
+        work = function_work(fn, (config, *args))
+        if config.backend == "nccl":
+            work = nccl_work(work, Options(config.share_gpu))
         done = run_processes(
-            function_work(fn, (config, *args)),
+            work,
             config.ranks if nodes is None else len(nodes.mine),
             timeout_s=config.timeout_s,
             plain=(0,),

@@ -36,6 +36,10 @@ def check(config: Config) -> None:
         raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is a way of its own.")
     if c.precision != "float32":
         _check_precision(c)
+    if c.backend == "nccl" and c.ps != "none":
+        raise UsageError(
+            "--ps keeps weights in the host memory of its servers; it goes with --backend process."
+        )
     if c.overlap and not c.bucket_mb:
         raise UsageError("--overlap needs buckets to send: --bucket-mb must be above 0.")
     if c.ps != "none":

@@ -69,6 +69,8 @@ def prepare(
         raise UsageError("--resume goes on in its own folder; leave out --out.")
     base = _config_of(resume) if resume is not None else _defaults(given.get("model", "gpt"))
     config = replace(base, **given)
+    if config.backend == "nccl" and "device" not in given:
+        config = replace(config, device="cuda")
     if ranks is not None:
         config = _filling(config, ranks, given)
     for name in not_looked_at(config.model, given):
@@ -80,7 +82,7 @@ def prepare(
         raise UsageError(f"--device cuda: {missing}")
     drills_of(config)
     if ranks is None:
-        check(config.ranks, config.backend)
+        check(config.ranks, config.backend, config.share_gpu)
     if resume is None:
         _check_place(config, out)
     plan = _planned(config, here)
