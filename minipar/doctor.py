@@ -6,16 +6,19 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 
 from minipar.comm.byte_ring import ORDERED_STORES
 from minipar.comm.environment import THREAD_VARIABLES, cpu_quota, usable_cores
+from minipar.comm.nccl import library, start
 from minipar.comm.segment import create_segment, segment_bytes
 from minipar.device import missing_for_cuda
-from minipar.errors import SharedMemoryFull
+from minipar.errors import SharedMemoryFull, UsageError
 
 
 class Finding(NamedTuple):
@@ -38,6 +41,8 @@ def examine() -> list[Finding]:
         _processor(),
         _mpi(),
         *_gpu(),
+        _nccl(),
+        _ranks_on_gpus(),
     ]
 
 
@@ -131,6 +136,32 @@ def _gpu() -> list[Finding]:
     cuda = runtime.runtimeGetVersion()
     found = f"CuPy {cupy.__version__}, CUDA {cuda // 1000}.{cuda % 1000 // 10}, {kinds}"
     return [Finding("GPU", found, True), half]
+
+
+def _nccl() -> Finding:
+    if find_spec("cupy") is None:
+        return Finding("NCCL", "needs CuPy", False, "Only for --backend nccl; first the GPU.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CuPy's own, where the library is missing
+            number = library.load().get_version()
+    except UsageError as error:
+        return Finding("NCCL", "is not installed", False, f"Only for --backend nccl: {error}")
+    return Finding("NCCL", f"{number // 10000}.{number // 100 % 100}.{number % 100}", True)
+
+
+def _ranks_on_gpus() -> Finding:
+    count = start.count_gpus() if find_spec("cupy") is not None else 0
+    what, found = "GPUs for ranks", start.in_words(count)
+    if count > 1:
+        return Finding(what, f"{found}: up to {count} ranks of --backend nccl", True)
+    advice = (
+        "--backend nccl takes one rank per GPU; with --share-gpu several take turns on one, to try "
+        "things out. --backend process --device cuda shares one, too."
+        if count
+        else "--backend nccl takes a GPU for each rank; local, process and mpi take none."
+    )
+    return Finding(what, found, False, advice)
 
 
 def _package(what: str, name: str, advice: str) -> Finding:

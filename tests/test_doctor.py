@@ -1,7 +1,7 @@
 """What the doctor says about what is missing."""
 
 from minipar import doctor
-from minipar.errors import SharedMemoryFull
+from minipar.errors import SharedMemoryFull, UsageError
 
 
 def test_advice_for_what_is_missing(monkeypatch):
@@ -42,3 +42,31 @@ def test_without_mpi4py_it_is_told_what_it_is_for(monkeypatch):
 
     monkeypatch.setattr(doctor, "version", missing)
     assert "pip install mpi4py" in doctor._mpi().advice
+
+
+def test_without_cupy_there_is_no_nccl(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert doctor._nccl().found == "needs CuPy" and not doctor._nccl().ok
+    assert doctor._ranks_on_gpus().found == "0 GPUs"
+
+
+def test_without_nccl_it_is_told_how_to_get_it(monkeypatch):
+    def refuse():
+        raise UsageError("CuPy finds no NCCL; install it with: pip install nvidia-nccl-cu13")
+
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
+    monkeypatch.setattr(doctor.library, "load", refuse)
+    assert "pip install nvidia-nccl-cu13" in doctor._nccl().advice
+
+
+def test_one_gpu_can_be_shared_and_several_take_a_rank_each(cupy, monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
+    assert "--share-gpu" in doctor._ranks_on_gpus().advice
+    monkeypatch.setattr(cupy.cuda.devices, "count", 8)
+    assert doctor._ranks_on_gpus() == doctor.Finding(
+        "GPUs for ranks", "8 GPUs: up to 8 ranks of --backend nccl", True
+    )
+    monkeypatch.setattr(
+        doctor.library, "load", lambda: type("", (), {"get_version": lambda: 22809})
+    )
+    assert doctor._nccl() == doctor.Finding("NCCL", "2.28.9", True)
