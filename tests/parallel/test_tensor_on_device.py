@@ -29,8 +29,8 @@ class Alone:
         return x.copy()
 
 
-def gradients(xp, sequence):
-    group = Alone()
+def gradients(xp, sequence, group=None):
+    group = group or Alone()
     model = GPT(Init(0, np.float64, xp=xp), 11, 8, 1, 8, 2, 0.2, TensorKit(group, sequence))
     targets = np.where(IDS == 3, -1, IDS)
     logits = model(IDS, Draw(0, 0, range(2)))
