@@ -76,7 +76,7 @@ def test_what_is_missing_is_said_with_how_to_get_it(monkeypatch, gpus, functions
     assert what in missing.what and advice in missing.advice
     with pytest.raises(UsageError, match="--device cuda: "):
         modules_of("cuda")
-    found = {f.what: f for f in doctor.examine()}["GPU"]
+    found = doctor._gpu()[0]
     assert not found.ok and found.found == missing.what and missing.advice in found.advice
 
 
@@ -104,5 +104,5 @@ def test_training_is_refused_before_a_rank_starts(monkeypatch, tmp_path):
 
 def test_the_doctor_counts_gpus(monkeypatch):
     with_cupy(monkeypatch, gpus=2)
-    found = {f.what: f for f in doctor.examine()}["GPU"]
+    found = doctor._gpu()[0]
     assert found.ok and found.found == "CuPy 14.2.0, CUDA 13.1, 2 × A GPU"

@@ -4,7 +4,6 @@ Ranks are threads. A new one gets a line in LAYOUTS, which also says what crosse
 """
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import pytest
 import minipar
 from minipar.array import to_device, to_numpy
 from minipar.config import Config
+from minipar.device import modules_of
 from minipar.models import MLP
 from minipar.ops import cross_entropy
 from minipar.optim import AdamW
@@ -105,20 +105,13 @@ LAYOUTS = {
 
 
 @pytest.fixture
-def gpus(cupy):
-    """Two of them; which rank took which."""
-    used = []
-
-    class Device:
-        def __init__(self, number):
-            self.number = number
-
-        def use(self):
-            used.append(self.number)
-
+def gpus(cupy, monkeypatch):
+    """Two of them, if they are not real; which rank took which."""
+    used, device = [], cupy.cuda.Device
     if hasattr(cupy, "stand_in"):
-        runtime = SimpleNamespace(getDeviceCount=lambda: 2)
-        vars(cupy)["cuda"] = SimpleNamespace(Device=Device, runtime=runtime)
+        use = device.use
+        monkeypatch.setattr(cupy.cuda.devices, "count", 2)
+        monkeypatch.setattr(device, "use", lambda self: (used.append(self.id), use(self))[1])
     return used
 
 
@@ -189,6 +182,6 @@ def test_workers_of_servers_train_the_same_on_the_device(gpus, name, tmp_path):
 def test_ranks_take_gpus_by_their_number_and_share_them(gpus, cupy, capsys):
     if not hasattr(cupy, "stand_in"):
         pytest.skip("the stand-in has two GPUs")
-    minipar.run(train_all, 4, args=({"dp": 4, "device": "cuda"},))
+    minipar.run(lambda group: modules_of("cuda", group.rank), 4)
     assert gpus == [0, 1, 0, 1]
     assert capsys.readouterr().err.count("more ranks than GPUs (2)") == 1
