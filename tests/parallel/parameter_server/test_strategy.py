@@ -482,3 +482,21 @@ def test_a_worker_that_only_returns_is_not_waited_for_forever():
 
     with pytest.raises(Deadlock, match="rank 0 has finished, rank 1 waits for any rank"):
         minipar.run(work, 2)
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_servers_look_for_nan_where_the_worker_has_not(finite):
+    def work(ps, world):
+        values = [{i: np.full(key.shape, np.nan) for i, key in enumerate(line.shard.keys[:1])}
+                  for line in ps.worker.lines]  # fmt: skip
+        ps.zero_grad()
+        ps.worker.push(values, 1.0, finite=finite)
+        ps.worker.step(1.0)
+        ps.zero_grad()
+        return np.isnan(ps.dense["x"].data).any()
+
+    if finite:  # it has said that it did, and is believed
+        assert served(work, 1)[0] == [True]
+    else:
+        with pytest.raises(Diverged, match="PUSH of worker 0 refused: x has NaN"):
+            served(work, 1)
