@@ -12,7 +12,10 @@ from minipar.comm.mpi import job, streams
 from minipar.comm.mpi.transport import MpiTransport
 from minipar.errors import UsageError
 from minipar.events import recording
-from tests.comm import losing, ranks
+from minipar.testing.transports import PROMISES, every_collective_works
+from tests.comm import gpu_ranks, losing, ranks
+
+MESSAGES = tuple(promise for promise in PROMISES if promise is not every_collective_works)
 
 DTYPES = ("bool", "int8", "int64", "uint16", "float16", "float32", "float64", "complex64")
 
@@ -116,6 +119,12 @@ def retries(group):
 def all_ranks(group):
     assert minipar.init() is group
     assert group.all_gather(np.array(group.rank)).tolist() == list(range(3))
+
+
+def on_a_gpu(group):
+    """Arrays of the stand-in for CuPy, through host memory."""
+    gpu_ranks.stand_in()
+    assert gpu_ranks.conformance(group, MESSAGES) and gpu_ranks.some_of_all(group)
 
 
 def busy(group, path):

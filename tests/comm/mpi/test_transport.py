@@ -14,6 +14,12 @@ def test_it_keeps_every_promise_of_a_transport(p):
     assert job.stderr == ""
 
 
+@pytest.mark.slow
+def test_arrays_of_a_gpu_travel_through_host_memory():
+    job = ranks_do(2, "on_a_gpu")
+    assert (job.returncode, job.stdout) == (0, "done\n"), job.stderr
+
+
 def test_large_messages_may_travel_in_many_pieces():
     job = ranks_do(2, "in_pieces")
     assert (job.returncode, job.stdout) == (0, "done\n"), job.stderr
