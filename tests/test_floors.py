@@ -90,6 +90,7 @@ FLOORS = {
     "comm.mpi.start": 1,
     "comm.nccl.library": 1,
     "comm.naive": 1,
+    "comm.on_device": 0,
     "comm.output": 1,
     "comm.reduction": 1,
     "comm.results": 1,

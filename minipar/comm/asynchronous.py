@@ -22,7 +22,7 @@ from contextvars import copy_context
 from typing import Any
 
 from minipar.comm.frame import Call
-from minipar.comm.results import Later, taken
+from minipar.comm.on_device import Later, taken
 from minipar.comm.transport import Transport
 from minipar.errors import PeerLost
 

@@ -23,8 +23,8 @@ from minipar.comm.asynchronous import Worker
 from minipar.comm.history import History
 from minipar.comm.link import CallLink, as_array
 from minipar.comm.nccl.library import can_combine
+from minipar.comm.on_device import taken
 from minipar.comm.pairs import Pairs
-from minipar.comm.results import taken
 from minipar.comm.subgroups import Serials, entry, group_number, members
 from minipar.comm.transport import Transport
 from minipar.comm.wiring import Link, even_cuts, seen_from

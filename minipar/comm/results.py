@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from minipar.array import Array, array_module, describe, is_array, on_host
 from minipar.errors import UsageError
@@ -38,29 +37,6 @@ def delivered(result: Array, out: Array | None) -> Array:
         return result
     out[...] = result
     return out
-
-
-class Later:
-    """A result that a GPU will have once an event has come."""
-
-    def __init__(self, result: Any, event: Any, query: Callable[[int], int]) -> None:
-        """query: of the runtime: 0 if the event of that address has come."""
-        self._result, self._event, self._query = result, event, query
-
-    def ready(self) -> bool:
-        return self._query(self._event.ptr) == 0
-
-    def take(self) -> Any:
-        """The result, for which the caller's stream waits, and not the caller."""
-        import cupy
-
-        cupy.cuda.get_current_stream().wait_event(self._event)
-        return self._result
-
-
-def taken(result: Any) -> Any:
-    """The result as the caller gets it."""
-    return result.take() if isinstance(result, Later) else result
 
 
 def put(place: Array, x: Array) -> None:

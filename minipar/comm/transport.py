@@ -24,7 +24,7 @@ import numpy as np
 
 from minipar.array import Array, on_host
 from minipar.comm.frame import Call, Header, dtype_of
-from minipar.comm.results import Later
+from minipar.comm.on_device import Later, in_callers_stream
 from minipar.comm.wiring import Circle
 from minipar.errors import CallMismatch, CommError, PeerLost, UsageError
 
@@ -326,19 +326,6 @@ def pending_receive(
         result=lambda: receive.message or mailbox.contradiction(call),
         give_up=lambda: mailbox.withdraw(receive),
     )
-
-
-def in_callers_stream(work: Callable[[], Any]) -> Callable[[], Any]:
-    """work, with this thread's device and stream as the current ones, whichever thread does it."""
-    import cupy
-
-    device, stream = cupy.cuda.Device(), cupy.cuda.get_current_stream()
-
-    def wrapped() -> Any:
-        with device, stream:
-            return work()
-
-    return wrapped
 
 
 def never_taken(rank: int, src: int, call: Call, did: str) -> CallMismatch:

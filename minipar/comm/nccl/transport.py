@@ -37,14 +37,13 @@ from minipar.comm.nccl.desk import Desk
 from minipar.comm.nccl.library import load
 from minipar.comm.nccl.start import Options, count_gpus, in_words
 from minipar.comm.nccl.watch import Watch
-from minipar.comm.results import Later
+from minipar.comm.on_device import Later, in_callers_stream
 from minipar.comm.transport import (
     ANY,
     Message,
     Pending,
     Receive,
     WaitForWork,
-    in_callers_stream,
 )
 from minipar.errors import CallMismatch, CommError, UsageError
 
@@ -173,7 +172,7 @@ class NcclTransport:
                 end = cupy.cuda.Event(disable_timing=True)
                 end.record(self._stream)
             self._watch.add(call, ANY, end, (work, result))
-            return Later(result, end, cupy.cuda.runtime.eventQuery)
+            return Later(result, end)
 
         return in_our_stream
 

@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from minipar.comm.frame import Call
+from minipar.comm.on_device import has_come
 from minipar.comm.transport import ANY, has_waited
 from minipar.errors import CommError, CommTimeout
 
 LOOK_S = 0.02
 ABORT_S = 2.0  # for an abort, which may hang itself
 GRACE_S = 3.0  # for the rank's own thread, after the aborts
-PENDING = 600  # cudaErrorNotReady
 
 
 class Operation(NamedTuple):
@@ -166,13 +166,3 @@ class Watch:
 def _abort(handle: Any) -> None:
     with contextlib.suppress(Exception):  # it is the end, however it goes
         handle.abort()
-
-
-def has_come(event: Any) -> bool:
-    """Whether the stream has got to that event.  Raises: what the GPU has to report.
-
-    Not `event.done`, which takes an error for "not yet", and for ever.
-    """
-    import cupy
-
-    return bool(cupy.cuda.runtime.eventQuery(event.ptr) != PENDING)
