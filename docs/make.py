@@ -25,6 +25,7 @@ import drawings_checkpoints
 import drawings_generation
 import drawings_pipeline
 import drawings_pipeline_run
+import drawings_seeing
 import drawings_server
 import drawings_tensor
 import drawings_together
@@ -39,6 +40,7 @@ DRAWINGS = (
     drawings_generation,
     drawings_pipeline,
     drawings_pipeline_run,
+    drawings_seeing,
     drawings_server,
     drawings_tensor,
     drawings_together,
