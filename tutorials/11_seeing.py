@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Training is slow, and nobody knows why. Where does the time go?
 #
-# Four ranks share a batch. A step should take 12 ms, and takes 20. Is the network too slow? Is a
+# Four ranks share a batch. A step should take 15 ms, and takes 21. Is the network too slow? Is a
 # rank? Is it the code? Printing times from inside the ranks gives four streams of numbers, and the
 # answer lies *between* them: who waited for whom.
 #
