@@ -68,7 +68,7 @@ def expected(config: Config, train: Any, trial: Trial) -> Expected:
     sent = {}
     if c.ps != "none":
         sent = _ps(c, model)
-    elif c.dp > 1 and not (c.zero > 1 and c.pp > 1):  # these send for each micro-batch
+    elif c.dp > 1 and not _in_any_order(c):
         sent["dp"] = _mean([_dp(c, model, part, stage) for stage, part in _by_stage(c, model)])
     if c.tp > 1 and (found := _tp(c, model, train)) is not None:
         sent["tp"] = found
@@ -79,6 +79,12 @@ def expected(config: Config, train: Any, trial: Trial) -> Expected:
     if c.device != "cpu" or c.precision != "float32":
         return Expected(sent, bubble, None, None, cores)
     return Expected(sent, bubble, path, work, cores)
+
+
+def _in_any_order(c: Config) -> bool:
+    """Whether bytes depend on what happens to be gathered, or reduced together, and when."""
+    chunked = c.zero > 1 and chunks_of(c) > 1
+    return c.pp > 1 and (chunked or (c.zero == 3 and c.schedule == "zero-bubble"))
 
 
 def _by_stage(c: Config, model: Module) -> list[tuple[int, Part]]:

@@ -55,6 +55,7 @@ MORE = (
     ({"dp": 2, "tp": 2, "zero": 3}, 0.01),
     ({"dp": 2, "pp": 2, "zero": 1}, 0.01),
     ({"dp": 2, "pp": 2, "zero": 2}, 0.01),
+    ({"dp": 2, "pp": 2, "zero": 2, "schedule": "zero-bubble"}, 0.01),
     ({"dp": 2, "pp": 2, "zero": 3}, 0.02),
     ({"dp": 2, "pp": 2, "zero": 3, "recompute": True}, 0.02),
     ({"dp": 2, "pp": 2, "tp": 2, "zero": 2}, 0.01),
