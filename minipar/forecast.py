@@ -11,7 +11,8 @@ buffers                          what passes through: the largest gradient of an
 whole                            a rank builds the model before it lets go of what is not its own,
                                  and puts all weights together to compare or to save them: then no
                                  activations are there, so the larger one of the two counts
-Python                           interpreter, modules and data, as they are in the launcher
+Python                           interpreter, modules and data, as they are in the launcher; with
+                                 --device cuda all of this is about the GPU, and 0
 
 A rank that is like another (replicas; tp ranks, up to padding) has no line of its own.
 
@@ -34,6 +35,7 @@ from minipar.comm.local_transport import LocalTransport
 from minipar.comm.segment import segment_bytes
 from minipar.comm.started import under_mpi
 from minipar.config import Config
+from minipar.device_memory import free_memory
 from minipar.errors import UsageError
 from minipar.nn import ONE_RANK, Embedding, Module
 from minipar.parallel.sharded import BUCKET_BYTES
@@ -89,6 +91,7 @@ def forecast(config: Config, train: Any, trial: Trial | None = None) -> list[Nee
     drawn = 8 * DRAWN * largest * c.tp
     whole = built * c.tp if c.pp * c.tp > 1 or c.zero == 3 else built
     python = resident_bytes() // (local_ranks(c) if c.backend == "local" else 1)
+    python = python if c.device == "cpu" else 0  # which is not on the GPU
     if c.ps != "none":
         return _of_servers(c, model, trial, python, built + drawn)
     needs = []
@@ -223,12 +226,12 @@ def allowed_bytes(c: Config, here: int | None = None) -> tuple[int | None, str]:
     if c.memory_limit:
         return parsed_bytes(c.memory_limit), f"--memory-limit {c.memory_limit}"
     if c.device == "cuda":
-        import cupy
-
-        free, _ = cupy.cuda.runtime.memGetInfo()
-        devices = cupy.cuda.runtime.getDeviceCount()
-        each = math.ceil(ranks / devices)
-        return free // each, f"{in_words(free)} are free on the GPU, for {each} of the ranks"
+        found = free_memory()
+        if found is None:
+            return None, ""
+        each = math.ceil(ranks / found.gpus)
+        why = f"{in_words(found.nbytes)} are free on the GPU, for {each} of the ranks"
+        return found.nbytes // each, why
     free = available_bytes()
     if free is None:
         return None, ""

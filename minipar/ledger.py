@@ -17,6 +17,7 @@ import numpy as np
 
 from minipar.comm.group import Group
 from minipar.comm.host_memory import peak_bytes
+from minipar.device_memory import taken_bytes
 from minipar.events import telling
 from minipar.tally import Tally
 
@@ -28,9 +29,11 @@ TRIES = 3
 class Ledger:
     """Adds up over the steps of one rank."""
 
-    def __init__(self, group: Group, axes: Mapping[int, str], other: str = "world") -> None:
-        """group: of all ranks.  axes, other: as for `Tally`."""
-        self.group, self._tally = group, Tally(axes, other)
+    def __init__(
+        self, group: Group, axes: Mapping[int, str], other: str = "world", xp: Any = np
+    ) -> None:
+        """group: of all ranks.  axes, other: as for `Tally`.  xp: the module of its arrays."""
+        self.group, self._tally, self._xp = group, Tally(axes, other), xp
         self.steps, self.step_ns, self.waited_ns = 0, 0, 0
         self.sent = dict.fromkeys(AXES, 0)
         self.inside_s = dict.fromkeys(AXES, 0.0)
@@ -59,11 +62,13 @@ class Ledger:
 
         sent:   bytes out of a rank in a step, by axis, the mean over the ranks
         share:  of the time of a step, how much is inside calls of that axis (of pp: waiting)
-        memory: the most that each rank has had, in bytes; ranks that are threads share it
+        memory: the most that each rank has had, in bytes (of its GPU, if it computes there);
+                ranks that are threads share it
         """
         steps, seconds = max(1, self.steps), max(1, self.step_ns) / 1e9
         self.inside_s["pp"] = max(self.inside_s["pp"], self.waited_ns / 1e9)
-        memory = peak_bytes()
+        on_gpu = taken_bytes(self._xp)
+        memory = peak_bytes() if on_gpu is None else on_gpu
         if self.group.backend == "local":
             memory //= self.group.size
         mine = [seconds / steps, self.waited_ns / 1e9 / seconds, memory]

@@ -59,7 +59,8 @@ class Trainer:
         self.sampler = Sampler(len(self.train), config.batch, config.seed)
         self.member = member = join(config, group, self.train, roles)
         self.strategy, self.passes = member.strategy, member.passes
-        self.ledger = Ledger(group, member.axes, "world" if roles is None else "ps")
+        other = "world" if roles is None else "ps"
+        self.ledger = Ledger(group, member.axes, other, member.xp)
         self._workers = None if roles is None else roles.workers
         self.saver = checkpoint.Saver(group if roles is None else None, config.save_in_background)
         self._begun = 0  # the step of the checkpoint that it goes on from

@@ -253,6 +253,7 @@ FLOORS = {
     "expected": 17,
     "cost_card": 18,
     "ledger": 9,
+    "device_memory": 0,
     "evaluation": 12,
     "drills": 11,
     "gpt2_files": 1,
