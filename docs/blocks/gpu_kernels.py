@@ -9,7 +9,7 @@ from typing import Any
 from blocks.text import FIGURES
 
 MEASURED = FIGURES / "gpu_kernels.json"
-NAMES = (("cuda", "CUDA"), ("cupy", "CuPy"), ("torch", "torch"))
+NAMES = (("cuda", "CUDA runtime"), ("cupy", "CuPy"), ("torch", "torch"))
 
 
 def kernel_machine() -> str:
