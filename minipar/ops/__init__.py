@@ -1,7 +1,8 @@
 """The ops, and the operators of Tensor made of them.
 
 `Tensor` stands on a lower floor and knows no op, so this package attaches `+`, `@`, `.sum()` and
-their like to it.
+their like to it. What an op computes is written here, for NumPy and CuPy alike; where the arrays
+are CuPy's, many of them take a kernel of `minipar.cuda` instead.
 """
 
 from __future__ import annotations
