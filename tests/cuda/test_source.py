@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minipar import cuda
+from minipar.cuda.optimizer import SLOT
 from minipar.cuda.source import FLOATS, options, source
 from tests.cuda.twins import TWINS
 
@@ -49,3 +50,9 @@ def test_every_kernel_has_a_twin_with_the_same_parameters():
 def test_every_kernel_is_launched_by_name():
     text = "".join(path.read_text() for path in HERE.glob("*.py"))
     assert {name for name in kernels() if f'"{name}"' not in text} == set()
+
+
+def test_the_table_of_parameters_lies_as_its_kernels_read_it():
+    (fields,) = re.findall(r"struct Slot {(.*?)};", source("optimizer"))
+    assert re.findall(r"(\w+)[,;]", fields) == list(SLOT.names)
+    assert SLOT.itemsize == 8 * len(SLOT.names)
