@@ -4,8 +4,8 @@
     ──────────────────────────────────────  =  MFU, model FLOPs utilisation
     seconds a step · what the GPU could do     (Chowdhery et al. 2022, appendix B)
 
-Each engine is a process of its own. All are started at once, and then they run one after another:
-each has the GPU for itself.
+Each engine is a process of its own. Both are started at once, and asked one after the other: each
+has the GPU for itself.
 
 Letters: N parameters, L layers, d features, T positions.
 """
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -29,56 +30,55 @@ PRECISIONS = ("bfloat16", "tf32")
 PURE = "bfloat16-pure"  # of torch alone: beside its autocast
 # TFLOP/s of tensor cores without sparsity, by a part of the name: bfloat16, TF32.
 PEAKS = MappingProxyType({"H100": (989.4, 494.7), "H200": (989.4, 494.7), "A100": (312.0, 156.0)})
-WORKER_TIMEOUT_S = 300
 
 
 def bench_device(
-    model: str, engines: Sequence[str] = ("minipar", "torch"), steps: int = 10
+    models: Sequence[str], engines: Sequence[str] = ("minipar", "torch"), steps: int = 10
 ) -> Iterator[dict[str, Any]]:
-    """A row for each precision and engine: torch first, as the others are compared with it.
+    """A row for each engine, model and precision: torch first, as minipar is compared with it.
 
     Each row has engine, model, precision, step_ms, ratio, reserved_mb and memory_ratio (torch's is
     max_memory_reserved, minipar's the whole of CuPy's pool), launches, busy_ms, tflops, mfu,
     first_loss, last_loss, device and versions; note says why there are no numbers.
     Raises: UsageError.
     """
-    if model not in ON_DEVICE:
-        raise UsageError(f"on a GPU there are {', '.join(ON_DEVICE)} to bench, not {model!r}.")
+    if unknown := [model for model in models if model not in ON_DEVICE]:
+        raise UsageError(f"on a GPU there are {', '.join(ON_DEVICE)} to bench, not {unknown[0]!r}.")
     if missing := missing_for_cuda(compute=False):
         raise UsageError(f"--device cuda: {missing}")
-    torch = "torch" in engines and importlib.util.find_spec("torch") is not None
-    kinds = [("torch", p) for p in (*PRECISIONS, PURE) if torch]
-    kinds += [("minipar", p) for p in PRECISIONS]
-    workers = [_start(engine, model, precision, steps) for engine, precision in kinds]
-    beside: dict[str, dict[str, Any]] = {}
+    there = "torch" in engines and importlib.util.find_spec("torch") is not None
+    kinds: dict[str, tuple[str, ...]] = {"torch": (*PRECISIONS, PURE)} if there else {}
+    kinds["minipar"] = PRECISIONS
+    workers = {engine: _start(engine) for engine in kinds}
+    beside: dict[tuple[str, str], dict[str, Any]] = {}
     try:
-        for (engine, precision), worker in zip(kinds, workers):
-            row = {"engine": engine, "model": model, "precision": precision, "note": None}
-            row |= _measured(worker)
-            if engine == "torch":
-                beside[precision] = row
-            yield row | _compared(ON_DEVICE[model], row, beside.get(precision))
+        for engine, worker in workers.items():
+            for model, precision in product(models, kinds[engine]):
+                row = {"engine": engine, "model": model, "precision": precision}
+                row |= _ask(worker, f"{model} {precision} {steps}")
+                if engine == "torch":
+                    beside[model, precision] = row
+                yield row | _compared(ON_DEVICE[model], row, beside.get((model, precision)))
+            worker.communicate()  # the end of its input ends it, and lets go of the GPU
     finally:
-        for worker in workers:
+        for worker in workers.values():
             worker.kill()
 
 
-def _start(engine: str, model: str, precision: str, steps: int) -> subprocess.Popen[str]:
-    command = python_command("minipar.bench.device_worker", engine, model, precision, str(steps))
-    environment = {**os.environ, "CUPY_TF32": "1" if precision == "tf32" else "0"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
+def _start(engine: str) -> subprocess.Popen[str]:
+    command, pipe = python_command("minipar.bench.device_worker", engine), subprocess.PIPE
+    return subprocess.Popen(command, env=dict(os.environ), stdin=pipe, stdout=pipe, text=True)
 
 
-def _measured(worker: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a worker finds, now that it is its turn; or a note."""
-    out, err = worker.communicate("go\n", timeout=WORKER_TIMEOUT_S)
-    if worker.returncode:
-        last = (err.strip() or "no word").splitlines()[-1]
-        return {"note": f"ended with {worker.returncode}: {last}"}
-    return json.loads(out.splitlines()[-1])
+def _ask(worker: subprocess.Popen[str], order: str) -> dict[str, Any]:
+    assert worker.stdin is not None and worker.stdout is not None
+    try:
+        worker.stdin.write(f"{order}\n")
+        worker.stdin.flush()
+        answer = worker.stdout.readline()
+    except BrokenPipeError:
+        answer = ""
+    return json.loads(answer) if answer else {"note": "the process has ended; its error is above"}
 
 
 def flops(work: Workload) -> float:
@@ -111,7 +111,7 @@ def _compared(
 
 
 HEAD = f"{'engine':9s}{'model':10s}{'precision':15s}{'ms/step':>9s}{'× torch':>9s}{'MB':>8s}" + (
-    f"{'× torch':>9s}{'launches':>10s}{'busy ms':>9s}{'MFU':>7s}{'loss':>14s}"
+    f"{'× torch':>9s}{'launches':>10s}{'busy ms':>9s}{'MFU':>7s}{'loss':>16s}"
 )
 
 
@@ -126,5 +126,5 @@ def line(row: Mapping[str, Any]) -> str:
     losses = f"{row['first_loss']:.2f} - {row['last_loss']:.2f}"
     return (
         f"{start}{row['step_ms']:9.2f}{time:>9s}{row['reserved_mb']:8.0f}{memory:>9s}"
-        f"{row['launches'] or '':>10}{busy:>9s}{mfu:>7s}{losses:>14s}"
+        f"{row['launches'] or '':>10}{busy:>9s}{mfu:>7s}{losses:>16s}"
     )

@@ -23,14 +23,14 @@ class TorchDeviceSteps:
     """A model and its optimizer; step(x, y) trains on a batch and returns the loss."""
 
     def __init__(self, work: Workload, precision: str) -> None:
+        torch.cuda.init()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = True
         self.twin, self.precision = TWINS[work.kind], precision
-        self.model: Any = self.twin.model(**work.sizes)
+        with torch.device("cuda"):
+            self.model: Any = self.twin.model(**work.sizes)
         self.masters: list[Any] = []
-
-    def begin(self) -> None:
-        """Go to the GPU."""
-        self.model.cuda()
         if self.precision == "bfloat16-pure":
             self.masters = [p.detach().clone() for p in self.model.parameters()]
             self.model.bfloat16()

@@ -139,11 +139,11 @@ def _bench_device(arguments: argparse.Namespace) -> int:
     code, rows = 0, []
     if not arguments.json:
         print(device.HEAD, flush=True)
-    for model in listed(arguments.model):
-        for row in device.bench_device(model, ("minipar", *listed(arguments.against))):
-            rows.append(row)
-            print(json.dumps(row) if arguments.json else device.line(row), flush=True)
-            code |= row["note"] is not None
+    engines = ("minipar", *listed(arguments.against))
+    for row in device.bench_device(listed(arguments.model), engines):
+        rows.append(row)
+        print(json.dumps(row) if arguments.json else device.line(row), flush=True)
+        code |= row["note"] is not None
     if arguments.save:
         Path(arguments.save).write_text(json.dumps(rows, indent=1) + "\n")
     return code
