@@ -70,10 +70,12 @@ class Manifest(NamedTuple):
 
 
 def dtype_of(name: str) -> np.dtype:
-    """bfloat16 comes from ml_dtypes."""
+    """bfloat16 comes from ml_dtypes.  Raises: CheckpointError if that is not installed."""
     if name == "bfloat16":
-        from ml_dtypes import bfloat16
-
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError:
+            raise CheckpointError("arrays of bfloat16 need the package ml_dtypes.") from None
         return np.dtype(bfloat16)
     return np.dtype(name)
 

@@ -55,6 +55,8 @@ def write(
 ) -> None:
     """Write these boxes, then the word that they are there.  Raises: OSError, CheckpointError."""
     place, done = unfinished(folder), []
+    if not place.is_dir():
+        raise CheckpointError(f"{place} is not there: it must be on a disk that all hosts see")
     for name, shape, box, array in parts:
         if stopped():
             raise CheckpointError(f"{place}: the run ended before all was written.")

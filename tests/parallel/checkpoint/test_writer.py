@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minipar.errors import CheckpointError
 from minipar.parallel import checkpoint
 from minipar.parallel.boxes import Box, whole
 from minipar.parallel.checkpoint import writer
@@ -61,6 +62,12 @@ def test_there_is_none_before_all_have_left_their_word(tmp_path):
     assert writer.all_there(folder, 2) and checkpoint.latest(tmp_path) is None
     writer.commit(folder, 2, {})
     assert checkpoint.latest(tmp_path) == folder
+
+
+def test_a_folder_that_not_all_hosts_see_is_said_to_be_one(tmp_path):
+    with pytest.raises(CheckpointError, match="on a disk that all hosts see"):
+        writer.write(tmp_path / "c", 1, halves(1)[1])
+    assert not list(tmp_path.iterdir())
 
 
 class Crash(Exception):
