@@ -8,7 +8,7 @@
     memory            81.2 MB      88.0 MB    of the rank that needs most
 
 Expected is what formulas say before the first step (expected.py, forecast.py); a dash is where
-there is none. Bytes are those out of a rank, the mean over the ranks.
+there is none, or nothing is counted: in NCCL's own collectives. Bytes are those out of a rank, the mean over the ranks.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ def card(
     seconds = None if links is None else expected.seconds(links)
     rows = [_row("time", seconds, result["step_seconds"], "s")]
     for axis, measured in result["sent"].items():
-        found = expected.sent.get(axis)
-        share = result["share"].get(axis)
-        rows.append(
-            _row(f"sent {axis}", None if found is None else found.nbytes, measured, "bytes", share)
-        )
+        found, share = expected.sent.get(axis), result["share"].get(axis)
+        wanted = None if found is None else found.nbytes
+        seen = None if c.backend == "nccl" and axis != "pp" else measured
+        rows.append(_row(f"sent {axis}", wanted, seen, "bytes", share))
     if c.pp > 1:
         rows.append(_row("bubble", expected.bubble, result["waiting"], "share"))
     if max(result["memory"]):
@@ -56,7 +55,7 @@ def _memory(c: Config, needs: Sequence[Need]) -> float:
 
 
 def _row(
-    what: str, expected: float | None, measured: float, unit: str, share: float | None = None
+    what: str, expected: float | None, measured: float | None, unit: str, share: float | None = None
 ) -> Row:
     return {
         "what": what, "expected": expected, "measured": measured, "unit": unit, "share": share,

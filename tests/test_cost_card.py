@@ -56,3 +56,9 @@ def test_every_run_ends_with_one(tmp_path):
     (last,) = [m for m in result.run.metrics() if "val_loss" in m]
     assert len(last["memory"]) == 4 and last["sent"].keys() == last["share"].keys()
     assert result.run.metrics()[0]["sent"]["tp"] > 0
+
+
+def test_what_nccl_sends_is_not_counted_but_messages_between_stages_are():
+    result = {**RESULT, "sent": {"dp": 10.0, "pp": 3.5 * MB}}
+    rows = {row["what"]: row for row in card(Config(backend="nccl"), COSTS, [NEED], result)}
+    assert rows["sent dp"]["measured"] is None and rows["sent pp"]["measured"] == 3.5 * MB
