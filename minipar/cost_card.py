@@ -8,7 +8,8 @@
     memory            81.2 MB      88.0 MB    of the rank that needs most
 
 Expected is what formulas say before the first step (expected.py, forecast.py); a dash is where
-there is none, or nothing is counted: in NCCL's own collectives. Bytes are those out of a rank, the mean over the ranks.
+there is none, or nothing is counted: in NCCL's own collectives. Bytes are those out of a rank, the
+mean over the ranks.
 """
 
 from __future__ import annotations
