@@ -96,6 +96,6 @@ def test_the_picture_of_the_floors_is_the_table_of_the_test() -> None:
     for line in page.split("```text\n")[1].split("```")[0].splitlines():
         if start := re.match(r" ?(\d+)  ", line):
             number = int(start[1])
-        for name in re.findall(r"[a-z_]+(?:/[a-z_]*)*", line):
+        for name in re.findall(r"[a-z][a-z0-9_]*(?:/[a-z0-9_]*)*", line):
             drawn[name.strip("/").replace("/", ".")] = number
     assert {name: drawn.get(name) for name in floors.FLOORS} == floors.FLOORS
