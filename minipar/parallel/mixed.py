@@ -35,7 +35,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minipar.array import Array, array_module
-from minipar.errors import UsageError
+from minipar.errors import Diverged, UsageError
 from minipar.nn import BatchNorm, Module
 from minipar.optim import Named, Optimizer
 from minipar.parallel.flat import is_here, nothing
@@ -43,6 +43,7 @@ from minipar.parallel.strategy import MakeOptimizer
 from minipar.tensor import Tensor
 
 FIRST_SCALE = 2.0**16
+LEAST_SCALE = 2.0**-16  # gradients that overflow with that are no matter of the scale
 GOOD_STEPS = 2000  # after which a larger scale is tried
 
 
@@ -54,9 +55,17 @@ class LossScale:
         self.good = 0  # steps since the scale has changed
 
     def holds(self, norm: float) -> bool:
-        """Whether the step counts whose gradient has this norm; the scale for the next one."""
+        """Whether the step counts whose gradient has this norm; sets the scale for the next one.
+
+        Raises: Diverged, if no scale will help.
+        """
         if not math.isfinite(norm):
             self.scale, self.good = self.scale / 2, 0
+            if self.scale < LEAST_SCALE:
+                raise Diverged(
+                    "float16: the gradient is inf or nan, by however little the loss is multiplied "
+                    f"(now {self.scale:.0e}); try a smaller --lr, or bfloat16."
+                )
             return False
         self.good += 1
         if self.good == self.good_steps:

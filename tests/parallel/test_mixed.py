@@ -7,7 +7,7 @@ import pytest
 
 import minipar
 from minipar.config import Config
-from minipar.errors import UsageError
+from minipar.errors import Diverged, UsageError
 from minipar.models import GPT, ResNet
 from minipar.nn import Linear, Module
 from minipar.ops import cross_entropy
@@ -140,6 +140,14 @@ def test_the_scale_is_halved_by_overflow_and_doubled_after_good_steps():
     other = LossScale()
     other.load(scale.state())
     assert other.state() == [4, 0]
+
+
+def test_a_gradient_that_no_scale_helps_is_divergence():
+    scale = LossScale()
+    with pytest.raises(Diverged, match="smaller --lr, or bfloat16"):
+        for _ in range(100):
+            scale.holds(math.nan)
+    assert scale.scale > 0
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**10])
