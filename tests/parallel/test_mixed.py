@@ -233,7 +233,10 @@ def losses_in_float32():
     return minipar.run(losses, 1, args=({},))[0]
 
 
-@pytest.mark.parametrize("layout", [{}, {"dp": 2}, {"tp": 2}, {"pp": 2, "microbatches": 2}])
+SHARED = [{"dp": 2}, {"tp": 2}, {"pp": 2, "microbatches": 2}]
+
+
+@pytest.mark.parametrize("layout", [{}, *(pytest.param(s, marks=pytest.mark.slow) for s in SHARED)])
 def test_a_gpt_learns_as_in_float32(half, layout, losses_in_float32):  # noqa: F811
     ranks = math.prod(n for axis, n in layout.items() if axis != "microbatches")
     low = minipar.run(losses, ranks, args=({**layout, "precision": half},))[0]

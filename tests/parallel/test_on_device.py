@@ -132,11 +132,11 @@ def train_all(group, options):
     return losses, trainer.weights() | state, crossed
 
 
-RARER = ("accumulated", "local SGD", "int8", "top-k", "recompute", "interleaved")
+OFTEN = ("bucketed", "zero3", "tp", "1f1b", "2 x 2 x 2", "float32", "bfloat16")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in RARER else ()) for n in LAYOUTS]
+    "name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in LAYOUTS]
 )
 def test_a_layout_trains_the_same_on_the_device(gpus, name):
     options, bus = LAYOUTS[name]
