@@ -27,7 +27,7 @@ from tests.strict_cupy import cuda
 DTYPES = ("int8", "uint8", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64",
           "bfloat16")  # fmt: skip
 OPS = (np.add, np.multiply, np.maximum, np.minimum)
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 UID_BYTES = 128
 
 
@@ -251,15 +251,15 @@ class Operation:
     def take(self):
         meeting, me = self.comm.meeting, self.comm.rank
         if self.name == "recv":
-            queue = meeting.sent[self.peer, me]
-            meeting.wait(lambda: queue, f"a receive from {self.peer}")
-            parcel = queue.popleft()
+            pair = self.peer, me
+            meeting.wait(lambda: meeting.sent[pair], f"a receive from {self.peer}")
+            parcel = meeting.sent[pair].popleft()
             assert parcel[0] == self.what[1:], f"sent {parcel[0]}, received as {self.what[1:]}"
             self._bytes(self._spans[1][0])[...] = parcel[1]
             meeting.change(lambda: parcel.__setitem__(2, True))
         elif not self.pair:
+            meeting.wait(lambda: len(meeting.given[self.number]) == meeting.size, self.name)
             given = meeting.given[self.number]
-            meeting.wait(lambda: len(given) == meeting.size, self.name)
             whats = {what for what, _ in given.values()}
             assert len(whats) == 1, f"ranks disagree: {whats}"
             result = self._result([given[r][1] for r in range(meeting.size)])

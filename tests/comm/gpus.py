@@ -45,15 +45,15 @@ class Ranks:
         """fn(group, *args) on every rank; what they returned.  Raises: the first one's error."""
 
         def live(r):
+            cuda.null_stream.set(cuda.Stream(null=True))
             try:
                 transport = self.transports[r] = NcclTransport(
                     self.hosts[r], self.nccl, cuda.Device(0), self.gave_up.append, self.check
                 )
-                with cuda.Stream():  # each process has null streams of its own; here is but one
-                    group = Group(transport)
-                    self.results[r] = fn(group, *args)
-                    if close:
-                        group.close()
+                group = Group(transport)
+                self.results[r] = fn(group, *args)
+                if close:
+                    group.close()
             except BaseException as error:
                 self.errors[r] = error
                 for host in self.hosts:

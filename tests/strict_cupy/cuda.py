@@ -15,9 +15,11 @@ import itertools
 import threading
 import weakref
 from collections import Counter
+from contextlib import suppress
+from contextvars import ContextVar
 from types import SimpleNamespace
 
-PATIENCE_S = 20.0  # of whoever waits for the GPU
+PATIENCE_S = 40.0  # of whoever waits for the GPU
 NOT_READY = 600
 devices = SimpleNamespace(count=1)
 pinned = Counter()
@@ -78,9 +80,15 @@ class Stream:
         event.record(self)
         return event
 
+    def finish(self):
+        """Wait for what runs later. Another thread may add to it."""
+        for work in list(self.pending):
+            finish([work])
+            with suppress(ValueError):
+                self.pending.remove(work)
+
     def synchronize(self):
-        finish(self.pending)
-        self.pending = []
+        self.finish()
         _host.update({s: max(0, n - _host[s]) for s, n in self.clock().items()})
 
     def clock(self):
@@ -91,7 +99,7 @@ class Stream:
         return self
 
     def __enter__(self):
-        _stack().append(get_current_stream())
+        _stack().append(getattr(_local, "stream", None))
         return self.use()
 
     def __exit__(self, *_):
@@ -137,7 +145,7 @@ def _stack():
 
 
 def get_current_stream():
-    return getattr(_local, "stream", Stream.null)
+    return getattr(_local, "stream", None) or null_stream.get()
 
 
 def finish(pending):
@@ -160,9 +168,7 @@ def allocated(owner):
 def launched(reads, writes):
     """The current stream has a kernel that reads and writes the memory of these owners."""
     stream = get_current_stream()
-    if stream.pending:
-        finish(stream.pending)
-        stream.pending = []
+    stream.finish()
     touched(stream, reads, writes)
 
 
@@ -195,7 +201,7 @@ def enqueue(stream, reads, writes, run):
     """Let run() run in a thread, after what the stream has to do so far."""
     before, work = list(stream.pending), Work()
     touched(stream, reads, writes)
-    stream.pending = [work]
+    stream.pending[:] = [work]
 
     def later():
         finish(before)
@@ -221,6 +227,8 @@ def _host_register(address, nbytes, flags):
 
 
 Stream.null = Stream(null=True)
+# Each process has one. Ranks that are threads, and play processes, set their own.
+null_stream = ContextVar("the null stream", default=Stream.null)
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     eventQuery=_event_query,
