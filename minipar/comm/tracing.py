@@ -43,6 +43,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
     if recorder is not None and recorder.tape is not None:  # somebody outside does it already
         yield recorder.tape
         return
+    file_of(folder, group.rank).unlink(missing_ok=True)  # of an earlier run
     offset, doubt = clock_offset(group)
     token = ambient.recorder.set(recorder := Recorder()) if recorder is None else None
     resident = None if group.backend == "local" else bytes_resident

@@ -34,8 +34,14 @@ class Shares(NamedTuple):
     length: int
 
 
-def window_of(trace: Trace, step: int | None) -> tuple[int, int]:
-    """When the first rank began that step and the last one ended it; None: the whole run."""
+def window_of(
+    trace: Trace, step: int | None = None, last_ms: float | None = None
+) -> tuple[int, int]:
+    """When the first rank began that step and the last one ended it, or the last moments; the
+    whole run if neither is asked for.  Raises: UsageError.
+    """
+    if last_ms is not None:
+        return max(0, trace.end - int(last_ms * 1e6)), trace.end
     if step is None:
         return 0, trace.end
     spans = [s for rank in trace.ranks for s in rank.spans if s.step == step and s.kind in STEP]
@@ -51,7 +57,7 @@ STEP = frozenset(("data", "forward", "backward", "reduce", "clip", "optimizer"))
 
 def steps_of(trace: Trace) -> range:
     """The steps of the training that are in the trace."""
-    steps = [s.step for s in trace.ranks[0].spans if s.step >= 0]
+    steps = [s.step for rank in trace.ranks for s in rank.spans if s.step >= 0]
     return range(min(steps), max(steps) + 1) if steps else range(0)
 
 

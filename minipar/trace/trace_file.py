@@ -62,6 +62,11 @@ class Trace(NamedTuple):
     def end(self) -> int:
         return max(rank.end for rank in self.ranks)
 
+    @property
+    def silent(self) -> list[int]:
+        """The ranks that have left nothing."""
+        return [rank.rank for rank in self.ranks if not rank.end]
+
     def axis(self, event: Event) -> str:
         """Along which axis of the mesh a call or a message went: dp, pp, tp; world, or other."""
         known = self.ranks[event.rank].groups.get(event.group)
@@ -94,14 +99,31 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
 
 
 def load(folder: str | Path) -> Trace:
-    """All ranks of a run.  Raises: TraceError with one sentence about what is wrong."""
-    first, facts = _read(file_of(folder, 0))
-    rest = [_read(file_of(folder, rank)) for rank in range(1, facts["ranks"])]
-    ranks = [first, *(rank for rank, _ in rest)]
-    doubt = max([facts["doubt_ns"], *(theirs["doubt_ns"] for _, theirs in rest)])
-    start = min(rank.begin for rank in ranks)
-    shifted = [_shifted(rank, start) for rank in ranks]
-    return Trace(facts["backend"], facts["virtual"], shifted, doubt)
+    """All ranks of a run; one that was killed has left no file, and nothing is known of it.
+
+    Raises: TraceError with one sentence about what is wrong.
+    """
+    there = sorted(Path(folder).glob("rank-*.npz"))
+    if not there:
+        raise TraceError(
+            f"there is no trace in {folder}: no rank-0.npz, rank-1.npz, ... minipar train|run "
+            "--trace writes them."
+        )
+    found = {rank.rank: (rank, facts) for rank, facts in map(_read, there)}
+    facts = found[min(found)][1]
+    found = {rank: each for rank, each in found.items() if rank < facts["ranks"]}
+    start = min(rank.begin for rank, _ in found.values())
+    ranks = [
+        _shifted(found[rank][0], start) if rank in found else nothing_of(rank)
+        for rank in range(facts["ranks"])
+    ]
+    doubt = max(each["doubt_ns"] for _, each in found.values())
+    return Trace(facts["backend"], facts["virtual"], ranks, doubt)
+
+
+def nothing_of(rank: int) -> RankTrace:
+    """What is known of a rank that has left no file."""
+    return RankTrace(rank, 0, 0, [], [], [], [], [], [], {})
 
 
 def _read(path: Path) -> tuple[RankTrace, dict[str, Any]]:
@@ -116,11 +138,6 @@ def _read(path: Path) -> tuple[RankTrace, dict[str, Any]]:
                 f"this one reads {VERSION}). Record the run again."
             )
         return _rank(arrays, facts, words), facts
-    except FileNotFoundError:
-        raise TraceError(
-            f"there is no {path}. A trace has a file for each rank; minipar train|run --trace "
-            "writes them."
-        ) from None
     except DAMAGE as error:
         raise TraceError(f"{path} is no trace of minipar, or is damaged: {error}") from None
 

@@ -29,6 +29,7 @@ def add(verbs: Any) -> None:
         "default: RUN/timeline.png",
     )
     parser.add_argument("--step", type=int, metavar="N", help="only that step of the training")
+    parser.add_argument("--last", type=float, metavar="MS", help="only the last milliseconds")
     parser.add_argument("--memory", action="store_true", help="a figure of memory over time")
     parser.add_argument("--json", action="store_true", help="the totals of each rank on stdout")
 
@@ -47,7 +48,7 @@ def _timeline(arguments: argparse.Namespace) -> int:
     if out.suffix not in FORMATS:
         raise UsageError(f"--out ends in {', '.join(FORMATS)}, not in {out.suffix!r}.")
     trace = load(folder)
-    begin, end = window_of(trace, arguments.step)
+    begin, end = window_of(trace, arguments.step, arguments.last)
     if out.suffix == ".json":
         out.write_text(json.dumps(perfetto(trace, begin, end)))
     elif out.suffix == ".html":
@@ -60,6 +61,8 @@ def _timeline(arguments: argparse.Namespace) -> int:
         print(json.dumps({"out": str(out), "ranks": rows}))
     else:
         print(_table(rows))
+        for rank in trace.silent:
+            print(f"rank {rank} has left no trace: it was killed, or never began")
         print(f"\n{out}")
     return 0
 

@@ -70,7 +70,11 @@ def test_layers_steps_and_phases_are_there(run):
             "--out ends in .png, .svg, .pdf, .json, .html, not in '.gif'.",
         ),
         (["RUN", "--step", "9"], 2, "step 9 is not in the trace, which has steps 0 to 1."),
-        (["nowhere"], 1, "there is no nowhere/rank-0.npz. A trace has a file for each rank;"),
+        (
+            ["nowhere"],
+            1,
+            "there is no trace in nowhere: no rank-0.npz, rank-1.npz, ... minip",
+        ),
         (["RUN", "--memory"], 1, "the trace has no memory in this window: it is noted for ranks"),
     ],
 )
