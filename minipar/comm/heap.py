@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import weakref
 from bisect import bisect_right, insort
 from errno import EMFILE
@@ -42,12 +43,17 @@ class Heap:
     def __init__(self, descriptor: int, place: int) -> None:
         """place: which region is this rank's: its number on this host."""
         self._descriptor, self._place, self._pid = descriptor, place, os.getpid()
+        self._cutting = threading.Lock()
         self._blocks: list[tuple[int, int]] = []  # (start in the region, bytes), sorted
         self._addresses: list[tuple[int, int, int]] = []  # (address, bytes, start), sorted
         self._maps: dict[tuple[int, int, int], Any] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array of that shape in a block of its own.  Raises: SharedMemoryFull."""
+        with self._cutting:  # a rank's second thread may want one, too
+            return self._cut(shape, dtype)
+
+    def _cut(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         nbytes = prod(shape) * dtype.itemsize
         size = -(-max(nbytes, 1) // PAGE) * PAGE
         start = self._gap(size)

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -146,3 +147,22 @@ def test_a_block_is_forgotten_while_its_addresses_are_still_its_own(monkeypatch)
     del array
     os.close(heap._descriptor)
     assert seen == [True, True] and not heap._blocks
+
+
+def test_two_threads_never_cut_the_same_block(heaps):
+    """A rank's second thread stages arrays of a GPU while the first one asks for memory."""
+    mine, _, _ = heaps
+    kept = []
+
+    def cut(value):
+        for _ in range(30):
+            array = mine.empty((PAGE,), np.dtype("uint8"))
+            array[:] = value
+            kept.append((array, value))
+
+    threads = [threading.Thread(target=cut, args=(value,)) for value in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((array == value).all() for array, value in kept)
