@@ -62,7 +62,7 @@ class Trainer:
         other = "world" if roles is None else "ps"
         self.ledger = Ledger(group, member.axes, other, member.xp)
         self._workers = None if roles is None else roles.workers
-        self.saver = checkpoint.Saver(group if roles is None else None, config.save_in_background)
+        self.saver = checkpoint.Saver(member.together, config.save_in_background)
         self._begun = 0  # the step of the checkpoint that it goes on from
 
     def train_step(self) -> dict[str, Any]:

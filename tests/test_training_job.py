@@ -211,6 +211,15 @@ def test_without_its_first_worker_which_saves_a_run_of_servers_ends(tmp_path, ca
     assert not list(job.run.servers.glob("server-*.json"))  # which a server leaves that was through
 
 
+def test_workers_in_step_write_one_checkpoint_together(tmp_path):
+    given = SMALL | {"ps": "sync", "backend": "local", "steps": 2}
+    job = training_job.prepare(given, str(tmp_path / "run"), None)
+    assert execute(job) == 0
+    manifest = json.loads((job.run.latest_checkpoint() / "manifest.json").read_text())
+    shards = [shard for entry in manifest["arrays"].values() for shard in entry["shards"]]
+    assert {shard["rank"] for shard in shards} == {0, 1}  # and not each of them all of it
+
+
 def test_a_resumed_run_has_no_drills_but_those_that_are_asked_for(tmp_path):
     run = str(tmp_path / "run")
     drills = {"kill_worker": "1@step9", "slow_worker": "0:2x"}
