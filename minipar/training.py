@@ -274,10 +274,11 @@ def _train(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
             found = trainer.evaluate()
         if config.check:
             stack.enter_context(checks())
-        while (before := trainer.done) < config.steps:
+        done = first
+        while (before := done) < config.steps:
             metrics = trainer.train_step()
             report.step(metrics)
-            done = trainer.done
+            done = trainer.done  # once a round: while this rank saves, others may get to the end
             if done == min(FIRST_STEPS, config.steps) and trainer.compares:
                 weights = trainer.weights()
                 if group.rank == 0:

@@ -220,6 +220,14 @@ def test_workers_in_step_write_one_checkpoint_together(tmp_path):
     assert {shard["rank"] for shard in shards} == {0, 1}  # and not each of them all of it
 
 
+def test_the_first_worker_evaluates_and_saves_at_the_end_if_others_got_there_before(tmp_path):
+    given = SMALL | {"ps": "async", "backend": "local", "steps": 4, "save_every": 1}
+    job = training_job.prepare(given, str(tmp_path / "run"), None)
+    assert execute(job) == 0
+    assert any("val_loss" in line for line in job.run.metrics())
+    assert int(job.run.latest_checkpoint().name.removeprefix("step-")) >= 4
+
+
 def test_a_resumed_run_has_no_drills_but_those_that_are_asked_for(tmp_path):
     run = str(tmp_path / "run")
     drills = {"kill_worker": "1@step9", "slow_worker": "0:2x"}
