@@ -105,6 +105,8 @@ def read(folder: Path) -> Manifest:
     """Raises: CheckpointError, which says what is wrong."""
     path = folder / NAME
     try:
+        if not path.is_file():  # a pipe or a device might never end
+            raise ValueError(f"it has no file {NAME}")
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"its {NAME} has more than {MOST_BYTES} bytes")
         found = json.loads(path.read_bytes())

@@ -1,6 +1,7 @@
 """Manifests: what is written can be read, and what cannot be true is refused before it costs."""
 
 import json
+import os
 import tracemalloc
 
 import pytest
@@ -112,6 +113,16 @@ def test_another_file_is_no_manifest(tmp_path, text):
         manifest.read(tmp_path / "nowhere")
     (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=str(tmp_path)):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["device", "pipe", "nothing"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, what):
+    if what == "device":
+        (tmp_path / "manifest.json").symlink_to("/dev/zero")
+    elif what == "pipe":
+        os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(CheckpointError, match="is not a checkpoint: it has no file"):
         manifest.read(tmp_path)
 
 
