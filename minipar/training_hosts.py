@@ -45,6 +45,8 @@ def asked_for(
         return None
     if given.get("backend", "process") != "process":
         raise UsageError(f"--backend {given['backend']} has no --nnodes; it takes 'process'.")
+    if nodes is None:
+        raise UsageError("--node-rank and --rendezvous go with --nnodes, the number of hosts.")
     if ranks is None:
         raise UsageError("several hosts take -n N, too: how many of the ranks are on this one.")
     timeout_s = given.get("timeout_s", Config.timeout_s)

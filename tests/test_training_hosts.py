@@ -57,6 +57,7 @@ def test_servers_go_on_without_a_worker_of_another_host(rule, tmp_path):
     [
         ((None, None, None, 2, {}), "-n goes with --nnodes"),
         ((2, 0, "h:1", None, {}), "several hosts take -n N, too"),
+        ((None, 1, None, None, {}), "--node-rank and --rendezvous go with --nnodes"),
         ((2, 0, "h:1", 1, {"backend": "local"}), "--backend local has no --nnodes"),
         ((2, None, "h:1", 1, {}), "several hosts take all of --nnodes"),
     ],
