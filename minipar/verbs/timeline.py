@@ -44,7 +44,7 @@ def _timeline(arguments: argparse.Namespace) -> int:
 
     run = Path(arguments.run)
     folder = run / "trace" if (run / "trace").is_dir() else run
-    out = Path(arguments.out or folder.parent / "timeline.png")
+    out = Path(arguments.out or run / "timeline.png")
     if out.suffix not in FORMATS:
         raise UsageError(f"--out ends in {', '.join(FORMATS)}, not in {out.suffix!r}.")
     trace = load(folder)

@@ -1,6 +1,7 @@
 """`minipar timeline` on a real training, and its answers to wrong questions."""
 
 import json
+import shutil
 
 import pytest
 
@@ -39,6 +40,12 @@ def test_a_figure_and_the_totals(run, timeline, tmp_path):
         assert code == 0 and (tmp_path / name).stat().st_size > 10_000
     assert out.splitlines()[0].split()[:2] == ["rank", "ms"] and len(out.splitlines()) == 7
     assert timeline(run, "--step", 0)[0] == 0 and (run / "timeline.png").exists()
+
+
+def test_the_figure_of_a_folder_of_a_trace_lies_in_it(run, timeline, tmp_path):
+    shutil.copytree(run / "trace", tmp_path / "mine")
+    code, out, _ = timeline(tmp_path / "mine")
+    assert code == 0 and out.splitlines()[-1] == str(tmp_path / "mine" / "timeline.png")
 
 
 def test_numbers_for_programs_are_those_of_the_trace(run, timeline, tmp_path):
