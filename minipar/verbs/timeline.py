@@ -47,6 +47,8 @@ def _timeline(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out or run / "timeline.png")
     if out.suffix not in FORMATS:
         raise UsageError(f"--out ends in {', '.join(FORMATS)}, not in {out.suffix!r}.")
+    if arguments.memory and out.suffix in (".json", ".html"):
+        raise UsageError(f"--memory is a figure (.png, .svg, .pdf), not a {out.suffix}.")
     trace = load(folder)
     begin, end = window_of(trace, arguments.step, arguments.last)
     if out.suffix == ".json":

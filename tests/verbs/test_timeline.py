@@ -76,6 +76,7 @@ def test_layers_steps_and_phases_are_there(run):
             2,
             "--out ends in .png, .svg, .pdf, .json, .html, not in '.gif'.",
         ),
+        (["RUN", "--memory", "--out", "m.html"], 2, "--memory is a figure (.png, .svg, .pdf)"),
         (["RUN", "--step", "9"], 2, "step 9 is not in the trace, which has steps 0 to 1."),
         (
             ["nowhere"],
