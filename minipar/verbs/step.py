@@ -45,8 +45,11 @@ def _step(arguments: argparse.Namespace) -> int:
         check_cluster(cluster, arguments.ranks, "local")
     lines = None
     if arguments.commands is not None:
-        with open(arguments.commands) as file:
-            lines = iter(file.read().splitlines())
+        try:
+            with open(arguments.commands) as file:
+                lines = iter(file.read().splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--script {arguments.commands} cannot be read: {error}") from None
     width = arguments.width or shutil.get_terminal_size((100, 24)).columns
     prompt = Prompt(lines, sys.stdout, width)
     session = Session(arguments.path, arguments.arguments, arguments.ranks, prompt, cluster)

@@ -63,7 +63,9 @@ def test_wrong_questions(step, tmp_path, capsys):
     _, out = step("jump", "n many", "g", "q")
     assert "there is no 'jump'; h lists what you can type." in out
     assert "'many' is no number." in out and "g takes the number of an event." in out
-    for words in (["nothing.py"], ["-n", "0", __file__]):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    unreadable = [["--script", str(tmp_path / name), __file__] for name in ("binary", "none")]
+    for words in (["nothing.py"], ["-n", "0", __file__], *unreadable):
         with pytest.raises(SystemExit) as end:
             main(["step", *words])
         assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
