@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from minipar.errors import UsageError
 from minipar.verbs.verb import verb
 
 
@@ -70,6 +71,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     cluster = None if arguments.cluster is None else Cluster.from_file(arguments.cluster)
     if arguments.trace is not None:
+        try:  # now, and not when all has run
+            os.makedirs(arguments.trace, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--trace {arguments.trace} cannot be a folder: {error}") from None
         os.environ[VARIABLE] = os.path.abspath(arguments.trace)
     for word in set(arguments.arguments) & set(arguments.options):
         print(f"minipar: {word} stands after the script, so it goes to the script", file=sys.stderr)
