@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from minipar.config import Config
+from minipar.config import Config, check
 from minipar.errors import CheckpointError, UsageError
 from minipar.parallel import checkpoint
 
@@ -82,9 +82,13 @@ def config_of(source: checkpoint.Checkpoint) -> Config:
     """Of the run that wrote a checkpoint: in it, or above it.  Raises: CheckpointError."""
     if "config" in source.meta:
         try:
-            return Config(**source.meta["config"])
+            config = Config(**source.meta["config"])
+            check(config)
+            return config
         except TypeError as error:
             raise CheckpointError(f"{source.folder} is of another minipar: {error}") from None
+        except UsageError as error:
+            raise CheckpointError(f"{source.folder} has a config that cannot be: {error}") from None
     for folder in list(source.folder.resolve().parents)[:2]:
         if (folder / "config.json").is_file():
             return RunFolder(folder).config()

@@ -48,6 +48,10 @@ def test_a_checkpoint_says_which_config_it_is_of_or_lies_below_it(tmp_path):
         assert config_of(checkpoint.Checkpoint(tmp_path / name)) == config
     with pytest.raises(CheckpointError, match="is of another minipar"):
         config_of(checkpoint.Checkpoint(tmp_path / "other"))
+    wrong = {"config": asdict(config) | {"d": -4}}
+    checkpoint.save(tmp_path / "wrong", {"x": np.zeros(2)}, wrong)
+    with pytest.raises(CheckpointError, match="a config that cannot be: --d must be at least 1"):
+        config_of(checkpoint.Checkpoint(tmp_path / "wrong"))
     checkpoint.save(tmp_path / "alone", {"x": np.zeros(2)}, {})
     with pytest.raises(CheckpointError, match="does not say which model it is of"):
         config_of(checkpoint.Checkpoint(tmp_path / "alone"))
