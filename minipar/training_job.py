@@ -79,7 +79,8 @@ def prepare(
     check_given(config, given)
     check_together(config)
     if config.device == "cuda" and (missing := missing_for_cuda(compute=False)):
-        raise UsageError(f"--device cuda: {missing}")
+        asked = "--backend nccl" if config.backend == "nccl" else "--device cuda"
+        raise UsageError(f"{asked}: {missing}")
     drills_of(config)
     if ranks is None:
         check(config.ranks, config.backend, config.share_gpu)

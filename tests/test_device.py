@@ -99,6 +99,8 @@ def test_training_is_refused_before_a_rank_starts(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(UsageError, match="--device cuda: CuPy"):
         prepare({"device": "cuda"}, out=str(tmp_path / "run"), resume=None)
+    with pytest.raises(UsageError, match="--backend nccl: CuPy"):
+        prepare({"backend": "nccl"}, out=str(tmp_path / "run"), resume=None)
     assert not (tmp_path / "run").exists()
 
 
