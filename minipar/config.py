@@ -161,6 +161,7 @@ DEVICES = ("cpu", "cuda")
 def check(config: Config) -> None:
     """Raises: UsageError with one sentence about the first thing that cannot work."""
     c = config
+    _check_types(c)
     if c.optimizer not in OPTIMIZERS:
         raise UsageError(f"--optimizer is one of {', '.join(OPTIMIZERS)}, not {c.optimizer!r}.")
     if c.dtype not in ("float32", "float64"):
@@ -198,6 +199,16 @@ def check(config: Config) -> None:
     if c.model in ("gpt", "vit") and c.d % c.heads:
         raise UsageError(f"--d {c.d} cannot be divided among {c.heads} heads; change one of them.")
     _check_batch(c)
+
+
+def _check_types(c: Config) -> None:
+    """The command line makes numbers of what it reads; Python, and a manifest, say anything."""
+    for name, kind in option_types().items():
+        value = getattr(c, name)
+        if (kind is float and type(value) is int) or (name == "data" and value is None):
+            continue
+        if type(value) is not kind:
+            raise UsageError(f"--{option(name)} is of type {kind.__name__}, not {value!r}.")
 
 
 def check_given(config: Config, given: Mapping[str, Any]) -> None:
