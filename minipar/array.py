@@ -96,4 +96,5 @@ def sum_dtype(dtype: Any) -> Any:
 
 def describe(x: Array) -> str:
     """dtype and shape as error messages print them: float32[4, 512], on a GPU with " on cuda"."""
-    return f"{x.dtype}[{', '.join(str(n) for n in x.shape)}]{'' if on_host(x) else ' on cuda'}"
+    where = " on cuda" if is_array(x) and not on_host(x) else ""
+    return f"{x.dtype}[{', '.join(str(n) for n in x.shape)}]{where}"

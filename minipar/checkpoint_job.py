@@ -118,9 +118,25 @@ def convert(source: str, target: str, layout: Mapping[str, int] | None = None) -
         _merge(Checkpoint(checkpoint.find(source)), goal)
     else:
         path = checkpoint.find(source)
-        config = laid_out(config_of(Checkpoint(path)), layout)
+        config = config_of(Checkpoint(path))
+        refuse_own_code(config, path)
+        config = laid_out(config, layout)
         run(_as_others, config.ranks, args=(config, path, goal), timeout_s=config.timeout_s)
     return goal
+
+
+def refuse_own_code(config: Config, checkpoint: Path) -> None:
+    """A model of the user's own is a file that is run; one that came with the checkpoint is not.
+
+    Raises: CheckpointError.
+    """
+    file = config.model.rpartition(":")[0]
+    came_with = checkpoint.resolve().parent.parent if file else None  # the run folder
+    if came_with is not None and Path(file).resolve().is_relative_to(came_with):
+        raise CheckpointError(
+            f"{checkpoint} wants the code of {file}, which came with it, to be run. If you trust it, "
+            "put that file elsewhere, and train with it."
+        )
 
 
 def laid_out(config: Config, layout: Mapping[str, int]) -> Config:

@@ -113,3 +113,15 @@ def test_a_model_that_is_no_gpt_has_no_file_of_gpt2(tmp_path):
     checkpoint.save(tmp_path / "c", {"model/x": np.zeros(2)}, meta)
     with pytest.raises(UsageError, match="is of mlp"):
         checkpoint_job.convert(str(tmp_path / "c"), str(tmp_path / "x.safetensors"))
+
+
+def test_code_that_came_with_a_checkpoint_is_not_run(tmp_path):
+    """A hostile checkpoint names a model of its own, in a file beside it."""
+    folder, ran = tmp_path / "evil", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "model.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = asdict(replace(TINY, model=f"{folder / 'model.py'}:Evil"))
+    checkpoint.save(folder / "checkpoints" / "step-000001", {"x": np.zeros(2)}, {"config": config})
+    with pytest.raises(CheckpointError, match="came with it, to be run"):
+        checkpoint_job.convert(str(folder), str(tmp_path / "out"), {"dp": 2})
+    assert not ran.exists()

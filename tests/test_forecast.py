@@ -34,8 +34,10 @@ def traced(group, config):
     return 0
 
 
-LAYOUTS = ({}, {"dp": 4, "zero": 3}, {"tp": 2}, {"pp": 2, "schedule": "gpipe"})
+LAYOUTS = ({}, {"pp": 2, "schedule": "gpipe"})
 MORE = (
+    {"dp": 4, "zero": 3},
+    {"tp": 2},
     {"dp": 2},
     {"dp": 2, "zero": 1},
     {"tp": 2, "sequence_parallel": True},

@@ -243,15 +243,16 @@ def compare(ranks, one_rank):
     ("before", "after"),
     [
         ({"dp": 2, "zero": 3}, {"dp": 3}),
-        ({"dp": 2, "overlap": True}, {"dp": 3, "zero": 2}),
-        ({"pp": 2, "dp": 2, "zero": 1}, {"pp": 3, "schedule": "gpipe"}),
         ({"pp": 3}, {"dp": 2, "zero": 2}),
-        ({"tp": 2, "pp": 2}, {"tp": 2, "sequence_parallel": True}),
-        ({"dp": 2, "zero": 3, "heads": 4}, {"tp": 4, "heads": 4}),
-        pytest.param(
-            LAYOUTS["2 x 2 x 2"],
-            LAYOUTS["zero 3"] | {"save_in_background": True},
-            marks=pytest.mark.slow,
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ({"dp": 2, "overlap": True}, {"dp": 3, "zero": 2}),
+                ({"pp": 2, "dp": 2, "zero": 1}, {"pp": 3, "schedule": "gpipe"}),
+                ({"tp": 2, "pp": 2}, {"tp": 2, "sequence_parallel": True}),
+                ({"dp": 2, "zero": 3, "heads": 4}, {"tp": 4, "heads": 4}),
+                (LAYOUTS["2 x 2 x 2"], LAYOUTS["zero 3"] | {"save_in_background": True}),
+            )
         ),
     ],
 )

@@ -205,6 +205,7 @@ def chain(n: int) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+@pytest.mark.slow
 def test_deep_chains_neither_recurse_nor_slow_down():
     def seconds(n: int) -> float:
         x, y = chain(n)

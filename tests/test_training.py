@@ -34,7 +34,7 @@ def difference(one, other):
     return max(*apart, np.abs(losses - losses_2).max(), abs(val - val_2))
 
 
-@pytest.mark.parametrize("model", ["gpt", "mlp"])
+@pytest.mark.parametrize("model", [pytest.param("gpt", marks=pytest.mark.slow), "mlp"])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [("float64", 1e-10), pytest.param("float32", 1e-4, marks=pytest.mark.slow)],

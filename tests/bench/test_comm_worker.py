@@ -47,6 +47,7 @@ def test_the_calls_of_openmpi():
     finish([[mpirun, *options, sys.executable, str(SCRIPT), "openmpi"]])
 
 
+@pytest.mark.slow
 def test_the_calls_of_gloo(tmp_path):
     pytest.importorskip("torch")
     store = str(tmp_path / "store")

@@ -35,6 +35,7 @@ def test_full_takes_nothing_and_empty_gives_nothing():
     assert ring.write_some(memoryview(b"x")) == 0
 
 
+@pytest.mark.slow
 def test_a_writer_and_a_reader_at_the_same_time():
     ring, total = make(1 << 12), random.Random(0).randbytes(1 << 20)
     got = bytearray(len(total))

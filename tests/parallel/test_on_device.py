@@ -166,6 +166,7 @@ SERVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_workers_of_servers_train_the_same_on_the_device(gpus, name, tmp_path):
     """Weights and gradients pass through host memory; tables stay there, and rows come."""

@@ -49,6 +49,7 @@ def test_it_draws_into_a_figure_that_it_is_given(tmp_path) -> None:
     figure.savefig(tmp_path / "chunks.png")
 
 
+@pytest.mark.slow
 def test_many_steps_go_on_in_the_next_row() -> None:
     def chain(link, buf) -> None:
         if link.rank:

@@ -18,7 +18,13 @@ def test_there_are_tutorials() -> None:
 
 
 LONG = (  # three seconds or more
-    *("02_all_reduce", "03_collectives", "05_local_sgd_and_compression", "07_parameter_server"),
+    *(
+        "02_all_reduce",
+        "03_collectives",
+        "05_local_sgd_and_compression",
+        "06_zero",
+        "07_parameter_server",
+    ),
 )
 
 

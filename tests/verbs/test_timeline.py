@@ -34,6 +34,7 @@ def timeline(capsys):
     return ask
 
 
+@pytest.mark.slow
 def test_a_figure_and_the_totals(run, timeline, tmp_path):
     for name in ("step.png", "step.svg"):
         code, out, _ = timeline(run, "--step", 1, "--out", tmp_path / name)
