@@ -134,8 +134,8 @@ def refuse_own_code(config: Config, checkpoint: Path) -> None:
     came_with = checkpoint.resolve().parent.parent if file else None  # the run folder
     if came_with is not None and Path(file).resolve().is_relative_to(came_with):
         raise CheckpointError(
-            f"{checkpoint} wants the code of {file}, which came with it, to be run. If you trust it, "
-            "put that file elsewhere, and train with it."
+            f"{checkpoint} wants the code of {file}, which came with it, to be run. If you trust "
+            "it, put that file elsewhere, and train with it."
         )
 
 
