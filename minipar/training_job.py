@@ -31,6 +31,7 @@ from minipar.refusals import check as check_together
 from minipar.refusals import check_model
 from minipar.run_folder import RunFolder
 from minipar.trace.figures import draw_loss
+from minipar.trace.last_moments import last_moments
 from minipar.training import train_rank
 from minipar.training_report import draw_served, report, who_was_lost
 from minipar.trial import tried
@@ -205,6 +206,8 @@ def carry_out(job: Job, log_dir: str | None = None) -> Result:
         args = (str(job.run.path), job.resume)
         return conclude(job, on_ranks(train_rank, job.config, args, log_dir)[0], begun)
     except RanksFailed:
+        if job.config.trace:
+            print(f"minipar: {last_moments(job.run.trace)}", file=sys.stderr)
         if job.run.latest_checkpoint() is not None:
             print(f"minipar: {_how_to_go_on(job.run)}", file=sys.stderr)
         raise

@@ -151,6 +151,7 @@ FLOORS = {
     "comm.tracing": 5,
     "trace.totals": 4,
     "trace.timeline_figure": 5,
+    "trace.last_moments": 6,
     "trace.memory_figure": 4,
     "trace.perfetto": 4,
     "comm.launch": 7,

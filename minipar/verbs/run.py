@@ -68,6 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from minipar.comm.cluster import Cluster
     from minipar.comm.hosts import plan
     from minipar.comm.tracing import VARIABLE
+    from minipar.trace.last_moments import last_moments
 
     cluster = None if arguments.cluster is None else Cluster.from_file(arguments.cluster)
     if arguments.trace is not None:
@@ -88,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     if meeting is None and arguments.ranks is None:
         meeting = plan.found(arguments.backend, arguments.timeout, os.environ)
-    return script.run_script(
+    code = script.run_script(
         arguments.script,
         arguments.arguments,
         arguments.ranks if meeting is None else meeting.ranks,
@@ -100,3 +101,6 @@ def _run(arguments: argparse.Namespace) -> int:
         cluster=cluster,
         share_gpu=arguments.share_gpu,
     )
+    if code and arguments.trace is not None and (meeting is None or meeting.node == 0):
+        print(f"minipar: {last_moments(arguments.trace)}", file=sys.stderr)
+    return code

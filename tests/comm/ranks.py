@@ -422,3 +422,13 @@ def traced_calls(group, folder):
         group.split(0).barrier()
         group.barrier()
     return list(Counter((e.rank, e.peer, e.op, e.nbytes) for e in log).items())
+
+
+def traced_steps(group, config, folder):
+    """Two steps of a training, traced."""
+    from minipar.training import Trainer
+
+    with tracing(group, folder):
+        trainer = Trainer(group, config)
+        for _ in range(config.steps):
+            trainer.train_step()

@@ -9,6 +9,7 @@ import pytest
 import minipar
 from minipar import Cluster, cost
 from minipar.comm.tracing import VARIABLE, clock_offset, tracing
+from minipar.config import Config
 from minipar.events import recording
 from minipar.spans import span
 from minipar.trace.trace_file import load
@@ -29,6 +30,27 @@ def test_every_message_is_there_twice_and_counted_the_same(backend, p, tmp_path)
     assert sum(sent.values()) > 50
     for rank in trace.ranks:
         assert {c.op for c in rank.calls} >= set(ranks.TRACED_OPS)
+        for rows in (rank.spans, rank.calls, rank.messages):
+            assert all(rank.begin <= row.begin <= row.end <= rank.end for row in rows)
+
+
+@pytest.mark.slow
+def test_a_training_on_eight_processes_is_complete(tmp_path):
+    """2 x 2 x 2: pair by pair, what was received is what was sent, along every axis."""
+    config = Config(dp=2, pp=2, tp=2, layers=2, d=16, heads=2, block=8, batch=8, steps=2)
+    minipar.run(ranks.traced_steps, 8, args=(config, str(tmp_path)), backend="process")
+    trace = load(tmp_path)
+    sent = traffic(m for rank in trace.ranks for m in rank.messages)
+    assert sent == traffic(m for rank in trace.ranks for m in rank.receipts)
+    assert {trace.axis(m) for rank in trace.ranks for m in rank.messages} >= {"dp", "pp", "tp"}
+    for rank in trace.ranks:
+        assert {s.kind for s in rank.spans} >= {
+            "forward",
+            "backward",
+            "reduce",
+            "clip",
+            "optimizer",
+        }
         for rows in (rank.spans, rank.calls, rank.messages):
             assert all(rank.begin <= row.begin <= row.end <= rank.end for row in rows)
 
