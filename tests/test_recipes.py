@@ -55,7 +55,9 @@ def steps(group, config):
     return losses, trainer.weights(), trainer.evaluate()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "resnet")) for n in RECIPES]
+)
 def test_every_model_goes_through_the_same_numbers_on_any_number_of_ranks(name):
     """float64: also the images and numbers, which are stored as float32."""
     config = small(name, dtype="float64", dropout=0.2)

@@ -96,6 +96,7 @@ def test_a_resumed_run_has_the_losses_of_one_that_never_stopped(tmp_path):
     assert last[0].read_text() == last[1].read_text()  # with the hashes of all arrays
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_have_another_number_of_ranks(tmp_path):
     config = replace(TINY, dtype="float64", save_every=10)
     whole = run_in(tmp_path / "whole", config)

@@ -70,6 +70,7 @@ def test_if_our_own_ranks_fail_that_is_an_error():
         comm.in_turn([mine], "all_reduce", 8, rounds=1)
 
 
+@pytest.mark.slow
 def test_rows_of_a_small_run():
     plan = Plan(ops=comm.OPS, sizes=[8, 4096], against=[], rounds=1)
     (fit, *rows) = map(json.loads, map(json.dumps, comm.bench_comm(plan)))

@@ -59,6 +59,7 @@ def test_every_tutorial_page_and_figure_is_mentioned() -> None:
             assert path.name in text, f"{path.name} is mentioned nowhere"
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_used_as_the_page_says(tmp_path: Path) -> None:
     """docs/make.py runs the other examples; this one needs a run folder."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

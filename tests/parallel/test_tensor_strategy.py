@@ -38,6 +38,7 @@ def test_ten_steps_equal_one_rank(p, sequence):
     assert difference(p, "local", sequence).error < 1e-10
 
 
+@pytest.mark.slow
 def test_eight_ranks_of_which_two_have_only_padding():
     assert difference(8, "local", sequence=True, cases=CLIPPED).error < 1e-10
 

@@ -43,6 +43,7 @@ def test_bench_train_measures_something(options):
     assert done.stderr == "minipar: bench train needs at least 1 rank and 1 round.\n"
 
 
+@pytest.mark.slow
 def test_bench_comm_prints_rows_and_draws_them(tmp_path):
     options = ["--ops", "all_reduce", "--sizes", "8", "--rounds", "1", "--json", "--against"]
     figure = tmp_path / "comm.png"
