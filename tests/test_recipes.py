@@ -70,7 +70,10 @@ def test_every_model_goes_through_the_same_numbers_on_any_number_of_ranks(name):
             assert found == pytest.approx(one[2], rel=1e-10)
 
 
-@pytest.mark.parametrize("way", [{"pp": 2, "microbatches": 2}, {"pp": 2, "tp": 2, "dp": 2}])
+EIGHT = pytest.param({"pp": 2, "tp": 2, "dp": 2}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("way", [{"pp": 2, "microbatches": 2}, EIGHT])
 def test_accuracy_is_the_same_where_the_last_stage_finds_it(way):
     config = small("vit", dtype="float64", eval_batches=5)
     (alone,) = minipar.run(lambda group: Trainer(group, config).evaluate(), 1)

@@ -47,7 +47,10 @@ def test_any_number_of_ranks_goes_through_the_same_numbers(model, dtype, toleran
             assert difference(one, found) < tolerance, (backend, p)
 
 
-@pytest.mark.parametrize("backend", ["local", "process"])
+SLOWER = pytest.param("process", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("backend", ["local", SLOWER])
 def test_the_same_command_twice_gives_the_same_bits(backend):
     config = replace(TINY, dp=2)
     first, again = (minipar.run(steps, 2, args=(config,), backend=backend) for _ in range(2))
@@ -116,6 +119,7 @@ def test_first_steps_that_began_in_another_way_are_not_kept_for_the_comparison(t
     assert not gone_on.first_steps.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", [False, True])
 def test_a_full_disk_ends_the_run_or_costs_it_a_checkpoint(
     tmp_path, monkeypatch, capsys, background

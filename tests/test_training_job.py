@@ -53,6 +53,7 @@ def test_everything_that_a_run_leaves(tmp_path, backend):
     assert json.loads((run / "config.json").read_text())["dp"] == 2
 
 
+@pytest.mark.slow
 def test_the_report_for_people(tmp_path):
     done = train(tmp_path, "mlp", "--dp", "1", *TINY)
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ import pytest
 from minipar.cli import main
 from minipar.trace.trace_file import load
 
+pytestmark = pytest.mark.slow  # a training
 SMALL = ["--steps", "2", "--layers", "1", "--d", "16", "--heads", "2", "--block", "8"]
 SMALL += ["--batch", "4", "--eval-batches", "1"]
 
@@ -34,7 +35,6 @@ def timeline(capsys):
     return ask
 
 
-@pytest.mark.slow
 def test_a_figure_and_the_totals(run, timeline, tmp_path):
     for name in ("step.png", "step.svg"):
         code, out, _ = timeline(run, "--step", 1, "--out", tmp_path / name)
