@@ -99,6 +99,7 @@ def test_the_table_is_for_people():
 
 @pytest.mark.slow
 def test_everything_is_what_it_should_be():
-    wrong = [row for row in verify() if not row["ok"]]
+    """Of what `minipar verify --quick` looks at; all of it takes five minutes."""
+    wrong = [row for row in verify(quick=True) if not row["ok"]]
     assert not wrong, "\n".join(table(wrong))
     assert len(STRATEGIES) >= 10
