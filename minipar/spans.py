@@ -39,6 +39,26 @@ class Span(NamedTuple):
     second: bool = False  # whether the rank's second thread did it
 
 
+class Mark(NamedTuple):
+    """Something that happens at one moment: of parameter servers, a clock or a version.
+
+    on a worker    clock     it is at this clock now, of its own
+                   pulled    weights of this version have come; whom: from which server
+    on a server    bound     the rule: clocks that a worker may be ahead of the slowest; -1: any
+                   version   this is the version after a push; whom: whose; lag: its staleness
+                   given     the same, after somebody has replaced weights
+                   held      a worker has to wait; value: for whom; lag: its clocks ahead of that
+                   granted   it need not wait any more
+                   gone      a worker is off the clock; value: it was at this one
+    """
+
+    kind: str
+    at: int
+    whom: int  # a rank of the world
+    value: int
+    lag: int = -1  # -1: none
+
+
 class Tape:
     """The spans of one rank so far, and where it is at the moment."""
 
@@ -53,6 +73,7 @@ class Tape:
         self.apart: list[bool] = []  # of each call, whether the second thread made it
         self.messages: list[list[Any]] = []  # of those that the rank sent
         self.receipts: list[list[Any]] = []  # of those that it got
+        self.marks: list[Mark] = []
         self.memory: list[tuple[int, int]] = []  # when, and how many bytes the rank used then
         self.names: dict[int, str] = {}  # of modules, by id
         self.groups: dict[int, tuple[str, tuple[int, ...]]] = {}  # by number: axis, world ranks
@@ -125,6 +146,13 @@ def span(kind: str, name: str = "", micro: int = -1) -> AbstractContextManager[N
     """
     running = tape()
     return NOTHING if running is None else _Open(running, kind, name, micro)
+
+
+def mark(kind: str, whom: int, value: int, lag: int = -1) -> None:
+    """Something has happened that is to be seen in a trace: see `Mark`."""
+    running = tape()
+    if running is not None:
+        running.marks.append(Mark(kind, running.clock(), whom, value, lag))
 
 
 def know(module: Any) -> None:

@@ -11,7 +11,7 @@ from minipar.models import MLP
 from minipar.nn import Module
 from minipar.random import Init
 from minipar.recompute import checkpoint
-from minipar.spans import Tape, Watcher, at_step, know, name_group, span
+from minipar.spans import Mark, Tape, Watcher, at_step, know, mark, name_group, span
 from minipar.tensor import Tensor
 
 
@@ -38,6 +38,7 @@ def test_without_a_tape_a_span_is_nothing_at_all():
     know(None)
     name_group(None, "dp")
     at_step(3)
+    mark("clock", 0, 1)
 
 
 def test_spans_lie_inside_each_other_and_know_step_and_micro_batch(tape):
@@ -52,6 +53,13 @@ def test_spans_lie_inside_each_other_and_know_step_and_micro_batch(tape):
         ("optimizer", "", 5, 6, -1, 4, 0, False),
     ]
     assert tape.memory == [(4, 7), (7, 7)]  # at the end of each outermost one
+
+
+def test_a_mark_is_a_moment(tape):
+    with span("forward"):
+        mark("clock", 3, 1)
+    mark("version", 0, 7, lag=2)
+    assert tape.marks == [Mark("clock", 1, 3, 1, -1), Mark("version", 4, 0, 7, 2)]
 
 
 class Twice(Module):

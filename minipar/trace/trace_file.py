@@ -6,6 +6,7 @@
                   calls, messages, receipts   [m, 10] int64: the fields of events.Event
                   apart      [m] bool: which calls the second thread made
                   memory     [k, 2] int64: when, bytes
+                  marks      [l, 5] int64: kind at whom value lag
 
 It is a zip file of plain arrays with checksums; nothing in it is ever evaluated. It holds names of
 modules and of source files with lines, and nothing else of the program or its environment.
@@ -24,11 +25,11 @@ import numpy as np
 
 from minipar.errors import TraceError
 from minipar.events import Event
-from minipar.spans import Span, Tape
+from minipar.spans import Mark, Span, Tape
 
-VERSION = 1
+VERSION = 2
 TABLES = ("spans", "calls", "messages", "receipts")
-SPAN_WORDS, EVENT_WORDS = (0, 1), (2, 5, 6)  # columns that are texts
+SPAN_WORDS, EVENT_WORDS, MARK_WORDS = (0, 1), (2, 5, 6), (0,)  # columns that are texts
 DAMAGE = (
     *(EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, KeyError),
     *(IndexError, TypeError, AttributeError, MemoryError),
@@ -48,6 +49,7 @@ class RankTrace(NamedTuple):
     receipts: list[Event]  # that it got, noted by itself
     memory: list[tuple[int, int]]
     groups: dict[int, tuple[str, tuple[int, ...]]]  # by number: its axis, and its world ranks
+    marks: Sequence[Mark] = ()  # of parameter servers: clocks and versions
 
 
 class Trace(NamedTuple):
@@ -88,6 +90,7 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
         "receipts": _numbers(tape.receipts, 10, EVENT_WORDS, words),
         "apart": np.array(tape.apart, bool),
         "memory": np.array(tape.memory, np.int64).reshape(-1, 2),
+        "marks": _numbers(tape.marks, 5, MARK_WORDS, words),
     }
     texts = {"facts": {"version": VERSION, "groups": groups, **facts}, "words": list(words)}
     encoded = {name: np.frombuffer(json.dumps(x).encode(), np.uint8) for name, x in texts.items()}
@@ -156,11 +159,15 @@ def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -
         for name in TABLES[1:]
     )
     memory = [(when + offset, used) for when, used in arrays["memory"].tolist()]
+    marks = [
+        Mark(*row)._replace(at=row[1] + offset)
+        for row in _texts(arrays["marks"], 5, MARK_WORDS, words)
+    ]
     groups = {int(n): (str(axis), tuple(ranks)) for n, (axis, ranks) in facts["groups"].items()}
     begin, end = facts["begin"] + offset, facts["end"] + offset
     return RankTrace(
         *(facts["rank"], begin, end, spans, calls, arrays["apart"].tolist()),
-        *(messages, receipts, memory, groups),
+        *(messages, receipts, memory, groups, marks),
     )
 
 
@@ -178,6 +185,7 @@ def _shifted(rank: RankTrace, start: int) -> RankTrace:
         messages=earlier(rank.messages),
         receipts=earlier(rank.receipts),
         memory=[(when - start, used) for when, used in rank.memory],
+        marks=[mark._replace(at=mark.at - start) for mark in rank.marks],
     )
 
 

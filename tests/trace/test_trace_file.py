@@ -9,7 +9,7 @@ import pytest
 import minipar
 from minipar.comm.tracing import tracing
 from minipar.errors import TraceError
-from minipar.spans import Span, Tape, name_group, span
+from minipar.spans import Mark, Span, Tape, name_group, span
 from minipar.trace import trace_file
 from minipar.trace.trace_file import file_of, load, save
 
@@ -24,6 +24,7 @@ def write(folder, rank=0, ranks=1, offset=1000, **more):
     tape.apart = [True]
     tape.messages = [[rank, 1, "send", 0, 16, "file.py:4", "", 0, 400, 0]]  # never waited for
     tape.memory = [(500, 2**20)]
+    tape.marks = [Mark("version", 600, 1, 7, 2), Mark("clock", 650, rank, 3)]
     tape.groups = {8: ("tp", (0, 1))}
     facts = FACTS | CLOCKS | {"rank": rank, "ranks": ranks, "offset_ns": offset} | more
     save(file_of(folder, rank), tape, facts)
@@ -40,6 +41,8 @@ def test_there_and_back_with_times_from_the_beginning(tmp_path):
     assert tuple(first.calls[0])[1:] == (-1, "all_reduce", 4, 80, "file.py:3", "ring", 8, 210, 250)
     assert first.apart == [True] and first.memory == [(400, 2**20)]
     assert (first.messages[0].begin, first.messages[0].end) == (300, 300)
+    assert first.marks == [Mark("version", 500, 1, 7, 2), Mark("clock", 550, 0, 3)]
+    assert [mark.at for mark in second.marks] == [550, 600]
     assert trace.axis(first.calls[0]) == "tp" and trace.axis(first.messages[0]) == "world"
     assert trace.end == 850 and trace.doubt_ns == 3
     assert not list(tmp_path.glob("*.unfinished"))
@@ -66,21 +69,45 @@ def wrong_table(path):
     write_raw(path, spans=np.zeros((2, 5), np.int64))
 
 
+def wrong_marks(path):
+    write_raw(path, marks=np.zeros((2, 4), np.int64))
+
+
 def words_missing(path):
     write_raw(path, spans=np.full((1, 8), 99, np.int64))
 
 
+def text(x):
+    return np.frombuffer(json.dumps(x).encode(), np.uint8)
+
+
+def facts(version=trace_file.VERSION):
+    return text({"version": version, "groups": {}, **FACTS, **CLOCKS})
+
+
 def write_raw(path, **more):
-    def text(x):
-        return np.frombuffer(json.dumps(x).encode(), np.uint8)
-
     empty = {name: np.zeros((0, 10), np.int64) for name in trace_file.TABLES[1:]}
-    facts = {"version": trace_file.VERSION, "groups": {}, **FACTS, **CLOCKS}
     rest = {"apart": np.zeros(0, bool), "memory": np.zeros((0, 2), np.int64)}
-    np.savez(path, facts=text(facts), words=text([]), **(empty | rest | more))
+    rest |= {"spans": np.zeros((0, 8), np.int64), "marks": np.zeros((0, 5), np.int64)}
+    texts = {"facts": facts(), "words": text([])}
+    np.savez(path, **(texts | empty | rest | more))
 
 
-@pytest.mark.parametrize("spoil", [cut, foreign, other_arrays, pickled, wrong_table, words_missing])
+def no_marks(path):
+    arrays = dict(np.load(path))
+    del arrays["marks"]
+    np.savez(path, **arrays)
+
+
+SPOILT = (cut, foreign, other_arrays, pickled, wrong_table, wrong_marks, no_marks, words_missing)
+
+
+def test_the_raw_file_of_these_tests_is_a_trace_before_it_is_spoilt(tmp_path):
+    write_raw(file_of(tmp_path, 0))
+    assert load(tmp_path).ranks[0].marks == []
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, spoil):
     write(tmp_path)
     spoil(file_of(tmp_path, 0))
@@ -111,6 +138,12 @@ def test_other_versions_and_missing_ranks(tmp_path, monkeypatch):
     assert trace.silent == [0, 2] and trace.ranks[1].begin == 0 and len(trace.ranks) == 3
     monkeypatch.setattr(trace_file, "VERSION", 99)
     with pytest.raises(TraceError, match="another version of minipar"):
+        load(tmp_path)
+
+
+def test_a_trace_without_marks_is_of_format_1_and_must_be_recorded_again(tmp_path):
+    write_raw(file_of(tmp_path, 0), facts=facts(version=1))
+    with pytest.raises(TraceError, match=r"\(format 1, this one reads 2\). Record the run again"):
         load(tmp_path)
 
 
