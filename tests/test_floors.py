@@ -314,7 +314,9 @@ FLOORS = {
     "trace.overlap": 9,
     "trace.schedule_figure": 9,
     "trace.chunks": 9,
-    "trace.replay": 10,
+    "trace.replay.happenings": 4,
+    "trace.replay.collectives": 10,
+    "trace.replay.page": 11,
     "trace.chunk_figure": 10,
     "stepping.breaks": 2,
     "stepping.view": 9,
@@ -332,7 +334,7 @@ AUTOGRAD = {
 MEETING_FLOOR = 8
 FACADES = {
     *("", "ops", "nn", "data", "models", "parallel", "trace", "testing", "bench", "verbs", "cost"),
-    "stepping",
+    *("stepping", "trace.replay"),
     *("comm", "comm.hosts", "comm.mpi", "comm.nccl", "cuda", "parallel.compress"),
     *("parallel.checkpoint", "parallel.parameter_server"),
 }

@@ -13,8 +13,9 @@ from minipar import Cluster
 from minipar.comm.tracing import tracing
 from minipar.errors import UsageError
 from minipar.spans import span
-from minipar.trace import replay
-from minipar.trace.replay import messages_of, replay_data, replay_page
+from minipar.trace.replay import page as replay
+from minipar.trace.replay import replay_data, replay_page
+from minipar.trace.replay.happenings import messages_of
 from minipar.trace.trace_file import load
 
 HOSTILE = (

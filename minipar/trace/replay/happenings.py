@@ -1,0 +1,70 @@
+"""All that happens in a run, in the order of time: what the page of a replay steps through.
+
+    {"at": 1200, "rank": 0, "does": "sends", "to": 1, "op": "all_reduce", "number": 0, ...}
+
+A call begins or ends (calls, returns), a message leaves or comes (sends, gets), an action of a
+pipeline or another part of a step begins or ends (begins, ends).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from minipar.events import Event
+from minipar.trace.trace_file import RankTrace, Trace
+
+ACTIONS = "FBIW"
+
+
+def happenings(trace: Trace, begin: int, end: int) -> list[dict[str, Any]]:
+    """Those from begin to end, in ns of the trace; `at` counts from begin."""
+    events = sorted(
+        (event for rank in trace.ranks for event in _of_rank(trace, rank, begin, end)),
+        key=lambda event: (event["at"], event["order"]),
+    )
+    for event in events:
+        del event["order"]
+    return events
+
+
+def messages_of(events: list[dict[str, Any]]) -> Counter[tuple[int, int]]:
+    """How many messages there are from each rank to each other."""
+    return Counter((e["rank"], e["to"]) for e in events if e["does"] == "sends")
+
+
+def _of_rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> list[dict[str, Any]]:
+    found = []
+
+    def add(at: int, order: int, does: str, **more: Any) -> None:
+        if begin <= at < end:
+            found.append(
+                {"at": at - begin, "order": order, "rank": rank.rank, "does": does, **more}
+            )
+
+    for span in rank.spans:
+        if not span.depth and span.kind != "wait":
+            is_action = span.name[:1] in ACTIONS and span.name[1:].split(".")[0].isdigit()
+            what = {"kind": span.kind, "name": span.name, "action": bool(span.name and is_action)}
+            add(span.begin, 0, "begins", **what)
+            add(span.end, 4, "ends", **what)
+    for call in rank.calls:
+        add(call.begin, 1, "calls", **_of(trace, call))
+        add(call.end, 4, "returns", **_of(trace, call))
+    for message in rank.messages:
+        add(message.begin, 2, "sends", to=message.peer, **_of(trace, message))
+    for message in rank.receipts:
+        add(message.begin, 3, "gets", source=message.rank, **_of(trace, message))
+    return found
+
+
+def _of(trace: Trace, event: Event) -> dict[str, Any]:
+    return {
+        "op": event.op,
+        "number": event.sequence,
+        "group": event.group,
+        "bytes": event.nbytes,
+        "axis": trace.axis(event),
+        "algorithm": event.algorithm,
+        "site": event.site,
+    }
