@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minipar.errors import TraceError
+from minipar.errors import UsageError
 from minipar.trace.trace_file import Trace
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def draw_memory(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     """Resident memory of all ranks between begin and end, in ns of the trace.
 
-    Raises: TraceError if there is none: threads of one process have no memory of their own.
+    Raises: UsageError if there is none: threads of one process have no memory of their own.
     """
     from matplotlib.figure import Figure
 
@@ -23,7 +23,7 @@ def draw_memory(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     for rank in trace.ranks:
         inside = [(when, used) for when, used in rank.memory if begin <= when <= end]
         if not inside:
-            raise TraceError(
+            raise UsageError(
                 "the trace has no memory in this window: it is noted for ranks that are processes "
                 "(--backend process), whenever a part of a step ends."
             )

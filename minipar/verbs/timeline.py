@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from minipar.errors import UsageError
 from minipar.verbs.verb import verb
 
 FORMATS = (".png", ".svg", ".pdf", ".json", ".html")
+VIEWS = MappingProxyType(  # module and function: (trace, begin, end, title) -> Figure
+    {
+        "timeline": ("timeline_figure", "draw_timeline"),
+        "memory": ("memory_figure", "draw_memory"),
+    }
+)
 
 
 def add(verbs: Any) -> None:
@@ -26,29 +34,29 @@ def add(verbs: Any) -> None:
         "--out",
         metavar="FILE",
         help="a figure (.png, .svg, .pdf), a page to play (.html), or for Perfetto (.json); "
-        "default: RUN/timeline.png",
+        "default: RUN/VIEW.png",
+    )
+    parser.add_argument(
+        "--view",
+        metavar="NAME",
+        default="timeline",
+        help=f"what the figure shows: {', '.join(VIEWS)} (default: timeline)",
     )
     parser.add_argument("--step", type=int, metavar="N", help="only that step of the training")
     parser.add_argument("--last", type=float, metavar="MS", help="only the last milliseconds")
-    parser.add_argument("--memory", action="store_true", help="a figure of memory over time")
     parser.add_argument("--json", action="store_true", help="the totals of each rank on stdout")
 
 
 def _timeline(arguments: argparse.Namespace) -> int:
-    from minipar.trace.memory_figure import draw_memory
     from minipar.trace.perfetto import perfetto
     from minipar.trace.replay import replay_page
-    from minipar.trace.timeline_figure import draw_timeline
     from minipar.trace.totals import report, window_of
     from minipar.trace.trace_file import load
 
     run = Path(arguments.run)
     folder = run / "trace" if (run / "trace").is_dir() else run
-    out = Path(arguments.out or run / "timeline.png")
-    if out.suffix not in FORMATS:
-        raise UsageError(f"--out ends in {', '.join(FORMATS)}, not in {out.suffix!r}.")
-    if arguments.memory and out.suffix in (".json", ".html"):
-        raise UsageError(f"--memory is a figure (.png, .svg, .pdf), not a {out.suffix}.")
+    out = Path(arguments.out or run / f"{arguments.view}.png")
+    _check(arguments.view, out)
     trace = load(folder)
     begin, end = window_of(trace, arguments.step, arguments.last)
     if out.suffix == ".json":
@@ -56,7 +64,8 @@ def _timeline(arguments: argparse.Namespace) -> int:
     elif out.suffix == ".html":
         out.write_text(replay_page(trace, begin, end, _title(arguments, trace)), encoding="utf-8")
     else:
-        draw = draw_memory if arguments.memory else draw_timeline
+        module, function = VIEWS[arguments.view]
+        draw = getattr(import_module(f"minipar.trace.{module}"), function)
         draw(trace, begin, end, _title(arguments, trace)).savefig(out)
     rows = report(trace, begin, end)
     if arguments.json:
@@ -67,6 +76,16 @@ def _timeline(arguments: argparse.Namespace) -> int:
             print(f"rank {rank} has left no trace: it was killed, or never began")
         print(f"\n{out}")
     return 0
+
+
+def _check(view: str, out: Path) -> None:
+    """Raises: UsageError."""
+    if view not in VIEWS:
+        raise UsageError(f"--view is one of {', '.join(VIEWS)}, not {view!r}.")
+    if out.suffix not in FORMATS:
+        raise UsageError(f"--out ends in {', '.join(FORMATS)}, not in {out.suffix!r}.")
+    if view != "timeline" and out.suffix in (".json", ".html"):
+        raise UsageError(f"--view {view} is a figure (.png, .svg, .pdf), not a {out.suffix}.")
 
 
 def _title(arguments: argparse.Namespace, trace: Any) -> str:

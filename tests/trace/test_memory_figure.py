@@ -2,7 +2,7 @@
 
 import pytest
 
-from minipar.errors import TraceError
+from minipar.errors import UsageError
 from minipar.trace.memory_figure import draw_memory
 from minipar.trace.trace_file import Trace
 from tests.trace.test_totals import RANK, TRACE
@@ -16,5 +16,5 @@ def test_a_line_for_each_rank():
 
 
 def test_threads_have_no_memory_of_their_own():
-    with pytest.raises(TraceError, match="ranks that are processes"):
+    with pytest.raises(UsageError, match="ranks that are processes"):
         draw_memory(TRACE, 0, 100)

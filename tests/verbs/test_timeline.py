@@ -77,14 +77,15 @@ def test_layers_steps_and_phases_are_there(run):
             2,
             "--out ends in .png, .svg, .pdf, .json, .html, not in '.gif'.",
         ),
-        (["RUN", "--memory", "--out", "m.html"], 2, "--memory is a figure (.png, .svg, .pdf)"),
+        (["RUN", "--view", "memory", "--out", "m.html"], 2, "--view memory is a figure (.png, .sv"),
+        (["RUN", "--view", "moods"], 2, "--view is one of timeline, memory"),
         (["RUN", "--step", "9"], 2, "step 9 is not in the trace, which has steps 0 to 1."),
         (
             ["nowhere"],
             1,
             "there is no trace in nowhere: no rank-0.npz, rank-1.npz, ... minip",
         ),
-        (["RUN", "--memory"], 1, "the trace has no memory in this window: it is noted for ranks"),
+        (["RUN", "--view", "memory"], 2, "the trace has no memory in this window: it is noted for ranks"),
     ],
 )
 def test_wrong_questions(run, timeline, arguments, code, sentence):
