@@ -10,7 +10,8 @@ Servers come on top of the ranks: ps=2+1 is a row of 3, two of which train (test
 Compared are weights, gradients, the norm of the gradient in each step, and the optimizer's state.
 
 After them come layouts (verify_layouts.py): two or three ways put together, by `minipar train`'s
-own loop, wherever such a combination is not refused.
+own loop, wherever such a combination is not refused; and whether a trace of a run is complete
+(verify_traces.py).
 
 A row that cannot even run has an `error`, and the other rows come all the same.
 """
@@ -25,7 +26,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from minipar import verify_layouts
+from minipar import verify_layouts, verify_traces
 from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.errors import UsageError, said
@@ -159,17 +160,21 @@ def verify(
     ranks: Sequence[int] | None = None,
     quick: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each strategy, backend and number of ranks, then one for each layout and backend.
+    """A row for each strategy, backend and number of ranks, then for each layout and backend, and
+    for tracing on each backend.
 
-    strategies: names in STRATEGIES or of layouts (zero1+tp), or a mapping from names of your own;
-                None: all.
-    ranks:      that train, and of layouts how many they have. None: 1, 2, 3 and 4, and any layout.
+    strategies: names in STRATEGIES, of layouts (zero1+tp), or "trace"; or a mapping from names of
+                your own; None: all.
+    ranks:      that train, and of layouts and traces how many they have. None: 1, 2, 3 and 4, and
+                any layout.
     quick:      2 ranks; on `local` pairs of ways, and dp, pp and tp together.
     Each row has strategy, layout, backend, ranks, max_error, tolerance, ok; where (what differs
     most), error (None, or what was raised) and seconds. max_error is None if there is no number:
     it did not run, or something is missing or not a number.
     Raises: UsageError for a name that there is not, before the first row.
     """
+    if strategies is not None and not isinstance(strategies, Mapping):
+        strategies = list(strategies)
     chosen, together = _chosen(strategies, quick)
     numbers = ranks or (QUICK_RANKS if quick else RANKS)
     if ranks:
@@ -182,7 +187,16 @@ def verify(
             for name, held in chosen.items()
         ),
         *(verify_layouts.rows(together, b) for b in _worth_it(backends, quick, strategies)),
+        verify_traces.rows(
+            _worth_it(backends, quick, strategies) if _traced(strategies, ranks) else ()
+        ),
     )
+
+
+def _traced(strategies: Any, ranks: Sequence[int] | None) -> bool:
+    if isinstance(strategies, Mapping) or (ranks and verify_traces.RANKS not in ranks):
+        return False
+    return strategies is None or verify_traces.NAME in strategies
 
 
 def _worth_it(backends: Sequence[str], quick: bool, asked: Any) -> Sequence[str]:
@@ -203,10 +217,11 @@ def _chosen(
         return STRATEGIES, together
     names = list(strategies)
     for name in names:
-        if name not in STRATEGIES and name not in together:
+        if name not in (*STRATEGIES, *together, verify_traces.NAME):
             raise UsageError(
-                f"there is no strategy {name!r}; there are {', '.join(STRATEGIES)}; and layouts "
-                "of two or three, such as zero1+1f1b+tp, where they can be."
+                f"there is no strategy {name!r}; there are {', '.join(STRATEGIES)}, "
+                f"{verify_traces.NAME}; and layouts of two or three, such as zero1+1f1b+tp, where "
+                "they can be."
             )
     return (
         {name: STRATEGIES[name] for name in names if name in STRATEGIES},
