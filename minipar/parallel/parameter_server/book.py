@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from minipar import spans
 from minipar.parallel.parameter_server.payload import Values
 from minipar.parallel.parameter_server.report import Record, Report
 from minipar.parallel.parameter_server.rules import Rule
@@ -65,6 +66,10 @@ class Book:
         """Whether all who are present have reached that clock, or are among the given."""
         return all(c >= clock or worker in given for worker, c in self.clocks.items())
 
+    def slowest(self) -> int:
+        """Whom a round, or the rule, waits for."""
+        return min(self.clocks, key=lambda worker: (self.clocks[worker], worker in self.pushes))
+
     def mean(self) -> Values:
         """The mean gradient of the round. From now on its pushes stay as they are."""
         if self._mean is None:
@@ -79,7 +84,8 @@ class Book:
 
     def forget(self, worker: int) -> None:
         """The worker is off the clock."""
-        self.clocks.pop(worker, None)
+        if worker in self.clocks:
+            spans.mark("gone", worker, self.clocks.pop(worker))
         self.drop(worker)
 
     def return_at(self, worker: int, clock: int | None) -> None:
@@ -101,6 +107,7 @@ class Book:
             if push.gradients:
                 pulled = min(push.version, version)  # of before a crash, versions may be higher
                 self.report.note(Record(worker, step.clock, pulled, version))
+                spans.mark("version", worker, self.store.updates, lag=version - pulled)
         self._mean = None
         for worker in list(self.pushes) if together else workers:
             del self.pushes[worker]

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minipar import spans
 from minipar.array import Array
 from minipar.comm.group import Group
 from minipar.comm.transport import Pending
@@ -44,6 +45,7 @@ class Desk:
         self.world, self.book, self.store = world, book, book.store
         self.questions: list[Question] = []
         self.refusals: dict[int, MiniparError] = {}  # what a worker is told, whatever it asks
+        self.held: set[int] = set()  # workers with a question that has to wait
 
     def refuse(self, worker: int, what: str, error: MiniparError) -> None:
         """The next answer to that worker is this error."""
@@ -52,6 +54,7 @@ class Desk:
 
     def forget(self, worker: int) -> None:
         self.refusals.pop(worker, None)
+        self.held.discard(worker)
         self.questions = [q for q in self.questions if q.worker != worker]
 
     def answer(self) -> None:
@@ -60,7 +63,9 @@ class Desk:
         for q in list(self.questions):
             if q.worker in behind or not (q.worker in self.refusals or self._ready(q)):
                 behind.add(q.worker)
+                self._hold(q)
                 continue
+            self._let_go(q.worker)
             self.questions.remove(q)
             with suppress(PeerLost):  # whoever asked has died, and `recv` will say so
                 self._answer(q)
@@ -72,6 +77,18 @@ class Desk:
         if kind in (wire.PULL, wire.ROWS, wire.STATE):
             return book.rule.may_pull(q.head.clock, book.clocks)
         return kind != wire.BYE or q.worker not in book.steps
+
+    def _hold(self, q: Question) -> None:
+        """Say in the trace for whom a worker waits from now on."""
+        if q.worker not in self.held and self.book.clocks:
+            slowest, clocks = self.book.slowest(), self.book.clocks
+            spans.mark("held", q.worker, slowest, lag=q.head.clock - clocks[slowest])
+            self.held.add(q.worker)
+
+    def _let_go(self, worker: int) -> None:
+        if worker in self.held:
+            spans.mark("granted", worker, self.book.clocks.get(worker, 0))
+            self.held.discard(worker)
 
     def _answer(self, q: Question) -> None:
         kind, store = q.head.kind, self.store

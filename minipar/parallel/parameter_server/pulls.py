@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minipar import spans
 from minipar.array import Array, describe, to_numpy
 from minipar.errors import Diverged, ShapeMismatch, UsageError
 from minipar.parallel.parameter_server import wire
@@ -67,6 +68,7 @@ def finish(worker: Worker, pull: Pull) -> None:
         if q.head.kind == wire.ROWS:
             continue
         q.line.pulled = answer.head.version
+        spans.mark("pulled", q.line.rank, q.line.pulled)
         for bundle, vector in zip(q.line.shard.bundles, answer.arrays):
             if len(bundle) > 1:
                 mine = [keys[i] for i in bundle]

@@ -18,12 +18,14 @@ Papers: Li et al. 2014; Dean et al. 2012; Ho et al. 2013.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from minipar import spans
 from minipar.array import Array
 from minipar.comm.transport import ANY
 from minipar.errors import CommTimeout, Diverged, MiniparError, PeerLost, UsageError
@@ -107,6 +109,8 @@ class Server:
                 self.restore()
 
     def run(self) -> Report:
+        bound = self.book.rule.bound
+        spans.mark("bound", self.world.rank, -1 if bound == math.inf else int(bound))
         while self.book.clocks or self.absent:
             try:
                 self.hear(*self.next_message())
@@ -152,6 +156,7 @@ class Server:
             check_rows(m, book)
         elif kind == wire.SET:
             store.put(values_of(store.shard, m.tail, m.arrays))
+            spans.mark("given", m.worker, store.updates)
             self._must_save = True
         elif kind == wire.LOAD:
             store.put_state(list(m.arrays), m.head.steps)

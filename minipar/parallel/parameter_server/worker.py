@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minipar import spans
 from minipar.parallel.parameter_server import wire
 from minipar.parallel.parameter_server.keys import Shard
 from minipar.parallel.parameter_server.lines import Line, take
@@ -35,6 +36,7 @@ class Worker:
         for line, answer in zip(self.lines, answers):
             if answer.head.clock < self.clock:  # the others are farther; be there, too
                 line.join(self.clock)
+        spans.mark("clock", self.world.rank, self.clock)
 
     def push(self, values: Sequence[Values], rows: float, finite: bool = False) -> None:
         """Give every server its gradients; they count once `step` has said so.
@@ -57,6 +59,7 @@ class Worker:
     def step(self, lr: float, factor: float = 1.0) -> None:
         """The push counts: this worker's clock goes on."""
         self.clock, self.number = self.clock + 1, self.number + 1
+        spans.mark("clock", self.world.rank, self.clock)
         head = Head(wire.STEP, clock=self.clock, number=self.number, lr=lr, factor=factor)
         for line in self.lines:
             line.tell(head)

@@ -40,6 +40,18 @@ class Desktop:
         return [tuple(record) for record in self.book.report.records]
 
 
+def test_a_round_waits_for_the_lowest_clock_and_of_these_for_whom_has_not_pushed():
+    desk = Desktop(SYNC, workers=3)
+    desk.push(0, 1, 1)
+    assert desk.book.slowest() == 1
+    desk.step(0, 1)
+    desk.push(1, 1, 1)
+    assert desk.book.slowest() == 2
+    desk.push(2, 1, 1)
+    desk.step(2, 1)
+    assert desk.book.slowest() == 1
+
+
 def test_a_push_counts_only_when_its_worker_says_so():
     desk = Desktop(ASYNC)
     desk.push(0, 1, 1)
