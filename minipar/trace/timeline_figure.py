@@ -9,12 +9,12 @@ hatched. On the right: how much of the time went into computing, moving bytes, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from minipar.spans import Span
-from minipar.trace.totals import common, computing, merged, shares
+from minipar.trace.totals import common, computing, merged, shares, under_way, waiting
 from minipar.trace.trace_file import RankTrace, Trace
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ AXES = MappingProxyType(
     {"dp": "#D55E00", "pp": "#F0E442", "tp": "#E69F00", "world": "#444444", "other": "#888888"}
 )
 OTHER = "#CFCFCF"
-WAIT = "#E4E4E4"
+WAIT, EDGE = "#E4E4E4", "#9A9A9A"
 COMPUTE_AT, MOVE_AT = (0.42, 0.46), (0.0, 0.34)  # bottom and height in the band of a rank
 PALE = 0.35  # a span where it does not compute, but waits or moves bytes
 MANY = 500  # boxes of one kind on a rank
@@ -48,10 +48,15 @@ def draw_timeline(trace: Trace, begin: int, end: int, title: str = "") -> Figure
     """The window from begin to end, in ns of the trace, as a figure."""
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(11, 1.7 + 0.62 * len(trace.ranks)), dpi=130, layout="constrained")
+    add_timeline(figure.subplots(), trace, begin, end, title)
+    add_legend(figure, [trace], begin, end)
+    return figure
+
+
+def add_timeline(axes: Axes, trace: Trace, begin: int, end: int, title: str = "") -> None:
+    """The same in axes that are there."""
     ranks = trace.ranks
-    size = (11, 1.7 + 0.62 * len(ranks))
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    axes = figure.subplots()
     scale, unit = (1e6, "ms") if end - begin < 20e9 else (1e9, "s")
     for rank in ranks:
         _draw_rank(axes, trace, rank, begin, end, scale)
@@ -62,8 +67,6 @@ def draw_timeline(trace: Trace, begin: int, end: int, title: str = "") -> Figure
     axes.spines[["top", "right", "left"]].set_visible(False)
     if title:
         axes.set_title(title, loc="left", fontsize=11)
-    _legend(figure, trace, begin, end)
-    return figure
 
 
 def _draw_rank(
@@ -88,12 +91,15 @@ def _draw_rank(
         bars(common(merged(boxes), busy).tolist(), COMPUTE_AT, facecolor=colour)
     for span in outer:
         _label(axes, span, (begin, end), top + 0.88 - COMPUTE_AT[0] - COMPUTE_AT[1] / 2, scale)
-    single = [m for m in rank.messages if m.op == "send"]
+    single = [] if rank.wire else [m for m in rank.messages if m.op == "send"]
     for axis, colour in AXES.items():
         boxes = [(c.begin, c.end) for c in rank.calls if trace.axis(c) == axis]
         bars(boxes, MOVE_AT, facecolor=colour, edgecolor="none")
-    waits = [(s.begin, s.end) for s in rank.spans if s.kind == "wait" and not s.second]
-    bars(waits, MOVE_AT, facecolor=WAIT, edgecolor="#9A9A9A", linewidth=0, hatch="////")
+        wire = [m for m in rank.wire if trace.axis(m) == axis]
+        bars(under_way(rank, wire).tolist(), MOVE_AT, facecolor=colour, edgecolor="none")
+        out = [(m.begin, m.end) for m in wire if m.rank == rank.rank and m.begin < m.end]
+        bars(out, MOVE_AT, facecolor=colour, edgecolor="white", linewidth=0.4)
+    bars(waiting(rank).tolist(), MOVE_AT, facecolor=WAIT, edgecolor=EDGE, linewidth=0, hatch="////")
     for axis, colour in AXES.items():
         marks = [(m.begin, m.begin + length // MARK) for m in single if trace.axis(m) == axis]
         bars(marks, MOVE_AT, facecolor=colour, edgecolor="none")
@@ -116,21 +122,22 @@ def _label(axes: Axes, span: Span, window: tuple[int, int], middle: float, scale
     axes.text(at, middle, text, ha="center", va="center", fontsize=7, bbox=box)
 
 
-def _legend(figure: Figure, trace: Trace, begin: int, end: int) -> None:
+def add_legend(figure: Figure, traces: Sequence[Trace], begin: int, end: int) -> None:
+    """Of what is in the timelines of these traces, below all."""
     from matplotlib.patches import Patch
 
     def inside(begun: int, ended: int) -> bool:
         return ended > begin and begun < end
 
-    spans = [s for r in trace.ranks for s in r.spans if inside(s.begin, s.end) and not s.depth]
+    every = [(trace, rank) for trace in traces for rank in trace.ranks]
+    spans = [s for _, r in every for s in r.spans if inside(s.begin, s.end) and not s.depth]
     kinds = {s.kind for s in spans if s.kind != "wait"}
-    calls = [c for r in trace.ranks for c in (*r.calls, *r.messages) if inside(c.begin, c.end)]
-    axes = {trace.axis(c) for c in calls}
+    axes = {t.axis(c) for t, r in every for c in (*r.calls, *r.messages) if inside(c.begin, c.end)}
     marks = [Patch(color=colour, label=kind) for kind, colour in KINDS.items() if kind in kinds]
     if kinds - KINDS.keys():
         marks.append(Patch(color=OTHER, label=", ".join(sorted(kinds - KINDS.keys()))))
     marks += [Patch(color=c, label=f"moving: {axis}") for axis, c in AXES.items() if axis in axes]
-    marks.append(Patch(facecolor=WAIT, edgecolor="#9A9A9A", hatch="////", label="waiting"))
+    marks.append(Patch(facecolor=WAIT, edgecolor=EDGE, hatch="////", label="waiting"))
     columns = -(-len(marks) // 2)
     figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
     figure.text(0.995, 0.995, "computing / moving / waiting", ha="right", va="top", fontsize=8)

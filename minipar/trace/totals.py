@@ -7,7 +7,8 @@
 
 A moment counts once: as waiting if the rank waits then, else as communication if it is in a
 collective, else as computation if it is in any other span. What the second thread does meanwhile is
-overlapped, as far as the first one computes.
+overlapped, as far as the first one computes. In virtual time it is known when a message is on the
+wire: who waits for that, waits no longer, but moves bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minipar.errors import UsageError
+from minipar.events import Event
 from minipar.trace.trace_file import RankTrace, Trace
 
 Intervals = np.ndarray  # [n, 2], in order, no two of them touch
@@ -65,18 +67,32 @@ def shares(rank: RankTrace, begin: int, end: int) -> Shares:
     """How the rank spent that time."""
     apart = merged((c.begin, c.end) for c, away in zip(rank.calls, rank.apart) if away)
     busy, window = computing(rank), np.array([[begin, end]])
-    moving = without(_in_communication(rank), _waiting(rank))
-    every = (busy, moving, _waiting(rank), common(apart, busy), window)
+    moving = merged([*_in_communication(rank).tolist(), *under_way(rank).tolist()])
+    waits = waiting(rank)
+    every = (busy, without(moving, waits), waits, common(apart, busy), window)
     return Shares(*(_length(common(intervals, window)) for intervals in every))
 
 
 def computing(rank: RankTrace) -> Intervals:
     """When the rank did what is neither waiting nor communication."""
     work = merged((s.begin, s.end) for s in rank.spans if s.kind != "wait" and not s.depth)
-    return without(without(work, _in_communication(rank)), _waiting(rank))
+    return without(without(work, _in_communication(rank)), _idle(rank))
 
 
-def _waiting(rank: RankTrace) -> Intervals:
+def waiting(rank: RankTrace) -> Intervals:
+    """When the rank could not go on, and no message to or from it was on the wire."""
+    return without(_idle(rank), under_way(rank))
+
+
+def under_way(rank: RankTrace, messages: Iterable[Event] | None = None) -> Intervals:
+    """When the rank could not go on, and one of these messages, or any, was on the wire; in virtual
+    time only.
+    """
+    wire = rank.wire if messages is None else messages
+    return common(_idle(rank), merged((m.begin, m.end) for m in wire))
+
+
+def _idle(rank: RankTrace) -> Intervals:
     return merged((s.begin, s.end) for s in rank.spans if s.kind == "wait" and not s.second)
 
 

@@ -50,6 +50,7 @@ class RankTrace(NamedTuple):
     memory: list[tuple[int, int]]
     groups: dict[int, tuple[str, tuple[int, ...]]]  # by number: its axis, and its world ranks
     marks: Sequence[Mark] = ()  # of parameter servers: clocks and versions
+    wire: Sequence[Event] = ()  # in virtual time: when each message went out, and came in
 
 
 class Trace(NamedTuple):
@@ -120,6 +121,8 @@ def load(folder: str | Path) -> Trace:
         _shifted(found[rank][0], start) if rank in found else nothing_of(rank)
         for rank in range(facts["ranks"])
     ]
+    if facts["virtual"]:
+        ranks = _with_wires(ranks)
     doubt = max(each["doubt_ns"] for _, each in found.values())
     return Trace(facts["backend"], facts["virtual"], ranks, doubt)
 
@@ -187,6 +190,27 @@ def _shifted(rank: RankTrace, start: int) -> RankTrace:
         memory=[(when - start, used) for when, used in rank.memory],
         marks=[mark._replace(at=mark.at - start) for mark in rank.marks],
     )
+
+
+def _with_wires(ranks: list[RankTrace]) -> list[RankTrace]:
+    """A message takes as long to come in as to go out, and has come when its receiver, if that
+    waited for it, got it.
+    """
+    out: dict[tuple[Any, ...], list[int]] = {}
+    for message in (m for rank in ranks for m in rank.messages):
+        out.setdefault(_same(message), []).append(message.end - message.begin)
+    lengths = {key: iter(found) for key, found in out.items()}
+
+    def came(receipt: Event) -> Event:
+        length = next(lengths.get(_same(receipt), iter(())), 0)
+        return receipt._replace(begin=receipt.end - length)
+
+    return [rank._replace(wire=[*rank.messages, *map(came, rank.receipts)]) for rank in ranks]
+
+
+def _same(message: Event) -> tuple[Any, ...]:
+    """What a message and its receipt have in common; several of a call keep their order."""
+    return message.rank, message.peer, message.group, message.op, message.sequence
 
 
 def _numbers(
