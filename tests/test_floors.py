@@ -312,6 +312,8 @@ FLOORS = {
     "trace.worker_figure": 10,
     "trace.backward_figure": 10,
     "trace.show": 9,
+    "trace.traced": 9,
+    "trace.beside": 6,
     "trace.overlap": 9,
     "trace.schedule_figure": 9,
     "trace.chunks": 9,

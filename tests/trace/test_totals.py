@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from minipar import Cluster
 from minipar.errors import UsageError
 from minipar.events import Event
-from minipar.spans import Span
+from minipar.spans import Span, span
 from minipar.trace.totals import (
     bytes_by_axis,
     common,
@@ -13,10 +14,12 @@ from minipar.trace.totals import (
     report,
     shares,
     steps_of,
+    waiting,
     window_of,
     without,
 )
 from minipar.trace.trace_file import RankTrace, Trace
+from minipar.trace.traced import traced
 
 
 def moments(intervals):
@@ -84,3 +87,28 @@ def test_steps_are_found_or_named():
     empty = Trace("local", False, [RANK._replace(spans=[])], 0)
     with pytest.raises(UsageError, match="no steps of a training"):
         window_of(empty, 0)
+
+
+def test_who_waits_for_a_message_that_is_on_the_wire_moves_bytes():
+    def work(group):
+        if group.rank == 0:
+            with span("forward"):
+                group.spend(10e-6)
+            group.send(np.zeros(1000, np.uint8), 1)
+            group.send(np.zeros(1000, np.uint8), 1)
+        else:
+            group.recv(0)
+            group.spend(5e-6)  # meanwhile the second one comes
+            group.recv(0)
+
+    _, trace = traced(work, 2, cluster=Cluster(1e-6, 1e-9, 0))
+    found = [shares(rank, 0, trace.end) for rank in trace.ranks]
+    assert trace.end == 17000
+    assert found[0] == (10_000, 4000, 0, 0, 17_000)
+    assert found[1] == (0, 2000, 10_000, 0, 17_000)
+    assert waiting(trace.ranks[1]).tolist() == [[0, 10_000]]
+
+
+def test_where_time_is_measured_waiting_is_what_was_measured():
+    _, trace = traced(lambda group: group.barrier(), 2)
+    assert not any(rank.wire for rank in trace.ranks)

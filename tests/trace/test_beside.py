@@ -1,0 +1,21 @@
+"""Timelines below each other: one scale, and each with its own end."""
+
+import numpy as np
+
+from minipar import Cluster
+from minipar.trace.beside import draw_beside
+from minipar.trace.traced import traced
+
+LINK = Cluster(1e-6, 1e-9, 0)
+
+
+def test_panels_have_one_scale_and_say_when_they_end():
+    def work(group, algorithm):
+        group.all_reduce(np.zeros(1000), algorithm=algorithm)
+
+    found = {way: traced(work, 4, args=(way,), cluster=LINK)[1] for way in ("naive", "ring")}
+    naive, ring = draw_beside(found).axes
+    assert naive.get_xlim() == ring.get_xlim() == (0, found["naive"].end / 1e6)
+    assert naive.get_title(loc="left") == "naive: 0.054 ms"  # 6 · (1 + 8) µs
+    assert ring.get_title(loc="left") == "ring: 0.018 ms"  # 6 · (1 + 2) µs
+    assert "100% / 0%" in ring.texts[0].get_text()  # of its own time, not of the longest panel's
