@@ -50,23 +50,30 @@ def draw_timeline(trace: Trace, begin: int, end: int, title: str = "") -> Figure
 
     figure = Figure(figsize=(11, 1.7 + 0.62 * len(trace.ranks)), dpi=130, layout="constrained")
     add_timeline(figure.subplots(), trace, begin, end, title)
-    add_legend(figure, [trace], begin, end)
+    add_legend(figure, [(trace, begin, end)])
     return figure
 
 
-def add_timeline(axes: Axes, trace: Trace, begin: int, end: int, title: str = "") -> None:
-    """The same in axes that are there."""
-    ranks = trace.ranks
-    scale, unit = (1e6, "ms") if end - begin < 20e9 else (1e9, "s")
+def add_timeline(
+    axes: Axes, trace: Trace, begin: int, end: int, title: str = "", length: int = 0
+) -> None:
+    """The same in axes that are there.  length: of the axis, if it is to be longer."""
+    ranks, length = trace.ranks, length or end - begin
+    scale, unit = unit_of(length)
     for rank in ranks:
         _draw_rank(axes, trace, rank, begin, end, scale)
-    axes.set(xlim=(0, (end - begin) / scale), ylim=(len(ranks), -0.05))
+    axes.set(xlim=(0, length / scale), ylim=(len(ranks), -0.05))
     axes.set_yticks([n + 0.5 for n in range(len(ranks))], [f"rank {r.rank}" for r in ranks])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"{unit}{' of virtual time' if trace.virtual else ''}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     if title:
         axes.set_title(title, loc="left", fontsize=11)
+
+
+def unit_of(length: int) -> tuple[float, str]:
+    """Nanoseconds in a unit, and its name, for an axis of so many nanoseconds."""
+    return (1e6, "ms") if length < 20e9 else (1e9, "s")
 
 
 def _draw_rank(
@@ -122,17 +129,16 @@ def _label(axes: Axes, span: Span, window: tuple[int, int], middle: float, scale
     axes.text(at, middle, text, ha="center", va="center", fontsize=7, bbox=box)
 
 
-def add_legend(figure: Figure, traces: Sequence[Trace], begin: int, end: int) -> None:
-    """Of what is in the timelines of these traces, below all."""
+def add_legend(figure: Figure, windows: Sequence[tuple[Trace, int, int]]) -> None:
+    """Of what is in the timelines of these traces, each from its begin to its end, below all."""
     from matplotlib.patches import Patch
 
-    def inside(begun: int, ended: int) -> bool:
-        return ended > begin and begun < end
-
-    every = [(trace, rank) for trace in traces for rank in trace.ranks]
-    spans = [s for _, r in every for s in r.spans if inside(s.begin, s.end) and not s.depth]
-    kinds = {s.kind for s in spans if s.kind != "wait"}
-    axes = {t.axis(c) for t, r in every for c in (*r.calls, *r.messages) if inside(c.begin, c.end)}
+    kinds, axes = set[str](), set[str]()
+    for trace, begin, end in windows:
+        spans = [s for r in trace.ranks for s in r.spans if s.end > begin and s.begin < end]
+        kinds |= {s.kind for s in spans if s.kind != "wait" and not s.depth}
+        calls = [c for r in trace.ranks for c in (*r.calls, *r.messages)]
+        axes |= {trace.axis(c) for c in calls if c.end > begin and c.begin < end}
     marks = [Patch(color=colour, label=kind) for kind, colour in KINDS.items() if kind in kinds]
     if kinds - KINDS.keys():
         marks.append(Patch(color=OTHER, label=", ".join(sorted(kinds - KINDS.keys()))))

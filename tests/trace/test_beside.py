@@ -3,6 +3,7 @@
 import numpy as np
 
 from minipar import Cluster
+from minipar.spans import span
 from minipar.trace.beside import draw_beside
 from minipar.trace.traced import traced
 
@@ -19,3 +20,20 @@ def test_panels_have_one_scale_and_say_when_they_end():
     assert naive.get_title(loc="left") == "naive: 0.054 ms"  # 6 · (1 + 8) µs
     assert ring.get_title(loc="left") == "ring: 0.018 ms"  # 6 · (1 + 2) µs
     assert "100% / 0%" in ring.texts[0].get_text()  # of its own time, not of the longest panel's
+
+
+def test_a_panel_may_begin_later():
+    def work(group):
+        with span("data"):
+            group.spend(50e-6)
+        begin = group.now_ns()
+        with span("forward"):
+            group.spend(30e-6)
+        return begin
+
+    (begin,), trace = traced(work, 1, cluster=LINK)
+    figure = draw_beside({"it": trace}, since={"it": begin})
+    assert figure.axes[0].get_title(loc="left") == "it: 0.03 ms"
+    assert figure.axes[0].get_xlim() == (0, 0.03)
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["forward", "waiting"]  # what was before the window is not in it
