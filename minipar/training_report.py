@@ -54,7 +54,7 @@ def draw_served(c: Config, run: RunFolder, servers: Sequence[Mapping[str, Any]])
     if c.ps != "sync" and servers:
         counts = {int(n): k for n, k in servers[0]["staleness"].items()}
         title = f"{c.model}, {c.ps}, {c.workers} workers, {run.path}"
-        draw_staleness(counts, run.path / "staleness.png", title)
+        draw_staleness({"": counts}, title).savefig(run.path / "staleness.png")
 
 
 def who_was_lost(run: RunFolder) -> str | None:

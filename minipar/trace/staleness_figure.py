@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minipar.trace.figures import BLUE, ORANGE, new_figure
+from minipar.trace.figures import new_figure
+from minipar.trace.served import COLOURS, most_stale, pushes, served
+from minipar.trace.trace_file import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUMBERED = 16  # bars that have their number written above
+
+
+def draw_staleness_of(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
+    """Of the pushes that the first server applied in the window, a colour for each worker.
+
+    Raises: TraceError without servers.
+    """
+    found, known = pushes(trace, begin, end), served(trace)
+    parts = {f"worker {worker}": counts for worker, counts in found.items()}
+    return draw_staleness(parts, title, most_stale(known.bound, len(known.clocks)))
 
 
 def draw_staleness(
-    counts: Mapping[int, int], path: Path, title: str = "", bound: int | None = None
-) -> None:
-    """Bars: how many pushes had not seen so many updates.
+    parts: Mapping[str, Mapping[int, int]], title: str = "", bound: int | None = None
+) -> Figure:
+    """Bars: what share of all pushes had not seen so many updates.
 
-    counts: staleness -> pushes.  bound: the largest that the rule allows, drawn as a line.
+    parts: by name, staleness -> pushes; they lie on each other.
+    bound: the largest that the rule allows.
     """
     figure = new_figure()
     axes = figure.subplots()
-    total = sum(counts.values()) or 1
-    last = max([*counts, bound or 0], default=0)
+    total = sum(sum(counts.values()) for counts in parts.values()) or 1
+    last = max((n for counts in parts.values() for n in counts), default=0)
     places = range(last + 1)
-    heights = [100 * counts.get(n, 0) / total for n in places]
-    bars = axes.bar(places, heights, color=BLUE, width=0.8)
-    if last <= 12:
-        axes.bar_label(bars, [f"{h:.0f} %" if h else "" for h in heights], padding=2)
+    feet = [0.0 for _ in places]
+    for i, (name, counts) in enumerate(parts.items()):
+        heights = [100 * counts.get(n, 0) / total for n in places]
+        colour = COLOURS[i % len(COLOURS)]
+        axes.bar(places, heights, bottom=feet, color=colour, width=0.8, label=name)
+        feet = [foot + height for foot, height in zip(feet, heights)]
+    if last <= NUMBERED:
+        for n, height in zip(places, feet):
+            if height:
+                axes.annotate(
+                    f"{height:.0f} %", (n, height), xytext=(0, 2), textcoords="offset points",
+                    ha="center", fontsize=9,
+                )  # fmt: skip
         axes.set_xticks(places)
-    if bound is not None:
-        axes.axvline(bound + 0.5, color=ORANGE, linestyle="--", label=f"the bound: {bound}")
-        axes.legend(frameon=False)
-    mean = sum(n * k for n, k in counts.items()) / total
+    if len(parts) > 1:
+        axes.legend(frameon=False, ncols=-(-len(parts) // len(COLOURS)))
+    mean = sum(n * k for counts in parts.values() for n, k in counts.items()) / total
+    allowed = "" if bound is None else f"; the rule allows {bound}"
     axes.set(
-        xlabel=f"updates that its worker had not seen (mean {mean:.2f})",
+        xlabel=f"updates that its worker had not seen (mean {mean:.2f}, most {last}{allowed})",
         ylabel="of the pushes (%)",
         title=title,
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
-    figure.savefig(path)
+    return figure

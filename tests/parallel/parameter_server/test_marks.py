@@ -10,6 +10,7 @@ import minipar
 from minipar import Cluster
 from minipar.comm.tracing import tracing
 from minipar.parallel.parameter_server import ASYNC, SYNC, ParameterServer, Roles, serve, ssp
+from minipar.trace.served import most_stale, served
 from minipar.trace.trace_file import load
 from tests.parallel.parameter_server.serving import Small, sgd
 
@@ -56,6 +57,8 @@ def check_counts(trace, reports):
         ]
         assert Counter(m.lag for m in versions) == report.staleness()
         assert len(versions) == report.applied == WORKERS * STEPS
+        bound = most_stale(served(trace).bound, WORKERS)
+        assert bound is None or max(report.staleness()) <= bound
         grown = list(dict.fromkeys(m.value for m in versions))  # in sync a round has one version
         assert grown == list(range(1, len(grown) + 1))
         assert {m.whom for m in marks(trace, rank, "gone")} == set(range(WORKERS))
