@@ -37,8 +37,8 @@ class Served(NamedTuple):
 
     def slowest(self) -> Steps:
         """The lowest clock of all who are on it, whenever that changes."""
-        changes = [(at, w, clock) for w, steps in self.clocks.items() for at, clock in steps]
-        changes += [(at, w, None) for w, at in self.gone.items()]
+        changes: list[tuple[int, int, int | None]] = [(at, w, None) for w, at in self.gone.items()]
+        changes += [(at, w, clock) for w, steps in self.clocks.items() for at, clock in steps]
         present: dict[int, int] = {}
         found: list[tuple[int, int]] = []
         for at, worker, clock in sorted(changes, key=lambda change: change[0]):
