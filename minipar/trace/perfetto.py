@@ -1,7 +1,8 @@
 """A trace as the JSON that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
 A rank is a process there, with a row for each of its threads; a message is an arrow from its sender
-to its receiver. Times are in microseconds.
+to its receiver. Memory, clocks of workers and versions of servers are counters. Times are in
+microseconds.
 
 Format: "Trace Event Format", the phases M (names), X (spans), C (counters), s and f (arrows).
 """
@@ -16,6 +17,7 @@ from minipar.events import Event
 from minipar.trace.trace_file import RankTrace, Trace
 
 MAIN, SECOND = 0, 1  # rows of a rank
+COUNTED = ("clock", "version")  # marks that are a number which goes up
 
 
 def perfetto(trace: Trace, begin: int, end: int) -> dict[str, Any]:
@@ -45,8 +47,16 @@ def _rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> Iterator[dict[
             yield _span(pid, apart, f"{call.op} ({axis})", "call", call.begin, call.end, facts)
     for when, used in rank.memory:
         if begin <= when < end:
-            counted: dict[str, Any] = {"ph": "C", "pid": pid, "name": "memory", "ts": when / 1e3}
-            yield counted | {"args": {"MB": used / 2**20}}
+            yield _counted(pid, "memory", when, {"MB": used / 2**20})
+    for mark in rank.marks:
+        if begin <= mark.at < end and mark.kind in COUNTED:
+            yield _counted(pid, mark.kind, mark.at, {mark.kind: mark.value})
+            if mark.lag >= 0:
+                yield _counted(pid, "staleness", mark.at, {f"of worker {mark.whom}": mark.lag})
+
+
+def _counted(pid: int, name: str, when: int, values: dict[str, float]) -> dict[str, Any]:
+    return {"ph": "C", "pid": pid, "name": name, "ts": when / 1e3, "args": values}
 
 
 def _span(

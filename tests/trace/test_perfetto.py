@@ -10,6 +10,7 @@ from minipar.comm.tracing import tracing
 from minipar.spans import span
 from minipar.trace.perfetto import pairs_of, perfetto
 from minipar.trace.trace_file import load
+from tests.trace.test_served import TRACE
 
 PHASES = {
     "M": {"pid", "name", "args"},
@@ -43,6 +44,18 @@ def test_rows_and_arrows(tmp_path):
     assert Counter(row["tid"] for row in calls) == {0: 3, 1: 3}  # the second thread has its row
     assert {row["pid"] for row in rows} == {0, 1, 2}
     assert len(perfetto(trace, 0, 0)["traceEvents"]) == 3 * 4  # names only
+
+
+def test_clocks_versions_and_staleness_are_counters():
+    rows = perfetto(TRACE, 0, 600)["traceEvents"]
+    found = [(row["pid"], row["ts"], row["name"], row["args"]) for row in rows if row["ph"] == "C"]
+    assert [(pid, ts, args["clock"]) for pid, ts, name, args in found if name == "clock"] == [
+        *((0, 0, 0), (0, 0.1, 1), (0, 0.2, 2), (1, 0, 0), (1, 0.5, 1)),
+    ]
+    versions = [(ts, args["version"]) for _, ts, name, args in found if name == "version"]
+    assert versions == [(0.105, 1), (0.205, 2), (0.505, 3)]
+    stale = [args for _, _, name, args in found if name == "staleness"]
+    assert stale == [{"of worker 0": 0}, {"of worker 0": 0}, {"of worker 1": 2}]
 
 
 def test_an_arrow_goes_to_the_receipt_of_its_own_message(tmp_path):

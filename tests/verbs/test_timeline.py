@@ -85,7 +85,11 @@ def test_layers_steps_and_phases_are_there(run):
             1,
             "there is no trace in nowhere: no rank-0.npz, rank-1.npz, ... minip",
         ),
-        (["RUN", "--view", "memory"], 2, "the trace has no memory in this window: it is noted for ranks"),
+        (
+            ["RUN", "--view", "memory"],
+            2,
+            "the trace has no memory in this window: it is noted for ranks",
+        ),
     ],
 )
 def test_wrong_questions(run, timeline, arguments, code, sentence):
