@@ -21,6 +21,7 @@ from minipar.comm.cluster import Cluster
 from minipar.comm.group import Group
 from minipar.config import Config
 from minipar.errors import MiniparError, UsageError
+from minipar.spans import span
 
 VIRTUAL_S = 1.0  # of a forward and backward, where time is virtual
 
@@ -40,9 +41,12 @@ class Drills(NamedTuple):
     def slow_down(self, group: Group, seconds: float) -> None:
         """After work that took so many seconds."""
         if group.backend == "local":
-            group.spend(VIRTUAL_S)
+            if group.virtual:
+                with span("backward", "forward and backward"):
+                    group.spend(VIRTUAL_S)
         elif group.rank == self.slow:
-            time.sleep(seconds * (self.factor - 1))
+            with span("backward", "slow on purpose"):
+                time.sleep(seconds * (self.factor - 1))
 
     def cluster(self) -> Cluster | None:
         """On which the ranks of `local` run."""

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 import minipar
+from minipar.comm.tracing import tracing
 from minipar.config import Config
 from minipar.drills import VIRTUAL_S, Drills, Killed, drills_of
 from minipar.errors import UsageError
+from minipar.trace.trace_file import load
 
 CONFIG = Config(ps="async", workers=3)
 
@@ -63,13 +65,16 @@ def test_a_slow_rank_sleeps_so_much_longer(monkeypatch):
     assert slept == [1.0]
 
 
-def test_on_threads_the_time_is_virtual():
+def test_on_threads_the_time_is_virtual(tmp_path):
     drills = Drills(slow=1, factor=5.0)
 
     def work(group):
-        drills.slow_down(group, 0.25)
-        return group.now_ns()
+        with tracing(group, tmp_path):
+            drills.slow_down(group, 0.25)
+            return group.now_ns()
 
     found = minipar.run(work, 2, cluster=drills.cluster())
     assert found == [VIRTUAL_S * 1e9, 5 * VIRTUAL_S * 1e9]
+    seen = [(s.kind, s.begin, s.end) for rank in load(tmp_path).ranks for s in rank.spans]
+    assert seen == [("backward", 0, end) for end in found]  # a trace shows it as computation
     assert Drills().cluster() is None
