@@ -319,6 +319,7 @@ FLOORS = {
     "trace.overlap": 9,
     "trace.schedule_figure": 9,
     "trace.chunks": 9,
+    "trace.replay.servers": 5,
     "trace.replay.happenings": 4,
     "trace.replay.collectives": 10,
     "trace.replay.page": 11,

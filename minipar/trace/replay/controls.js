@@ -29,6 +29,7 @@ const keys = {
   " ": () => play(!timer),
   "]": () => nextWhere((e) => at && e.rank === events[at - 1].rank),
   c: () => nextWhere((e) => e.does === "calls"),
+  v: () => nextWhere((e) => e.does === "version"),
 };
 
 document.title = data.title;

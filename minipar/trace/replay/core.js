@@ -46,6 +46,19 @@ function said(e) {
     case "returns": return `rank ${e.rank} returns from ${call}`;
     case "sends": return `rank ${e.rank} sends ${bytes(e.bytes)} to rank ${e.to} in ${call}${by}${along}`;
     case "gets": return `rank ${e.rank} gets ${bytes(e.bytes)} from rank ${e.source} in ${call}${by}${along}`;
+    case "bound": return `server ${e.rank} gives weights to ${given(e.value)}`;
+    case "clock": return e.value ? `worker ${e.rank} has made step ${e.value}: that is its clock now` : `worker ${e.rank} begins, at clock 0`;
+    case "pulled": return `worker ${e.rank} has version ${e.value} of server ${e.whom}`;
+    case "version": return `server ${e.rank} has applied a push of worker ${e.whom}, ${e.lag} updates stale: version ${e.value}`;
+    case "given": return `server ${e.rank} has new weights from worker ${e.whom}: version ${e.value}`;
+    case "held": return `server ${e.rank} lets worker ${e.whom} wait: worker ${e.value} is ${e.lag} behind`;
+    case "granted": return `server ${e.rank} lets worker ${e.whom} go on`;
+    case "gone": return `server ${e.rank} has no worker ${e.whom} any more`;
   }
   return "";
+}
+
+function given(bound) {
+  if (bound < 0) return "whoever asks";
+  return bound ? `a worker that is at most ${bound} ahead of the slowest` : "a worker that is no farther than the slowest";
 }

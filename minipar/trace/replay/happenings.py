@@ -3,7 +3,8 @@
     {"at": 1200, "rank": 0, "does": "sends", "to": 1, "op": "all_reduce", "number": 0, ...}
 
 A call begins or ends (calls, returns), a message leaves or comes (sends, gets), an action of a
-pipeline or another part of a step begins or ends (begins, ends).
+pipeline or another part of a step begins or ends (begins, ends). What the clocks of parameter
+servers do is called as in spans.Mark.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from collections import Counter
 from typing import Any
 
 from minipar.events import Event
+from minipar.spans import Mark
 from minipar.trace.trace_file import RankTrace, Trace
 
 ACTIONS = "FBIW"
 
 
 def happenings(trace: Trace, begin: int, end: int) -> list[dict[str, Any]]:
-    """Those from begin to end, in ns of the trace; `at` counts from begin."""
+    """Those from begin to end, in ns of the trace; `at` counts from begin.
+
+    Of what a rank does at one moment of virtual time, what it gets comes before what it sends.
+    """
     events = sorted(
         (event for rank in trace.ranks for event in _of_rank(trace, rank, begin, end)),
         key=lambda event: (event["at"], event["order"]),
@@ -47,15 +52,22 @@ def _of_rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> list[dict[s
             is_action = span.name[:1] in ACTIONS and span.name[1:].split(".")[0].isdigit()
             what = {"kind": span.kind, "name": span.name, "action": bool(span.name and is_action)}
             add(span.begin, 0, "begins", **what)
-            add(span.end, 4, "ends", **what)
+            add(span.end, 5, "ends", **what)
     for call in rank.calls:
         add(call.begin, 1, "calls", **_of(trace, call))
-        add(call.end, 4, "returns", **_of(trace, call))
+        add(call.end, 5, "returns", **_of(trace, call))
     for message in rank.messages:
-        add(message.begin, 2, "sends", to=message.peer, **_of(trace, message))
+        add(message.begin, 4, "sends", to=message.peer, **_of(trace, message))
     for message in rank.receipts:
-        add(message.begin, 3, "gets", source=message.rank, **_of(trace, message))
+        add(message.begin, 2, "gets", source=message.rank, **_of(trace, message))
+    for mark in rank.marks:
+        add(mark.at, 3, mark.kind, **about(mark))
     return found
+
+
+def about(mark: Mark) -> dict[str, int]:
+    """What a mark tells beside its kind."""
+    return {"whom": mark.whom, "value": mark.value, "lag": mark.lag}
 
 
 def _of(trace: Trace, event: Event) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     messages     what has just gone from whom to whom
     chunks       of the collective under way: who has contributed to which chunk, on every rank
     pipeline     the actions of each stage, as they are done
+    servers      the clocks of workers, what they have pulled, and the versions of parameter servers
 
 The page is page.html with the files of SCRIPTS one after another: core.js, what all views share,
 then each view, and controls.js, which calls every view whenever the replay moves. It gets numbers
@@ -19,11 +20,12 @@ from typing import Any
 from minipar.errors import UsageError
 from minipar.trace.replay.collectives import states_of
 from minipar.trace.replay.happenings import happenings
+from minipar.trace.replay.servers import servers_of
 from minipar.trace.timeline_figure import AXES, KINDS, OTHER, WAIT
 from minipar.trace.trace_file import RankTrace, Trace
 
 HERE = Path(__file__).parent
-SCRIPTS = ("core", "timeline", "messages", "chunks", "pipeline", "controls")
+SCRIPTS = ("core", "timeline", "messages", "chunks", "pipeline", "servers", "controls")
 MOST_EVENTS = 50_000  # a browser draws no more in reasonable time
 
 
@@ -55,6 +57,7 @@ def replay_data(trace: Trace, begin: int, end: int, title: str) -> dict[str, Any
         "lanes": [_lanes(trace, rank, begin, end) for rank in trace.ranks],
         "events": events,
         "collectives": states_of(trace, events),
+        "servers": servers_of(trace, begin),
         "colours": {**KINDS, **AXES, "": OTHER, "wait": WAIT},
     }
 
