@@ -19,6 +19,7 @@ from minipar import cuda
 from minipar.array import Array, array_module, describe, on_host, sum_dtype
 from minipar.blocks import BLOCK_BYTES, blocks, room
 from minipar.errors import ShapeMismatch, UsageError
+from minipar.spans import hold
 from minipar.sparse import RowGradient, values
 from minipar.tensor import Tensor
 
@@ -55,10 +56,16 @@ class Optimizer:
             name: {s: array_module(x.data).zeros(x.shape, x.dtype) for s in self.slots}
             for name, x in self.parameters.items()
         }  # not zeros_like: that writes the zeros, and so takes memory for rows never touched
+        self._hold()
+
+    def _hold(self) -> None:
+        """Tell a trace, which may have begun after this was made."""
+        hold("optimizer", self.state)
 
     def step(self) -> None:
         """Change each parameter that has a gradient, which may be of another dtype."""
         self.steps += 1
+        self._hold()
         done = self._step_at_once()
         for name, x in self.parameters.items():
             if x.grad is None or name in done:

@@ -19,6 +19,7 @@ from minipar.ambient import grad_enabled
 from minipar.array import Array
 from minipar.errors import GraphError, UsageError
 from minipar.graph import Node, collect
+from minipar.spans import hold
 from minipar.tensor import Tensor, record
 
 
@@ -35,6 +36,7 @@ def checkpoint(fn: Callable[..., Tensor], *args: Any) -> Tensor:
     mode = grad_enabled.get()
     if not mode:
         return fn(*args)
+    hold("activations", args)
     inside = _Inside(mode)
     inputs = _cut_off(args)
     with _recording(inside):

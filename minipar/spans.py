@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from minipar import ambient
+from minipar.alive import KINDS, Alive
 from minipar.events import EVERYBODY
 
 NOTHING = nullcontext()
@@ -75,6 +76,7 @@ class Tape:
         self.receipts: list[list[Any]] = []  # of those that it got
         self.marks: list[Mark] = []
         self.memory: list[tuple[int, int]] = []  # when, and how many bytes the rank used then
+        self.alive, self.held = Alive(), list[tuple[int, ...]]()  # when, and bytes by alive.KINDS
         self.names: dict[int, str] = {}  # of modules, by id
         self.groups: dict[int, tuple[str, tuple[int, ...]]] = {}  # by number: axis, world ranks
         self.step = self.micro = -1
@@ -104,6 +106,12 @@ class Tape:
         else:
             self.add("backward", layer, begin, end)
 
+    def look(self, when: int) -> None:
+        """Note what is alive, if that has changed."""
+        now = (when, *self.alive.nbytes)
+        if not self.held or self.held[-1][1:] != now[1:]:
+            self.held.append(now)
+
     def sample(self) -> None:
         """Note how much memory is in use."""
         if self._bytes_used is not None:
@@ -127,7 +135,8 @@ class _Open:
     def __exit__(self, *_: object) -> None:
         tape = self.tape
         tape.depth -= 1
-        tape.add(self.kind, self.name, self.begin, tape.clock())
+        tape.add(self.kind, self.name, self.begin, end := tape.clock())
+        tape.look(end)
         tape.phase, tape.micro, tape.phase_begin = self.before
         if not tape.depth:
             tape.sample()
@@ -162,6 +171,13 @@ def know(module: Any) -> None:
         running.names.update((id(part), name) for name, part in module.named_modules())
 
 
+def hold(kind: str, *things: Any) -> None:
+    """This rank holds the arrays in these things (alive.KINDS): tensors, and trees of them."""
+    running = tape()
+    if running is not None:
+        running.alive.take(KINDS.index(kind), things)
+
+
 def name_group(group: Any, axis: str) -> None:
     """Say along which axis of the mesh a group lies."""
     running = tape()
@@ -193,7 +209,8 @@ def layered(call: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             tape.layer, tape.depth = outer, tape.depth - 1
             kind = {"": "forward", "backward": "recompute"}.get(tape.phase, tape.phase)
-            tape.add(kind, name, begin, tape.clock())
+            tape.add(kind, name, begin, end := tape.clock())
+            tape.look(end)
 
     return called
 
@@ -210,6 +227,7 @@ class Watcher:
         if self._outer is not True:
             self._outer.watch(node)
         vjp, tape, layer = node.vjp, self._tape, self._tape.layer
+        tape.alive.node(node)
 
         @functools.wraps(vjp)
         def timed(dz: Any, wanted: tuple[bool, ...]) -> Sequence[Any]:
@@ -219,6 +237,7 @@ class Watcher:
                 return vjp(dz, wanted)
             finally:
                 tape.depth -= 1
-                tape.add_backward(layer, begin, tape.clock())
+                tape.add_backward(layer, begin, end := tape.clock())
+                tape.look(end)
 
         node.vjp = timed

@@ -33,6 +33,7 @@ FLOORS = {
     "cost.pipeline": 0,
     "cost.training": 1,
     "events": 1,
+    "alive": 1,
     "spans": 2,
     "origin": 0,
     "graph": 1,

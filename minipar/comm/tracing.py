@@ -61,6 +61,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
         for owner, name in waits:
             delattr(owner, name)
         recorder.tape = None
+        tape.alive.close()
         recorder.remove_log(tape)
         ambient.grad_enabled.reset(watching)
         if token is not None:

@@ -37,6 +37,7 @@ from minipar.parallel.data import reduce_each
 from minipar.parallel.replicas import Replicas
 from minipar.parallel.shares import dense_gradient, exchange
 from minipar.parallel.strategy import MakeOptimizer
+from minipar.spans import hold
 from minipar.tensor import Tensor
 
 BUCKET_BYTES = 8 * MB
@@ -62,6 +63,7 @@ class BucketedDataParallel(Replicas):
         layout = lay_out([x for _, x in self.dense], bucket_bytes)
         self.layout, (k, start, stop) = with_room(layout, group.size + len(self.dense))
         self.buckets = [self._room(n, dtype) for n, dtype in self.layout.buckets]
+        hold("gradients", self.buckets)
         self.gradients = [*self.buckets[:k], self.buckets[k][:start]]  # without the ballot
         self.ballot = Ballot(self.buckets[k][start:stop], self.dense, group)
         self.views: dict[int, Array] = {}

@@ -40,6 +40,7 @@ from minipar.nn import BatchNorm, Module
 from minipar.optim import Named, Optimizer
 from minipar.parallel.flat import is_here, nothing
 from minipar.parallel.strategy import MakeOptimizer
+from minipar.spans import hold
 from minipar.tensor import Tensor
 
 FIRST_SCALE = 2.0**16
@@ -181,6 +182,7 @@ class Mastered:
             name: Tensor(_master(x.data, first.get(id(x))), requires_grad=True)
             for name, x in self.weights.items()
         }
+        hold("optimizer", self.masters)
         self.inner: Optimizer = make(self.masters.items())
         self.scale = scale
         self.owner: Owner | None = None  # if it is over pieces

@@ -20,7 +20,7 @@ import numpy as np
 from minipar.array import Array, is_array
 from minipar.parallel.strategy import Strategy
 from minipar.random import Draw
-from minipar.spans import span
+from minipar.spans import hold, span
 from minipar.tensor import Tensor, no_grad
 
 MEASURED = 3  # numbers that add up over batches
@@ -55,6 +55,7 @@ class OneByOne:
 
     def train(self, parts: Sequence[Part]) -> float:
         losses = []
+        hold("buffers", [(part.x, part.y) for part in parts])
         for micro, part in enumerate(parts):
             with nullcontext() if part is parts[-1] else self.strategy.no_sync():
                 with span("forward", micro=micro):

@@ -35,7 +35,7 @@ from minipar.parallel.parcel import Mail, leaves_of, mapped
 from minipar.parallel.passes import Loss, Part
 from minipar.parallel.schedule import Action, Program
 from minipar.random import Draw
-from minipar.spans import span
+from minipar.spans import hold, span
 from minipar.tensor import Tensor, no_grad, record
 
 KIND = MappingProxyType({"F": "forward", "B": "backward", "I": "backward", "W": "backward"})
@@ -85,6 +85,7 @@ class StageRun:
     def carry_out(self, program: Program) -> None:
         """Raises: what an action raises, with a note that names the action."""
         phases = {"F": self.forward, "B": self.backward, "I": self.inputs, "W": self.weights}
+        hold("buffers", [(part.x, part.y) for part in self.parts])
         last = {action.chunk: n for n, action in enumerate(program) if action.phase in "BW"}
         for n, action in enumerate(program):
             begin, waited = time.perf_counter_ns(), self.mail.waited
@@ -106,6 +107,7 @@ class StageRun:
     def forward(self, m: int, c: int) -> None:
         before, behind = self.neighbours(c)
         x = self.parts[m].x if before is None else self.mail.take(before[1], ("F", m, c))
+        hold("activations", x)
         with no_grad() if self.recompute else nullcontext():
             y = self.compute(x, m, c)
         if behind is None:
@@ -115,6 +117,7 @@ class StageRun:
             self.mail.post(behind[1], ("F", m, behind[0]), given)
         if grad_enabled.get():
             self.kept[m, c] = x, None if self.recompute else y
+            hold("activations", self.kept[m, c])
 
     def backward(self, m: int, c: int) -> None:
         self.go_back(m, c)

@@ -40,6 +40,7 @@ from minipar.parallel.schedule import Program, forward_only, named
 from minipar.parallel.schedule_check import check
 from minipar.parallel.stages import Stage, balanced, bytes_of, pieces_of
 from minipar.random import Draw
+from minipar.spans import hold
 from minipar.tensor import Tensor, no_grad
 
 
@@ -138,6 +139,7 @@ class Pipeline:
         if largest > (0 if self._slots is None else self._slots.shape[-1]) and mail.xp is np:
             with suppress(SharedMemoryFull):
                 self._slots = slots_for(largest, self.group)
+                hold("buffers", self._slots)
 
     def _checked(self, m: int) -> Program:
         """What this stage does with m micro-batches, of a schedule that can be run."""

@@ -37,6 +37,7 @@ from minipar.array import Array
 from minipar.comm.group import Group
 from minipar.errors import UsageError
 from minipar.parallel.slices import Slice
+from minipar.spans import hold
 from minipar.sparse import RowGradient
 from minipar.tensor import Tensor
 
@@ -118,6 +119,7 @@ class Reducer:
         if bucket is None:
             self._wait()
             bucket = self._buckets[i] = flat.zeros()
+            hold("buffers", bucket)
         add_gradient(flat.view(bucket, name), x.grad)
         x.grad = None
 

@@ -43,6 +43,7 @@ from minipar.parallel.slices import (
     trainable,
 )
 from minipar.parallel.strategy import MakeOptimizer
+from minipar.spans import hold
 from minipar.tensor import Tensor
 
 BUCKET_BYTES = 4 * 2**20
@@ -58,6 +59,7 @@ class Zero1:
         self.flats = flats_of(trainable(model), group.size)
         self.data = [_moved_into_one(flat, group) for flat in self.flats]
         self.grads = [flat.from_group(group) for flat in self.flats]
+        hold("gradients", self.grads)
         self.used: set[str] = set()
         for flat in self.flats:
             for name, x in flat.parameters.items():
@@ -146,6 +148,7 @@ class Zero2:
             Slice(flat, group.rank, own, array_module(own).zeros_like(own))
             for flat, own in zip(flats, owns)
         ]
+        hold("gradients", [s.grad for s in slices])
         self.owned = Owned(slices, group, make_optimizer)
         self.optimizer = self.owned.optimizer
         self.reducer = Reducer(slices, group)
@@ -193,6 +196,7 @@ class Zero2:
 def _moved_into_one(flat: Flat, group: Group) -> Array:
     """An array [p, k] with the parameters, which from now on are views of it."""
     array = flat.from_group(group)
+    hold("weights", array)
     flat.fill(array)
     for name, x in flat.parameters.items():
         x.data = flat.view(array, name)

@@ -20,6 +20,7 @@ from minipar.comm.group import Group
 from minipar.nn import Module
 from minipar.parallel.flat import is_here, nothing
 from minipar.parallel.slices import Flat, Named, Slice, trainable
+from minipar.spans import hold
 from minipar.tensor import Tensor
 
 
@@ -34,6 +35,8 @@ class Unit:
         flat.fill(whole)
         own = whole[group.rank].copy()
         self.slice = Slice(flat, group.rank, own, array_module(own).zeros_like(own))
+        hold("weights", own)
+        hold("gradients", self.slice.grad)
         self.left: set[str] = set()  # whose gradients are not final
         self._whole: Array | None = None
         self._coming: tuple[Array, Any] | None = None  # and the handle of the call
@@ -55,6 +58,7 @@ class Unit:
         """Begin to gather."""
         if self._whole is None and self._coming is None:
             whole = self.slice.flat.zeros()
+            hold("buffers", whole)
             self._coming = whole, self.group.all_gather(self.slice.data, out=whole, async_op=True)
 
     def gather(self) -> None:

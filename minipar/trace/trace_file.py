@@ -7,6 +7,7 @@
                   apart      [m] bool: which calls the second thread made
                   memory     [k, 2] int64: when, bytes
                   marks      [l, 5] int64: kind at whom value lag
+                  held       [k, 6] int64: when, bytes of each kind (alive.KINDS)
 
 It is a zip file of plain arrays with checksums; nothing in it is ever evaluated. It holds names of
 modules and of source files with lines, and nothing else of the program or its environment.
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minipar.alive import KINDS
 from minipar.errors import TraceError
 from minipar.events import Event
 from minipar.spans import Mark, Span, Tape
@@ -51,6 +53,7 @@ class RankTrace(NamedTuple):
     groups: dict[int, tuple[str, tuple[int, ...]]]  # by number: its axis, and its world ranks
     marks: Sequence[Mark] = ()  # of parameter servers: clocks and versions
     wire: Sequence[Event] = ()  # in virtual time: when each message went out, and came in
+    held: Sequence[tuple[int, ...]] = ()  # when, and bytes of each kind (alive.KINDS)
 
 
 class Trace(NamedTuple):
@@ -92,6 +95,7 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
         "apart": np.array(tape.apart, bool),
         "memory": np.array(tape.memory, np.int64).reshape(-1, 2),
         "marks": _numbers(tape.marks, 5, MARK_WORDS, words),
+        "held": np.array(tape.held, np.int64).reshape(-1, 1 + len(KINDS)),
     }
     texts = {"facts": {"version": VERSION, "groups": groups, **facts}, "words": list(words)}
     encoded = {name: np.frombuffer(json.dumps(x).encode(), np.uint8) for name, x in texts.items()}
@@ -166,11 +170,13 @@ def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -
         Mark(*row)._replace(at=row[1] + offset)
         for row in _texts(arrays["marks"], 5, MARK_WORDS, words)
     ]
+    held = [(when + offset, *used) for when, *used in arrays["held"].tolist()]
     groups = {int(n): (str(axis), tuple(ranks)) for n, (axis, ranks) in facts["groups"].items()}
     begin, end = facts["begin"] + offset, facts["end"] + offset
     return RankTrace(
         *(facts["rank"], begin, end, spans, calls, arrays["apart"].tolist()),
         *(messages, receipts, memory, groups, marks),
+        held=held,
     )
 
 
@@ -189,6 +195,7 @@ def _shifted(rank: RankTrace, start: int) -> RankTrace:
         receipts=earlier(rank.receipts),
         memory=[(when - start, used) for when, used in rank.memory],
         marks=[mark._replace(at=mark.at - start) for mark in rank.marks],
+        held=[(when - start, *used) for when, *used in rank.held],
     )
 
 
