@@ -131,6 +131,7 @@ class _Open:
         if self.micro >= 0:
             tape.micro = self.micro
         self.begin = tape.phase_begin = tape.clock()
+        tape.look(self.begin)
 
     def __exit__(self, *_: object) -> None:
         tape = self.tape

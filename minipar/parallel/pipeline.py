@@ -163,6 +163,7 @@ class StageRun:
         if self.recompute:
             y = self.compute(x, m, c)
         dy = None if behind is None else self.mail.take(behind[1], ("B", m, c))
+        hold("buffers", dy)
         rest = backward_through(y, dy, list(leaves_of(x)) if inputs_first else None)
         if before is not None:
             dx = mapped(lambda t: t.grad if isinstance(t, Tensor) else None, x)
