@@ -13,18 +13,23 @@ Letters: p ranks, α seconds per message, β seconds per byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from minipar import cost
 from minipar.comm.group import Group
 from minipar.comm.launch import run
 from minipar.nn import Module
 from minipar.tensor import Tensor
+from minipar.trace.timeline_figure import KINDS, OTHER
+from minipar.trace.totals import common, length_of, merged
 
 BACKWARD, ALL_REDUCE = "backward", "all_reduce"
+SENT, PALE = "#D55E00", "#FBE3D6"
 
 
 class Moment(NamedTuple):
@@ -112,18 +117,55 @@ def end_of(spans: Sequence[Span]) -> float:
     return max(span.end for span in spans)
 
 
-def draw_overlap(timelines: Mapping[str, Sequence[Span]]) -> Figure:
-    """A picture of two rows, computing and sending, for each timeline by name."""
-    figure = Figure(figsize=(9.5, 0.6 + 1.1 * len(timelines)), dpi=130, layout="constrained")
+def hidden(spans: Sequence[Span]) -> tuple[list[tuple[float, float]], float]:
+    """The parts of what is sent that go on while something is computed; and what share they are."""
+    sent, computed = (
+        merged((round(s.begin * 1e9), round(s.end * 1e9)) for s in spans if f(s.kind))
+        for f in (ALL_REDUCE.__eq__, ALL_REDUCE.__ne__)
+    )
+    both = common(sent, computed)
+    share = length_of(both) / max(1, length_of(sent))
+    return [(a / 1e9, b / 1e9) for a, b in both.tolist()], share
+
+
+def draw_overlap(
+    timelines: Mapping[str, Sequence[Span]], time: str = "virtual time since backward began"
+) -> Figure:
+    """A picture of two rows, computing and sending, for each timeline by name.
+
+    What is sent while nothing is computed is hatched: that is what it costs.
+    """
+    figure = Figure(figsize=(9.5, 1.0 + 1.1 * len(timelines)), dpi=130, layout="constrained")
     every = figure.subplots(len(timelines), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, spans) in zip(every, timelines.items()):
-        for span in spans:
-            row, colour = (1, "#0072B2") if span.kind == BACKWARD else (0, "#D55E00")
-            box = [((span.begin) * 1e3, (span.end - span.begin) * 1e3)]
-            axes.broken_barh(box, (row - 0.4, 0.8), color=colour, edgecolor="white", linewidth=0.8)
-        axes.axvline(end_of(spans) * 1e3, color="#444444", linewidth=1)
-        axes.set(yticks=(1, 0), yticklabels=(BACKWARD, ALL_REDUCE), ylim=(-0.6, 1.6))
-        axes.set_title(f"{name}: {end_of(spans) * 1e3:.1f} ms", loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    every[-1].set_xlabel("ms of virtual time since backward began")
+        _draw(axes, spans)
+        share = f", {hidden(spans)[1]:.0%} of what is sent is hidden"
+        title = f"{name}: {end_of(spans) * 1e3:.1f} ms{share}"
+        axes.set_title(title, loc="left", fontsize=10)
+    every[-1].set_xlabel(f"ms of {time}")
+    _legend(figure, {span.kind for spans in timelines.values() for span in spans})
     return figure
+
+
+def _draw(axes: Axes, spans: Sequence[Span]) -> None:
+    """Both rows of one timeline."""
+    for span in spans:
+        box = [(span.begin * 1e3, (span.end - span.begin) * 1e3)]
+        if span.kind == ALL_REDUCE:
+            style = {"facecolor": PALE, "edgecolor": SENT, "hatch": "////", "linewidth": 0.6}
+            axes.broken_barh(box, (-0.4, 0.8), **style)
+        else:
+            colour = KINDS.get(span.kind, OTHER)
+            axes.broken_barh(box, (0.6, 0.8), color=colour, edgecolor="white", linewidth=0.8)
+    boxes = [(a * 1e3, (b - a) * 1e3) for a, b in hidden(spans)[0]]
+    axes.broken_barh(boxes, (-0.4, 0.8), facecolor=SENT, edgecolor="white", linewidth=0.8)
+    axes.axvline(end_of(spans) * 1e3, color="#444444", linewidth=1)
+    axes.set(yticks=(1, 0), yticklabels=("computes", "sends"), ylim=(-0.6, 1.6))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, kinds: Collection[str]) -> None:
+    marks = [Patch(color=colour, label=kind) for kind, colour in KINDS.items() if kind in kinds]
+    marks.append(Patch(color=SENT, label="sent meanwhile: hidden"))
+    marks.append(Patch(facecolor=PALE, edgecolor=SENT, hatch="////", label="sent: not hidden"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)

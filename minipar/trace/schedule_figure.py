@@ -35,8 +35,18 @@ HEIGHT = 0.8  # of a row
 NARROW = 0.085  # inches per character, below which there is no room for a number
 
 
-def draw_schedule(timeline: Timeline, figure: Figure | None = None, title: str = "") -> Figure:
-    """Draw what `simulate` gave, and at the right what each stage stores; the figure."""
+def draw_schedule(
+    timeline: Timeline,
+    figure: Figure | None = None,
+    title: str = "",
+    names: Sequence[str] = (),
+    beside: Sequence[str] = (),
+) -> Figure:
+    """Draw what `simulate` gave; the figure.
+
+    names: of the rows; stage 0, stage 1, ... if left out.
+    beside: what stands at the right of each; how many micro-batches it stores if left out.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -48,7 +58,9 @@ def draw_schedule(timeline: Timeline, figure: Figure | None = None, title: str =
     axes.set_xlabel("time", loc="right", labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     chunks = 1 + max(span.action.chunk for row in timeline.spans for span in row)
-    axes.set_yticks(range(stages), [f"stage {i}" for i in range(stages)] if stages <= 24 else [])
+    names = names or [f"stage {i}" for i in range(stages)]
+    beside = beside or [f" stores {peak / chunks:.3g}" for peak in timeline.peaks]
+    axes.set_yticks(range(stages), names if stages <= 24 else [])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "left", "right"]].set_visible(False)
     for i, row in enumerate(timeline.spans):
@@ -58,9 +70,8 @@ def draw_schedule(timeline: Timeline, figure: Figure | None = None, title: str =
         )  # fmt: skip
         _row(axes, i, row, chunks)
         if stages <= 24:
-            stored = f" stores {timeline.peaks[i] / chunks:.3g}"
             axes.annotate(
-                stored, (1, i), xycoords=("axes fraction", "data"), va="center", color=INK
+                beside[i], (1, i), xycoords=("axes fraction", "data"), va="center", color=INK
             )
     heading = f"{title}: " if title else ""
     axes.set_title(f"{heading}{timeline.bubble:.1%} bubble", loc="left", fontweight="bold")

@@ -70,7 +70,7 @@ def shares(rank: RankTrace, begin: int, end: int) -> Shares:
     moving = merged([*_in_communication(rank).tolist(), *under_way(rank).tolist()])
     waits = waiting(rank)
     every = (busy, without(moving, waits), waits, common(apart, busy), window)
-    return Shares(*(_length(common(intervals, window)) for intervals in every))
+    return Shares(*(length_of(common(intervals, window)) for intervals in every))
 
 
 def computing(rank: RankTrace) -> Intervals:
@@ -161,5 +161,6 @@ def without(a: Intervals, b: Intervals) -> Intervals:
     return common(a, gaps)
 
 
-def _length(intervals: Intervals) -> int:
+def length_of(intervals: Intervals) -> int:
+    """How long all of them are together."""
     return int((intervals[:, 1] - intervals[:, 0]).sum())

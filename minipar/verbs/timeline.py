@@ -17,6 +17,9 @@ VIEWS = MappingProxyType(  # module and function: (trace, begin, end, title) -> 
     {
         "timeline": ("timeline_figure", "draw_timeline"),
         "memory": ("memory_figure", "draw_memory"),
+        "bytes": ("bytes_figure", "draw_bytes"),
+        "overlap": ("overlap_figure", "draw_overlap_of"),
+        "pipeline": ("pipeline_figure", "draw_pipeline"),
     }
 )
 

@@ -11,7 +11,16 @@ from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.data import DataParallel
 from minipar.parallel.overlapped import OverlappedDataParallel
 from minipar.tensor import Tensor
-from minipar.trace.overlap import ALL_REDUCE, BACKWARD, draw_overlap, end_of, in_time, watch
+from minipar.trace.overlap import (
+    ALL_REDUCE,
+    BACKWARD,
+    Span,
+    draw_overlap,
+    end_of,
+    hidden,
+    in_time,
+    watch,
+)
 
 OVERLAPPED = partial(OverlappedDataParallel, bucket_bytes=1)  # a bucket for each gradient
 
@@ -70,4 +79,11 @@ def test_the_figure_has_a_picture_for_each():
     spans = in_time(watched(OVERLAPPED), lambda m: 3e-6, 4, 1e-6, 1e-9)
     figure = draw_overlap({"one": spans, "two": spans})
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["one", "two"]
-    assert len(figure.axes[0].collections) == len(spans)
+    assert len(figure.axes[0].collections) == len(spans) + 1  # and what is hidden
+
+
+def test_hidden_is_what_is_sent_while_something_is_computed():
+    own = [Span(BACKWARD, "", 0, 2e-3), Span("optimizer", "", 5e-3, 6e-3)]
+    sent = [Span(ALL_REDUCE, "", 1e-3, 3e-3), Span(ALL_REDUCE, "", 5e-3, 7e-3)]
+    assert hidden([*own, *sent]) == ([(1e-3, 2e-3), (5e-3, 6e-3)], 0.5)
+    assert hidden(own) == ([], 0)
