@@ -124,6 +124,7 @@ FLOORS = {
     "comm.site": 3,
     "comm.streams": 3,
     "comm.virtual": 3,
+    "comm.whereabouts": 3,
     "comm.crew": 4,
     "comm.deadlock": 4,
     "comm.exchange": 4,

@@ -2,6 +2,8 @@
 
     notice of a rank:  [waits begun and ended][whom it waits for][calls so far] ... [its last calls]
 
+A wait that ends in an error leaves a note of whom it was for, so that it can be told later.
+
 A rank writes down each call before it begins, and each wait. The others read that only to explain
 why they wait, and the launcher to explain how a job ended, so a torn read does no harm. What was
 written last outlives its writer, so it can be told of a rank that was killed, too.
@@ -10,19 +12,18 @@ written last outlives its writer, so it can be told of a rank that was killed, t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from itertools import islice
 
 from minipar.comm.frame import MAX_SIGNATURE, SITE_BYTES, Call
 
 KEPT_CALLS = 8
-TOLD_CALLS, MOST_RANKS = 3, 8  # what of them an error message tells
 RECORD = struct.Struct(f"<16s{MAX_SIGNATURE}s{SITE_BYTES}s")  # op, signature, site
 RECORD_BYTES = 16 + RECORD.size + 8  # group and sequence before it, padding after it
 HEAD_BYTES = 64
 NOTICE_BYTES = HEAD_BYTES + KEPT_CALLS * RECORD_BYTES
 NOTICE_WORDS, HEAD_WORDS, RECORD_WORDS = NOTICE_BYTES // 8, HEAD_BYTES // 8, RECORD_BYTES // 8
-WAITS, WHOM, CALLS, SECOND, SECOND_WHOM, FETCHES, HEARD = range(7)  # words of the head
+# Words of the head. IN_VAIN: the number of calls so far, and 2 + for whom the last of them waited.
+WAITS, WHOM, CALLS, SECOND, SECOND_WHOM, FETCHES, HEARD, IN_VAIN = range(8)
+WHOM_BITS = 20
 
 
 class Board:
@@ -90,6 +91,18 @@ class Board:
     def note_heard(self, rank: int, losses: int) -> None:
         self._numbers[rank * NOTICE_WORDS + HEARD] = losses
 
+    def give_up(self, rank: int, whom: int) -> None:
+        """This rank's wait for that one ends in an error."""
+        place = rank * NOTICE_WORDS
+        self._numbers[place + IN_VAIN] = self._numbers[place + CALLS] << WHOM_BITS | whom + 2
+
+    def awaited(self, rank: int) -> int | None:
+        """The rank (or ANY) that it waits for, or waited for in vain in its last call; or None."""
+        if self.waits(rank) % 2:
+            return self.waits_for(rank)
+        calls, whom = divmod(self._numbers[rank * NOTICE_WORDS + IN_VAIN], 1 << WHOM_BITS)
+        return whom - 2 if whom and calls == self._numbers[rank * NOTICE_WORDS + CALLS] else None
+
     def begin_anew(self, rank: int) -> None:
         """That rank has ended, perhaps in the midst of a wait; its last calls stay."""
         self._numbers[rank * NOTICE_WORDS + WAITS] = 0
@@ -104,14 +117,6 @@ class Board:
         """The last call of that rank, or "none yet"."""
         calls = self.last(rank)
         return str(calls[-1]) if calls else "none yet"
-
-    def story(self, ranks: Iterable[int]) -> str:
-        """The last calls of these ranks, for the end of an error message."""
-        lines = ["The last calls of every rank, the latest at the end of its line:"]
-        for rank in islice(ranks, MOST_RANKS):
-            told = " < ".join(map(str, self.last(rank)[-TOLD_CALLS:])) or "none yet"
-            lines.append(f"  rank {rank}: {told}")
-        return "\n".join(lines)
 
     def did(self, rank: int, call: Call) -> str:
         """What that rank did where another one made `call`, or at last, for an error message."""

@@ -14,11 +14,13 @@ from itertools import permutations
 
 from minipar.comm.segment import Segment
 from minipar.comm.transport import ANY
+from minipar.comm.whereabouts import FINISHED, LAST_CALLS, Whereabouts, who_waits
 
 # A call as Call.__str__ writes it.  The numbers of sends and receives count for one peer each.
 COLLECTIVE = re.compile(r"(?P<what>(?!send|recv)\w+ (?P<number>#\d+( of group \d+)?).*?) at ")
 LOOKS = 20  # so often must it look the same, and for at least ...
 LASTING_S = 1.0  # ... so long: a rank may just have taken its message and not yet said so
+MOST_NAMED = 8  # ranks in the first sentence
 
 
 class DeadlockWatch:
@@ -43,40 +45,37 @@ class DeadlockWatch:
         self._looks += 1
         if self._looks < LOOKS or time.monotonic() - self._since < LASTING_S:
             return None
-        waits = [
-            (self._board.waits_for(r) if r in ranks else None, self._board.read(r))
-            for r in range(self._ranks)
-        ]
-        return report(waits, lost)
+        return report([self._whereabouts(r, r in ranks, r in lost) for r in range(self._ranks)])
+
+    def _whereabouts(self, rank: int, waits: bool, lost: bool) -> Whereabouts:
+        calls = tuple(map(str, self._board.last(rank)[-LAST_CALLS:]))
+        if waits:
+            return Whereabouts(calls, self._board.waits_for(rank))
+        return Whereabouts(calls, fate="is lost" if lost else FINISHED)
 
 
-def report(waits: Sequence[tuple[int | None, str]], lost: Collection[int] = ()) -> str:
-    """Who waits for whom.
-
-    waits: of each rank, for whom (None: it has finished, or is lost) and its last call.
-    """
-    short, lines = [], []
-    for rank, (whom, call) in enumerate(waits):
-        if whom is None:
-            short.append(f"rank {rank} {'is lost' if rank in lost else 'has finished'}")
-            lines.append(f"  {short[-1]}; its last call: {call}")
-        else:
-            short.append(f"rank {rank} waits for {'any rank' if whom == ANY else f'rank {whom}'}")
-            lines.append(f"  {short[-1]} in {call}")
-    first = _contradiction(waits) or ", ".join(short)
+def report(ranks: Sequence[Whereabouts]) -> str:
+    """Who waits for whom, of all ranks in order."""
+    short = []
+    for number, rank in enumerate(ranks[:MOST_NAMED]):
+        whom = "any rank" if rank.whom == ANY else f"rank {rank.whom}"
+        short.append(f"rank {number} {rank.fate if rank.whom is None else f'waits for {whom}'}")
+    if len(ranks) > MOST_NAMED:
+        short.append(f"and {len(ranks) - MOST_NAMED} more wait or have finished")
+    first = _contradiction(ranks) or ", ".join(short)
     return (
-        f"no rank can go on: {first}.\n" + "\n".join(lines) + "\n"
+        f"no rank can go on: {first}.\n"
         "Usual causes: a rank left out a call that the others made (an `if rank == 0:` around it),"
         "\ndifferent roots, or two ranks that both receive first (without buffers: that both send "
-        "first)."
+        f"first).\n{who_waits(ranks)}"
     )
 
 
-def _contradiction(waits: Sequence[tuple[int | None, str]]) -> str:
+def _contradiction(ranks: Sequence[Whereabouts]) -> str:
     """Two collectives under one number of one group that are not the same, or ""."""
     seen: dict[str, tuple[int, str]] = {}
-    for rank, (_, last) in enumerate(waits):
-        if found := COLLECTIVE.match(last):
+    for rank, last in enumerate(ranks):
+        if found := COLLECTIVE.match(last.call):
             first, call = seen.setdefault(found["number"], (rank, found["what"]))
             if call != found["what"]:
                 return f"rank {first} makes {call}, but rank {rank} makes {found['what']}"

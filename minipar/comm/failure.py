@@ -58,6 +58,14 @@ class Failure:
         named = self.summary.startswith((f"rank {self.rank} ", f"rank {self.rank}/"))
         return self.summary if named else f"rank {self.rank} raised {self.kind}: {self.summary}"
 
+    @property
+    def fate(self) -> str:
+        """What has become of the rank, in a few words; "" if it is that it has waited in vain."""
+        if self.kind in ("CommTimeout", "PeerLost", "Deadlock", "Interrupted"):
+            return ""
+        own = self.summary.removeprefix(f"rank {self.rank} ").partition(";")[0].rstrip(".")
+        return f"raised {self.kind}" if self.kind not in ("", "SystemExit") else own
+
     def raise_it(self) -> NoReturn:
         """Raise the rank's own exception, or one that describes how the rank ended."""
         raise self.error()

@@ -39,7 +39,8 @@ from minipar.comm.site import Site
 from minipar.comm.supervisor import ProcessJob
 from minipar.comm.tracing import tracing_if_asked
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
-from minipar.errors import Interrupted, UsageError
+from minipar.comm.whereabouts import story
+from minipar.errors import CommError, Interrupted, UsageError
 from minipar.events import Recorder
 
 BACKENDS = ("local", "process", "mpi", "nccl")
@@ -300,5 +301,9 @@ def run_threads(
         raise
     failures += losses if len(losses) == ranks else []
     failed = failures[0] if failures else world.mismatch_at_the_end()
-    notes = first_partings(history.partings.values() for history in histories)
-    return results, None if failed is None else (*failed, notes)
+    if failed is None:
+        return results, None
+    rank, error = failed
+    told = story(world.whereabouts(), rank, type(error).__name__, isinstance(error, CommError))
+    partings = first_partings(history.partings.values() for history in histories)
+    return results, (rank, error, (*told, *partings))

@@ -19,6 +19,7 @@ has the smallest time. No clock of the machine is ever waited for, so there is n
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,7 @@ from minipar.comm.frame import Call
 from minipar.comm.losses import Losses, Lost, end_receives
 from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message
 from minipar.comm.virtual import Clock
+from minipar.comm.whereabouts import FINISHED, LAST_CALLS, Whereabouts
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said
 
 IDLE = Call(0, 0, "waiting for work", "", "its second thread")
@@ -59,8 +61,10 @@ class LocalWorld:
         # A rank may have a second thread (`asynchronous`): thread 2r is rank r, 2r+1 its second.
         self._turn = [threading.Semaphore(0) for _ in range(2 * size)]
         self._waits: list[tuple[Callable[[], bool], int, Call] | None] = [None] * (2 * size)
-        self._last: list[object] = ["none yet"] * size  # the last call of each rank
+        self._last = [deque[Call](maxlen=LAST_CALLS) for _ in range(size)]  # calls of each rank
+        self._then: list[Whereabouts] = []  # of all ranks, when the first failure came
         self._finished = [False, True] * size
+        self._fates = [""] * size  # what has become of each rank, once it has ended
         self._over = [False] * size  # whether a rank's second thread is to end
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
@@ -74,6 +78,8 @@ class LocalWorld:
 
     def leave(self, rank: int, failed: BaseException | None = None) -> None:
         """This rank is over; whoever still waits for it will be told why."""
+        fate = FINISHED if failed is None else f"raised {type(failed).__name__}"
+        self._fates[rank] = fate
         self._finished[2 * rank] = self._over[rank] = self._news = True
         if failed is not None and self.losses is None:
             self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
@@ -121,11 +127,11 @@ class LocalWorld:
 
     def announce(self, rank: int, call: Call) -> None:
         """Note what the rank is doing, for the messages about ranks that have finished."""
-        self._last[rank] = call
+        self._last[rank].append(call)
 
     def never_taken(self, rank: int) -> CallMismatch | None:
         """The error if the rank returns now and leaves a message of a collective; None if not."""
-        did = f"the last call of rank {rank}: {self._last[rank]}"
+        did = f"the last call of rank {rank}: {self._whereabouts(rank).call}"
         return self.mail[rank].never_taken(rank, lambda call: did)
 
     def mismatch_at_the_end(self) -> tuple[int, CommError] | None:
@@ -140,6 +146,8 @@ class LocalWorld:
 
     def stop(self, failure: CommError) -> None:
         """Make every wait, now and later, raise; the first failure is the one that counts."""
+        if self.failure is None:
+            self._then = self.whereabouts()
         self.failure, self._news = self.failure or failure, True
 
     def wait(self, thread: int, ready: Callable[[], bool], whom: int, call: Call) -> None:
@@ -199,7 +207,7 @@ class LocalWorld:
         self._asked[rank] = 0 if lively else self._asked[rank] + 1
         if self._asked[rank] > PATIENCE:
             self._waits[2 * rank] = (lambda: False, whom, call)
-            self.stop(Deadlock(self._explain()))
+            self.stop(Deadlock(report(self.whereabouts())))
             raise Deadlock(str(self.failure))
 
     def _switch(self, thread: int) -> None:
@@ -214,7 +222,7 @@ class LocalWorld:
             news, self._news = self._news, False
             chosen = self.clock.next(self._following(thread) if news else [thread ^ 1])
         if chosen is None and not all(self._finished):
-            self.stop(Deadlock(self._explain()))
+            self.stop(Deadlock(report(self.whereabouts())))
             chosen = next(t for t in self._following(thread) if not self._finished[t])
         if chosen is None or chosen == thread:
             return False
@@ -234,16 +242,17 @@ class LocalWorld:
             return True
         return self.failure is not None and waiting[2] is not IDLE
 
-    def _explain(self) -> str:
-        waits: list[tuple[int | None, str]] = []
-        for rank in range(self.size):
-            waiting = self._awaited(rank)
-            if waiting is None:
-                waits.append((None, str(self._last[rank])))
-            else:
-                whom, call = waiting
-                waits.append((whom, f"{call}{self.mail[rank].unasked(whom)}"))
-        return report(waits, {lost.rank for lost in self.lost if not lost.returns})
+    def whereabouts(self) -> list[Whereabouts]:
+        """Of all ranks: now or, if the run has failed, when it did."""
+        return self._then or [self._whereabouts(rank) for rank in range(self.size)]
+
+    def _whereabouts(self, rank: int) -> Whereabouts:
+        calls, waiting = tuple(map(str, self._last[rank])), self._awaited(rank)
+        if waiting is None:
+            lost = {lost.rank for lost in self.lost if not lost.returns}
+            return Whereabouts(calls, fate="is lost" if rank in lost else self._fates[rank])
+        whom, call = waiting
+        return Whereabouts(calls, whom, within=f"{call}{self.mail[rank].unasked(whom)}")
 
     def _awaited(self, rank: int) -> tuple[int, Call] | None:
         """Whom the rank waits for and in what call; None if it has finished."""

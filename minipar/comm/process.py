@@ -122,12 +122,19 @@ class ProcessTransport(Transport):
             self._board.second_turns(self.rank, whom)
             try:
                 self._wait(ready, whom, call, gentle=True)
+            except CommError:
+                self._board.give_up(self.rank, whom)
+                raise
             finally:
                 self._board.second_turns(self.rank)
             return
         self._board.begin_wait(self.rank, whom)
         try:
             self._wait(ready, whom, call, gentle=self._second is not None)
+        except CommError as error:
+            if whom != self.rank and not isinstance(error, CallMismatch):
+                self._board.give_up(self.rank, whom)
+            raise
         finally:
             self._board.end_wait(self.rank)
 
@@ -190,8 +197,8 @@ class ProcessTransport(Transport):
         self._board.second_turns(self.rank)
 
     def announce(self, call: Call) -> None:
-        self.raise_failure(call)
         self._board.write(self.rank, call)
+        self.raise_failure(call)
 
     def close(self) -> CallMismatch | None:
         """Wait until all that was sent is where its receiver finds it without this process.

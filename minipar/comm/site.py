@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from minipar.comm.board import Board
@@ -24,6 +24,7 @@ class Site(Protocol):
     segment: Any  # in the first of them
     board: Board
     may_leave_at: float  # when a rank that has returned may go: 0 at once, inf not yet
+    fates: dict[int, str]  # what has become of ranks of other hosts, "": nothing that is known
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -65,8 +66,13 @@ class Site(Protocol):
     def note_end(self, failure: Failure | None) -> None:
         """A rank of this host has failed, or all have ended well."""
 
+    def note_fates(self, fates: Mapping[int, str]) -> None:
+        """All ranks of this host have ended, and the job has failed."""
+
     def settled(self) -> bool:
-        """Whether it is known how the job has ended everywhere."""
+        """Whether it is known how the job has ended everywhere and, if it has failed, what the
+        ranks did then.
+        """
 
     def interrupt(self) -> None:
         """Ctrl-C was pressed."""

@@ -29,6 +29,7 @@ from minipar.comm.roll import Roll, begin_again, call_for_return, note_loss, rep
 from minipar.comm.signals import sigint_held_back
 from minipar.comm.site import Site
 from minipar.comm.stopped import StoppedWatch
+from minipar.comm.whereabouts import FINISHED, LAST_CALLS, Whereabouts, story
 
 GRACE_S = 1.0  # between asking the ranks to stop and terminating them
 KILL_AFTER_S = 0.5  # between terminating and killing them
@@ -55,6 +56,7 @@ class ProcessJob:
         self.failure: Failure | None = None
         self._outputs, self._site, self._board, self._roll = outputs, site, site.board, roll
         self._finished: set[int] = set()
+        self._fates: dict[int, str] = {}  # what has become of ranks that have failed here
         self._stop_at: float | None = None
         self._interrupted = False
         self._left: Failure | None = None  # a failure only if no rank fails otherwise
@@ -101,10 +103,9 @@ class ProcessJob:
             self._finish()
         self._crew.raise_if_unheard()
         if self.failure is not None:
-            notes = first_partings(self._partings)
-            if self.failure.in_a_call:
-                notes = (self._board.story(range(self._site.ranks)), *notes)
-            self.failure = replace(self.failure, notes=notes)
+            failed, kind = self.failure.rank, self.failure.kind
+            told = story(self._whereabouts(), failed, kind, self.failure.in_a_call)
+            self.failure = replace(self.failure, notes=(*told, *first_partings(self._partings)))
         lost = {} if self._roll is None else self._roll.failures
         return [
             lost[child.number].error() if child.number in lost else child.result
@@ -118,11 +119,25 @@ class ProcessJob:
         elif len(self._roll.failures) == self._site.ranks:
             self.failure = self.failure or self._roll.first
         self._site.note_end(self.failure)
+        if self.failure is not None:
+            self._site.note_fates(self._fates)
         begun = time.monotonic()
         while not self._site.settled():
             self._step()
             if self.failure is not None and time.monotonic() - begun > AGREEING_S:
                 break
+
+    def _whereabouts(self) -> list[Whereabouts]:
+        """Of all ranks, when the job had failed."""
+        assert self.failure is not None
+        fates = {**self._site.fates, **self._fates}
+        fates.setdefault(self.failure.rank, self.failure.fate)
+        found = []
+        for rank in range(self._site.ranks):
+            calls = tuple(map(str, self._board.last(rank)[-LAST_CALLS:]))
+            fate = FINISHED if rank in self._finished else fates.get(rank, "")
+            found.append(Whereabouts(calls, None if fate else self._board.awaited(rank), fate))
+        return found
 
     def _finish(self) -> None:
         """See every rank to its end, whatever happens, and print what they still had to say."""
@@ -252,13 +267,15 @@ class ProcessJob:
     def _failed(self, failure: Failure, child: Child) -> None:
         child.failed = True
         child.end()
+        if self._signals_sent == 0:
+            self._fates.setdefault(child.number, failure.fate)
         if self._roll is not None and self._stop_at is None:
             child.failure = child.failure or failure  # it is lost once the process has ended
         elif self.failure is None:
             self.failure = failure
             self._stop_at = self._stop_at or time.monotonic() + GRACE_S
-            self._crew.broadcast("lost", child.number, failure.summary)
             self._site.note_end(failure)
+            self._crew.broadcast("lost", child.number, failure.summary)
         elif self._signals_sent == 0 and failure.summary != self.failure.summary:
             # It was not terminated from here, and has something else to say than the first.
             self._crew.say(child.number, failure.summary)

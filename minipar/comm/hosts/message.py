@@ -58,6 +58,7 @@ KINDS: MappingProxyType[str, tuple[Check, ...]] = MappingProxyType(
         "notice": (rank, text),  # what that rank is doing: its notice on the board, in base 64
         "finished": (rank,),
         "failed": (rank, text, code),  # its summary, and the job's exit code
+        "fates": (many(rank), many(text)),  # of a failed job: what has become of these ranks
         "reported": (rank, text, flag),  # lost, why, and whether it may be started again
         "joined": (rank, port),  # it is about to be; where it can be called
         "job": (text,),  # what all are to do, where only node 0 knows it

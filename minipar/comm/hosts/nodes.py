@@ -21,6 +21,7 @@ from minipar.comm.hosts.link import NodeLink
 from minipar.comm.hosts.neighbours import Neighbours
 
 Heard = tuple[Any, ...]
+MAX_FATE = 200  # characters
 
 
 class Nodes:
@@ -52,6 +53,7 @@ class Nodes:
         self._own: list[Heard] = []  # what this launcher has told itself
         self.settled = False  # whether all nodes agree on how the job has ended
         self._busy = set(range(len(counts)))  # nodes that are not done
+        self._untold = set(range(self.ranks)) - set(self.mine)  # ranks of unknown fate
         self._verdict: Failure | None = None
         self._interrupted = False
 
@@ -100,6 +102,15 @@ class Nodes:
         else:
             self.say("failed", failure.rank, failure.summary, failure.exit_code)
 
+    def note_fates(self, fates: list[str]) -> None:
+        """The job has failed; what has become of the ranks of this node, in their order."""
+        self.say("fates", list(self.mine), [fate[:MAX_FATE] for fate in fates])
+
+    @property
+    def all_told(self) -> bool:
+        """Whether that was heard of all others, or cannot be any more."""
+        return not self._untold or all(link.lost is not None for link in self._links)
+
     def note_done(self) -> None:
         """All ranks of this host have ended well."""
         if self.node == 0:
@@ -110,7 +121,8 @@ class Nodes:
     # -- what the others say ---------------------------------------------------------------------
 
     def hear(self) -> list[Heard]:
-        """("finished", rank), ("failed", Failure), ("notice", rank, bytes), ("interrupt", node)
+        """("finished", rank), ("failed", Failure), ("notice", rank, bytes), ("interrupt", node),
+        ("fates", ranks, what has become of them)
 
         And if lost ranks are reported: ("reported", rank, why, may return), ("joined", rank, port),
         ("gone", ranks, why) of a node, on node 0.
@@ -128,6 +140,8 @@ class Nodes:
         try:
             if kind in ("finished", "notice", "failed", "reported", "joined"):
                 self._check_rank(link, values[0])
+            for rank in values[0] if kind == "fates" else ():
+                self._check_rank(link, rank)
             return self._sort(link, kind, values)
         except ValueError as error:
             link.lost = f"it sent what cannot be: {error}"
@@ -158,6 +172,10 @@ class Nodes:
             case "finished":
                 self._pass_on(link, kind, *values)
                 return [(kind, *values)]
+            case "fates":
+                self._pass_on(link, kind, *values)
+                self._untold -= set(values[0])
+                return [(kind, *values)]
             case "reported" | "joined":
                 self._pass_on(None, kind, *values)
                 return [(kind, *values)]
@@ -180,6 +198,7 @@ class Nodes:
         part = self._parts[link.node]
         names = f"rank {part[0]}" if len(part) == 1 else f"ranks {part[0]} to {part[-1]}"
         where = f"node {link.node} at {link.address}"
+        self._untold -= set(part)
         if self.reports and self.node == 0:
             self._note_done(link.node)
             return [("gone", part, f"{where}: {link.lost}")]

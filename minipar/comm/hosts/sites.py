@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import permutations
 from typing import Any
@@ -36,6 +36,7 @@ class OneHost:
         self.here = range(ranks)
         self.sockets: list[socket.socket] = []
         self.may_leave_at = 0.0
+        self.fates: dict[int, str] = {}
         self.memory = create_segment(ranks), create_heap()
         self.segment = Segment(self.memory[0], ranks)
         self.board = self.segment.board()
@@ -80,6 +81,9 @@ class OneHost:
     def note_end(self, failure: Failure | None) -> None:
         pass
 
+    def note_fates(self, fates: Mapping[int, str]) -> None:
+        pass
+
     def settled(self) -> bool:
         return True
 
@@ -101,6 +105,8 @@ class SeveralHosts:
         self._nodes, self.ranks, self.here = nodes, nodes.ranks, nodes.mine
         self.on_host = nodes.on_host
         self.may_leave_at = float("inf")
+        self.fates: dict[int, str] = {}
+        self._failed = False
         shared = nodes.shared
         self.memory = nodes.memory or create_host_memory(len(shared), self.ranks)
         self._host = HostMemory(self.memory[0], shared, self.ranks)
@@ -153,6 +159,8 @@ class SeveralHosts:
         for kind, *content in self._nodes.hear():
             if kind == "notice":
                 self._host.copy_notice(*content)
+            elif kind == "fates":
+                self.fates |= dict(zip(*content))
             else:
                 heard.append((kind, *content))
         return heard
@@ -177,10 +185,16 @@ class SeveralHosts:
         if failure is None:
             self._nodes.note_done()
         else:
+            self._say_what_they_did()
             self._nodes.note_failure(failure)
 
+    def note_fates(self, fates: Mapping[int, str]) -> None:
+        self._failed = True
+        self._say_what_they_did()
+        self._nodes.note_fates([fates.get(rank, "") for rank in self.here])
+
     def settled(self) -> bool:
-        return self._nodes.settled
+        return self._nodes.settled and (not self._failed or self._nodes.all_told)
 
     def interrupt(self) -> None:
         self._nodes.interrupt()

@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn
 
@@ -30,9 +31,11 @@ from minipar.comm.mpi.start import need_mpi4py
 from minipar.comm.mpi.transport import MpiTransport
 from minipar.comm.started import under_mpi
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.comm.whereabouts import FINISHED, Whereabouts, packed, story
 from minipar.errors import CallMismatch, PeerLost
 
 GRACE_S = 1.0
+SILENT = "does not answer (it computes, or hangs)"
 
 
 def join(
@@ -90,16 +93,33 @@ def fail(transport: MpiTransport, error: BaseException) -> NoReturn:
         return any(rank < transport.rank for rank in transport.failed)
 
     def all_know() -> bool:
-        return others <= transport.stopped | transport.finished.keys()
+        return others <= transport.stopped.keys() | transport.finished.keys()
 
     _listen(transport, lambda: outranked() or all_know())
     if outranked():
         _stop(transport, failure.summary)
-    failure.show(transport.size)
+    told = story(_all(transport, failure), failure.rank, failure.kind, failure.in_a_call)
+    replace(failure, notes=told).show(transport.size)
     _flush()
     if not all_know():
         transport.abort(failure.exit_code)
     os._exit(failure.exit_code)
+
+
+def _all(transport: MpiTransport, failure: Failure) -> list[Whereabouts]:
+    """Where all ranks were when this one failed, as far as they have answered."""
+    found = []
+    for rank in range(transport.size):
+        if rank == transport.rank:
+            where = transport.whereabouts()
+            if failure.fate:
+                where = where._replace(whom=None, fate=failure.fate)
+        elif rank in transport.finished:
+            where = Whereabouts((transport.finished[rank],), fate=FINISHED)
+        else:
+            where = transport.stopped.get(rank, Whereabouts(("unknown",), fate=SILENT))
+        found.append(where)
+    return found
 
 
 def lose(transport: MpiTransport, error: BaseException) -> int:
@@ -132,7 +152,7 @@ def _stop(transport: MpiTransport, line: str) -> NoReturn:
 
     def answered() -> bool:
         new = transport.failed.keys() - told
-        transport.tell(sorted(new), Notice(Kind.STOPPED))
+        transport.tell(sorted(new), Notice(Kind.STOPPED, packed(transport.whereabouts())))
         told.update(new)
         return False
 

@@ -2,7 +2,8 @@
 
     FAILED     "rank 1 raised ValueError: ..."      with the job's exit code; all others stop
     LOST       "rank 1 raised ValueError: ..."      it takes no part any more; the others go on
-    STOPPED                                         the answer to FAILED: this rank has stopped
+    STOPPED    "1\n...\nrecv #0 at train.py:5"       the answer to FAILED: this rank has stopped;
+                                                    whom it waited for, and its last calls
     FINISHED   "barrier #4 at train.py:9"           it has returned; this was its last call
     ASK                                             what are you doing?
     DOING      "all_reduce #3 at train.py:7"        the answer to ASK

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -54,6 +55,7 @@ from minipar.comm.transport import (
     has_waited,
     pending_receive,
 )
+from minipar.comm.whereabouts import LAST_CALLS, Whereabouts, unpacked
 from minipar.errors import CallMismatch, PeerLost, UsageError
 
 KEPT_MESSAGES = 64  # sends up to BUFFERED_BYTES per receiver of which a copy waits for it
@@ -91,13 +93,14 @@ class MpiTransport(Transport):
         kept = self._mailbox, self._staging
         self._arriving = {r: Arriving(self._comm, r, *kept) for r in self._others()}
         self._communicators: dict[int, Comm] = {}
-        self._doing: object = "none yet"
+        self._calls = deque[Call](maxlen=LAST_CALLS)
+        self._waits: dict[int, int] = {}  # for whom, by thread; a wait in vain stays there
         self._lock = threading.RLock()  # a rank may have a second thread (`asynchronous`)
         self._second = False
         self._answers: dict[int, str] = {}
         self.failed: dict[int, Notice] = {}  # by rank, in the order in which they told
         self.finished: dict[int, str] = {}  # by rank: its last call
-        self.stopped: set[int] = set()
+        self.stopped: dict[int, Whereabouts] = {}
         self._leaving: dict[int, str] = {}  # lost, and not yet noted as that
         self.losses = Losses(self.rank, self.size) if reports else None
 
@@ -143,6 +146,8 @@ class MpiTransport(Transport):
         self.move()
 
     def wait(self, ready: Callable[[], bool], whom: int, call: Call) -> None:
+        me = threading.get_ident()
+        self._waits[me] = whom
         wait_until(
             ready,
             self.move,
@@ -152,6 +157,7 @@ class MpiTransport(Transport):
             gentle=self._second,
             silent=whom == ANY,
         )
+        del self._waits[me]
 
     def check(self, whom: int, call: Call) -> None:
         self._raise_failure(call)
@@ -159,7 +165,8 @@ class MpiTransport(Transport):
             self._raise_if_gone(whom, call)
 
     def announce(self, call: Call) -> None:
-        self._doing = call
+        self._calls.append(call)
+        self._waits.clear()
 
     def begin_second_thread(self) -> None:
         from mpi4py import MPI
@@ -178,7 +185,7 @@ class MpiTransport(Transport):
 
         Returns: the error of a message that nobody has asked for.  Raises: PeerLost.
         """
-        self.tell(self._others(), Notice(Kind.FINISHED, str(self._doing)))
+        self.tell(self._others(), Notice(Kind.FINISHED, self._doing))
         self.stay()
         if self.gone:
             return None  # of a collective that a loss has ended, something is always left
@@ -219,6 +226,15 @@ class MpiTransport(Transport):
     def abort(self, code: int) -> None:
         """Have MPI end all ranks, this one too."""
         self._comm.Abort(code)
+
+    @property
+    def _doing(self) -> str:
+        return str(self._calls[-1]) if self._calls else "none yet"
+
+    def whereabouts(self) -> Whereabouts:
+        """Of this rank."""
+        whom = next((whom for whom in self._waits.values() if whom != self.rank), None)
+        return Whereabouts(tuple(map(str, self._calls)), whom)
 
     # -- moving bytes -------------------------------------------------------------------------
 
@@ -264,12 +280,12 @@ class MpiTransport(Transport):
                 self.failed[src] = notice
             case Notice(Kind.LOST, text):
                 self._leaving[src] = text
-            case Notice(Kind.STOPPED):
-                self.stopped.add(src)
+            case Notice(Kind.STOPPED, text):
+                self.stopped[src] = unpacked(text)
             case Notice(Kind.FINISHED, text):
                 self.finished[src] = text
             case Notice(Kind.ASK):
-                self.tell([src], Notice(Kind.DOING, str(self._doing)))
+                self.tell([src], Notice(Kind.DOING, self._doing))
             case Notice(Kind.DOING, text):
                 self._answers[src] = text
 
