@@ -89,12 +89,16 @@ class Failure:
         return "\n".join(filter(None, [*texts, *self.notes]))
 
     def show(self, ranks: int) -> None:
-        """Print the rank's traceback and, as the last line, who failed."""
+        """Print the rank's traceback, what is known beside it and, as the last line, who failed.
+
+        What an error says that did not come from a call stands near the end, after all else.
+        """
         label = f"[rank {self.rank}] " if ranks > 1 else ""
-        for line in self.traceback.splitlines():
-            print(label + line, file=sys.stderr)
-        for note in self.notes:
-            print(f"minipar: {note}", file=sys.stderr)
+        traceback = [label + line for line in self.traceback.splitlines()]
+        notes = [f"minipar: {note}" for note in self.notes]
+        of_a_call = self.in_a_call or self.kind == "Deadlock"
+        for line in traceback + notes if of_a_call else notes + traceback:
+            print(line, file=sys.stderr)
         print(f"minipar: {self.summary}", file=sys.stderr)
 
 

@@ -180,7 +180,7 @@ class Calls:
         """ranks: world ranks in group order.  ident: the group's number.  history: this rank's."""
         self._transport, self._ranks, self._ident = transport, ranks, ident
         self._history = history
-        self._collectives = 0
+        self._collectives, self.axis = 0, ""
         self.circle = transport.circle(ranks)  # None if they have no memory in common
         self._losses = transport.losses
         if self._losses is not None:
@@ -192,13 +192,15 @@ class Calls:
         """The link of the next send to rank dst."""
         key = dst if self._losses is None else self._key(dst)
         self._sent[key] += 1
-        return self._link("send", self._sent[key] - 1)
+        return self._link("send", self._sent[key] - 1, _peer("to", dst, self._ranks[dst]))
 
     def recv(self, src: int) -> CallLink:
         """The link of the next receive from rank src, which has no number if that is ANY."""
         key = src if self._losses is None or src == ANY else self._key(src)
         self._received[key] += 1
-        return self._link("recv", 0 if src == ANY else self._received[key] - 1)
+        number = 0 if src == ANY else self._received[key] - 1
+        world = src if src == ANY else self._ranks[src]
+        return self._link("recv", number, _peer("from", src, world))
 
     def _key(self, peer: int) -> tuple[int, int]:
         """What calls with that rank are counted under: with each incarnation they begin anew."""
@@ -217,7 +219,8 @@ class Calls:
         device: whether the arrays lie on a GPU, where no other rank can look at them.
         """
         self._collectives += 1
-        fields = (self._ident, self._collectives - 1, op, _full(signature, algorithm), call_site(3))
+        signature = _full(signature, algorithm, self.axis)
+        fields = (self._ident, self._collectives - 1, op, signature, call_site(3))
         call = tuple.__new__(Call, fields)  # half the time of Call(*fields)
         self._transport.announce(call)
         self._history.begin(call)
@@ -235,15 +238,23 @@ class Calls:
         call = Call(self._ident, 0, "recv", "", "")
         return self._transport.poll(src if src == ANY else self._ranks[src], call)
 
-    def _link(self, op: str, sequence: int) -> CallLink:
-        call = Call(self._ident, sequence, op, "", call_site())
+    def _link(self, op: str, sequence: int, signature: str) -> CallLink:
+        call = Call(self._ident, sequence, op, signature, call_site())
         self._transport.announce(call)
         return CallLink(self._transport, self._ranks, call, self._history)
 
 
 @lru_cache(maxsize=512)
-def _full(signature: str, algorithm: str) -> str:
-    return f"{signature} by {algorithm}".lstrip()[:MAX_SIGNATURE]
+def _full(signature: str, algorithm: str, axis: str) -> str:
+    along = f" along {axis}" if axis else ""
+    return f"{signature} by {algorithm}{along}".lstrip()[:MAX_SIGNATURE]
+
+
+@lru_cache(maxsize=512)
+def _peer(which: str, rank: int, world: int) -> str:
+    if rank == ANY:
+        return f"{which} any rank"
+    return f"{which} {rank}" if rank == world else f"{which} {world} of the world"
 
 
 class Receiving:

@@ -43,6 +43,10 @@ class Pairs:
         losses = self._transport.losses
         return 0 if losses is None else losses.incarnation
 
+    def lies_along(self, axis: str) -> None:
+        """Have messages about its calls name that axis of the mesh. All its ranks say the same."""
+        self._calls.axis = axis
+
     def __repr__(self) -> str:
         world = world_suffix(self.world_ranks, self.rank)
         return f"Group(rank {self.rank} of {self.size}{world})"

@@ -127,7 +127,7 @@ def _next(ranks: Sequence[Whereabouts], r: int) -> int:
 
 
 def _by_weight(ranks: Sequence[Whereabouts]) -> list[int]:
-    """All ranks: first those for whom others wait in the end, then by how far they are from them."""
+    """All ranks: first those for whom others wait in the end, then those who wait for these, ..."""
     ends = {r for circle in circles(ranks) for r in circle}
     ends |= {r for r in range(len(ranks)) if _next(ranks, r) == r}
     awaited = {_next(ranks, r) for r in range(len(ranks)) if _next(ranks, r) != r}

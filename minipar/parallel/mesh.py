@@ -46,6 +46,8 @@ class Mesh:
         self.dp, self.pp, self.tp = (self.group(axis) for axis in AXES)
         for axis in AXES:
             name_group(self.group(axis), axis)
+            if self.sizes[axis] > 1:
+                self.group(axis).lies_along(axis)
 
     def group(self, *axes: str) -> Group:
         """The ranks that differ from this one on these axes only, in the order of the world.

@@ -53,7 +53,7 @@ def test_a_deadlock_behind_a_handle_is_told(backend):
     with pytest.raises(Deadlock) as caught:
         minipar.run(ranks.asynchronous_deadlock, 2, backend=backend, timeout_s=30)
     assert "rank 0 waits for rank 1" in str(caught.value)
-    assert "rank 1 waits for rank 0 in recv #0" in str(caught.value)
+    assert "rank 1 --> rank 0   recv #0" in str(caught.value)
     assert "all_reduce #0" in str(caught.value)
 
 

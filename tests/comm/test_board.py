@@ -37,13 +37,21 @@ def test_what_a_rank_did_instead(memory):
     assert other.did(1, call._replace(sequence=4)).endswith("send #3 at b.py:2")
 
 
-def test_the_story_of_all_ranks(memory):
+def test_whom_a_rank_waits_for_or_has_waited_for_in_vain(memory):
     mine, other = boards(memory)
-    for i in range(5):
-        mine.write(1, Call(0, i, "barrier", "", f"a.py:{i}"))
-    told = other.story(range(3)).splitlines()[1:]
-    assert told[0] == "  rank 0: none yet" and told[2] == "  rank 2: none yet"
-    assert told[1] == "  rank 1: " + " < ".join(f"barrier #{i} at a.py:{i}" for i in (2, 3, 4))
+    assert other.awaited(1) is None
+    mine.write(1, Call(0, 0, "recv", "from 2", "a.py:1"))
+    mine.begin_wait(1, 2)
+    assert other.awaited(1) == 2
+    mine.end_wait(1)
+    assert other.awaited(1) is None
+    for whom in (2, 0, -1):
+        mine.begin_wait(1, whom)
+        mine.give_up(1, whom)
+        mine.end_wait(1)
+        assert other.awaited(1) == whom
+    mine.write(1, Call(0, 1, "recv", "from 2", "a.py:2"))  # the script has caught the error
+    assert other.awaited(1) is None
 
 
 def test_the_same_call_again_differs_in_its_number(memory):

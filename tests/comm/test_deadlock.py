@@ -9,6 +9,7 @@ from minipar.comm.deadlock import LASTING_S, LOOKS, DeadlockWatch, report
 from minipar.comm.frame import Call
 from minipar.comm.segment import Segment, create_segment
 from minipar.comm.transport import ANY
+from minipar.comm.whereabouts import FINISHED, Whereabouts
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def job(monkeypatch):
 def test_two_ranks_that_go_on_waiting_for_each_other(job):
     assert job.looks(LOOKS // 2) is None
     found = job.looks(LOOKS)
-    assert "rank 0 waits for rank 1 in recv #3 at file.py:0" in found
-    assert "rank 1 waits for rank 0 in recv #3 at file.py:1" in found
+    assert "rank 0 --> rank 1   recv #3 at file.py:0" in found
+    assert "rank 1 --> rank 0   recv #3 at file.py:1" in found
 
 
 def test_many_quick_looks_are_not_enough(job):
@@ -82,11 +83,17 @@ def test_who_has_finished_does_not_count_and_nobody_is_no_deadlock(job):
     assert job.looks(5 * LOOKS, living=()) is None
 
 
+def waiting(*ranks):
+    """The report of these: whom each waits for, and its last call."""
+    fate = {True: FINISHED, False: ""}
+    return report([Whereabouts((last,), whom, fate[whom is None]) for whom, last in ranks])
+
+
 def test_the_report():
-    text = report([(ANY, "recv #0 at a:1"), (None, "send #4 at a:2")])
+    text = waiting((ANY, "recv #0 at a:1"), (None, "send #4 at a:2"))
     assert text.startswith("no rank can go on: rank 0 waits for any rank, rank 1 has finished.\n")
-    assert "  rank 0 waits for any rank in recv #0 at a:1\n" in text
-    assert "  rank 1 has finished; its last call: send #4 at a:2\n" in text
+    assert "  rank 0 --> any rank   recv #0 at a:1\n" in text
+    assert text.endswith("  rank 1                has finished; its last call: send #4 at a:2")
 
 
 def call(op, number, signature, group=0):
@@ -105,9 +112,9 @@ def call(op, number, signature, group=0):
 )
 def test_the_first_line_names_two_calls_that_stand_in_one_place(last):
     first, second = (text.partition(" at ")[0] for text in last)
-    text = report([(1, last[0]), (0, last[1])]).partition("\n")[0]
+    text = waiting((1, last[0]), (0, last[1])).partition("\n")[0]
     assert text == f"no rank can go on: rank 0 makes {first}, but rank 1 makes {second}."
-    text = report([(1, last[0]), (None, last[1])]).partition("\n")[0]
+    text = waiting((1, last[0]), (None, last[1])).partition("\n")[0]
     assert text == f"no rank can go on: rank 0 makes {first}, but rank 1 makes {second}."
 
 
@@ -122,4 +129,4 @@ def test_the_first_line_names_two_calls_that_stand_in_one_place(last):
     ],
 )
 def test_calls_that_need_not_be_the_same(last):
-    assert "waits for rank 1, rank 1 waits" in report([(1, last[0]), (0, last[1])])
+    assert "waits for rank 1, rank 1 waits" in waiting((1, last[0]), (0, last[1]))

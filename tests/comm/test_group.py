@@ -136,7 +136,7 @@ def test_ranks_that_disagree_about_the_root_are_told():
     with pytest.raises(CallMismatch, match=r"sent from [01] .* expected from [01]|barrier"):
         run(work, 2, args=("broadcast",))
     for call in ("reduce", "gather"):
-        with pytest.raises(Deadlock, match=f"rank 0 waits for rank 1 in {call} #0"):
+        with pytest.raises(Deadlock, match=f"rank 0 --> rank 1   {call} #0"):
             run(work, 2, args=(call,))
 
 

@@ -40,14 +40,15 @@ def test_a_skipped_call_that_was_paired_with_a_later_one_is_found(how, p, backen
 
 
 @BOTH
-def test_it_is_told_below_whatever_error_there_is(backend, tmp_path):
+def test_it_is_told_whatever_error_there_is(backend, tmp_path):
     source = "import minipar; from tests.comm import mismatches as m; m.{}(minipar.init(), {})"
     source = "import sys; sys.path.insert(0, {!r}); " + source
     root = str(Path(__file__).parents[2])
     text = source.format(root, "skipped", "'fails later'")
-    *_, note, summary = minipar_run(tmp_path, text, "--backend", backend).stderr.splitlines()
-    assert summary == "minipar: rank 1 raised ValueError: something else"
-    assert note.startswith("minipar: The ranks' call sites first parted at all_reduce #1: rank 0 ")
+    lines = minipar_run(tmp_path, text, "--backend", backend).stderr.splitlines()
+    assert lines[-1] == "minipar: rank 1 raised ValueError: something else"
+    note = "minipar: The ranks' call sites first parted at all_reduce #1: rank 0 "
+    assert any(line.startswith(note) for line in lines)
     done = minipar_run(tmp_path, source.format(root, "branches", "False"), "--backend", backend)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -64,7 +65,7 @@ def test_an_error_of_the_user_keeps_its_text(backend):
     assert str(caught.value) == "why"
     notes = getattr(caught.value, "__notes__", None)  # Python 3.11
     if notes is not None:
-        world, subgroup = notes
+        *_, world, subgroup = notes
         assert f"broadcast #1: rank 0 at {mismatches_site('THE ROOT')}, rank " in world
         assert re.search(r"parted at broadcast #0 of group \d+: rank 0 at .*, rank 2 at ", subgroup)
 

@@ -66,7 +66,8 @@ def test_a_deadlock_is_seen_and_told_soon(how, says, capfd):
     with pytest.raises(Deadlock, match=f"no rank can go on: {says}") as caught:
         run(ranks.deadlock, 3, how)
     assert time.monotonic() - begun < FAILED_IN_S
-    assert str(caught.value).count("ranks.py:") == 3
+    text = str(caught.value).partition("the last calls")[0]
+    assert text.count("ranks.py:") == 3
     assert capfd.readouterr().err == ""  # all ranks would say the same
 
 

@@ -385,7 +385,7 @@ def test_a_deadlock_is_found_when_nothing_is_under_way_any_more():
         for _ in range(2):
             group.recv(1 - group.rank)
 
-    with pytest.raises(Deadlock, match="rank 0 waits for rank 1 in recv #1"):
+    with pytest.raises(Deadlock, match="rank 0 --> rank 1   recv #1"):
         minipar.run(work, 2, cluster=PLAIN)
 
 

@@ -157,7 +157,7 @@ class MpiTransport(Transport):
             gentle=self._second,
             silent=whom == ANY,
         )
-        del self._waits[me]
+        self._waits.pop(me, None)
 
     def check(self, whom: int, call: Call) -> None:
         self._raise_failure(call)
@@ -166,7 +166,7 @@ class MpiTransport(Transport):
 
     def announce(self, call: Call) -> None:
         self._calls.append(call)
-        self._waits.clear()
+        self._waits.pop(threading.get_ident(), None)
 
     def begin_second_thread(self) -> None:
         from mpi4py import MPI

@@ -17,6 +17,7 @@ GOOD = (
     ("notice", 3, "QUJD"),
     ("finished", 2),
     ("failed", 1, "rank 1 raised ValueError: é", 3),
+    ("fates", [2, 3], ["was killed", ""]),
     ("reported", 1, "rank 1 was killed", True),
     ("joined", 1, 5000),
     ("job", "{}"),

@@ -53,7 +53,7 @@ def test_a_retry_after_a_timeout_gets_the_message():
     ("how", "says"),
     [
         ("deadlock", "rank 0 has waited 1 s for rank 1 in recv #0 .*; the last call of rank 1: "
-         "recv #0 at tests/comm/ranks.py"),
+         r"recv #0 \(from 2\) at tests/comm/ranks.py"),
         ("late", r"for rank 1 in barrier #0 .*; the last call of rank 1: unknown, since it does"),
     ],
 )  # fmt: skip
