@@ -334,6 +334,7 @@ FLOORS = {
     "stepping.view": 9,
     "stepping.stepper": 10,
     "stepping.prompt": 11,
+    "stepping.scripted": 12,
     "bench.comm_worker": 10,
     "bench.comm_table": 10,
     "bench.comm_peers": 11,

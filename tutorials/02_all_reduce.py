@@ -25,13 +25,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minipar
-from minipar import Group, cost
+from minipar import Cluster, Group, cost
 from minipar.array import Array
 from minipar.errors import Deadlock, UsageError
 from minipar.events import Event, recording
+from minipar.stepping.scripted import stepped
+from minipar.trace.beside import draw_beside
 from minipar.trace.chunk_figure import draw_chunks
 from minipar.trace.chunks import chunk_snapshots, chunk_text
 from minipar.trace.show import show
+from minipar.trace.traced import traced
 
 MB = 2**20
 
@@ -185,7 +188,37 @@ assert all(close(total) for total in by_hand)
 ring_bytes = table(measure(ring))
 
 # %% [markdown]
-# 6 messages of a quarter of the array are 1.5 arrays, for every rank. In general a rank sends
+# Do not take it on trust: stop your ring in the middle. `minipar step` is a debugger for all ranks
+# at once, which holds the run at every message. Usually you type at it; here are five commands that
+# were written down. The first sets a break: whenever rank 2 gets something. `c` goes on to there,
+# and `show` evaluates an expression on all ranks. Rank r contributes the number 10^r to each chunk,
+# so the digits of a chunk say whose parts are in it.
+
+# %%
+wires = Cluster(alpha_s=10e-6, beta_s_per_byte=1 / 10e9, gamma_s_per_byte=0)  # of which more below
+script = f"""
+import numpy as np
+import minipar
+from minipar import Group
+from minipar.array import Array
+
+{inspect.getsource(ring)}
+
+group = minipar.init()
+total = ring(group, np.full(4, 10**group.rank))
+"""
+commands = ["b rank 2, gets", "c", "c", "c", "show np.concatenate(chunks)"]
+seen = stepped(script, 4, commands, cluster=wires)
+print(seen[seen.rindex("event ") :])
+assert "rank 2  110      100      100      111" in seen
+
+# %% [markdown]
+# It is the third step. Ranks 0 and 1 have a complete chunk each: 1111. (Rank 0 is a step ahead.)
+# Rank 2 has got one, too, but still in its hand, `incoming`: the next line adds it to chunk 2.
+# Which chunk will be complete on rank 3? The prompt of `minipar step -n 4 script.py` does this to a
+# script of yours, and also goes back.
+#
+# How much has each rank sent? 6 messages of a quarter of the array are 1.5 arrays. In general it is
 #
 #     2 (p-1)/p · n  bytes                 p ranks, n bytes of the array
 #
@@ -221,8 +254,33 @@ assert all(np.array_equal(builtin[0], other) for other in builtin[1:])
 # - **α**, the seconds that a message takes however small it is. Here: 10 millionths of a second.
 # - **β**, the seconds for each byte. Here: 10 GB a second, so β is 0.1 billionths of a second.
 #
-# A message of n bytes takes `α + n·β`. The ring has 2(p-1) steps one after the other, so it pays α
-# 2(p-1) times. For 64 ranks that is 126 times.
+# A message of n bytes takes `α + n·β`. `wires` above are of this kind. They are declared, not real,
+# so time is **virtual** and the same on every machine. `traced` runs the ranks on them, and returns
+# also what each rank did when. Here are the functions that you wrote, on one scale:
+
+# %%
+traces = {}
+for way in (naive, ring):
+    _, traces[way.__name__] = traced(way, 4, args=(gradient(0),), cluster=wires)
+show(draw_beside(traces), "in_time")
+
+# %% [markdown]
+# Dark: a message goes over the rank's wire. Hatched: the rank waits. Through one root, three of
+# four wires are idle most of the time. In the ring all four are always busy, with short messages;
+# so it is not twice as fast, as the bytes of the busiest rank would have it, but nearly four times:
+# rank 0 first had to receive, and then to send. The formulas are exact:
+
+# %%
+for way, nbytes in (("naive", 4 * N), ("ring", N)):  # of one message
+    took = traces[way].end * 1e-9
+    print(f"{way:5s} {took * 1e3:.3f} ms: six times one message of {nbytes / MB:.0f} MB")
+    assert math.isclose(took, 6 * (10e-6 + nbytes / 10e9), rel_tol=1e-5)
+for rank in traces["ring"].ranks:
+    assert sum(message.nbytes for message in rank.messages) == 2 * 3 / 4 * 4 * N
+
+# %% [markdown]
+# So when does the ring lose? It has 2(p-1) steps one after the other, and pays α 2(p-1) times. For
+# 64 ranks that is 126 times.
 #
 # The opponent is **recursive doubling**, doubling for short: in step k, swap the *whole* array with
 # the rank whose number differs in bit k, and add. Step 0 makes pairs, step 1 fours, step 2 eights.
@@ -395,7 +453,8 @@ assert total[0] == world.size
 # `r ^ (1 << k)` (`^` flips bit k), and adds what it gets. Then count: log2(p) messages, and log2(p)
 # times the array.
 #
-# Fill in the blank. A solution is at the very end.
+# Fill in the blank. When it is right, draw it beside the ring, as above: which is done first with 4
+# ranks, and which with an array of 100 numbers? A solution is at the very end.
 
 
 # %%
@@ -428,6 +487,10 @@ except NotImplementedError:
 #   the array, however many ranks there are.
 # - Small messages cost α, large ones β. The ring is for large ones.
 # - All ranks must make the same calls in the same order.
+#
+# To watch a script of your own: `minipar step -n 4 script.py` holds it at every message; `minipar
+# run -n 4 --trace my-trace script.py` records it, and `minipar timeline my-trace --out replay.html`
+# makes a page that plays it, chunk by chunk.
 #
 # In the repository of minipar, `docs/all_reduce.md` has the tables, and
 # `minipar/comm/collectives.py` the real ring: ten lines.
