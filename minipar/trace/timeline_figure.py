@@ -13,8 +13,11 @@ from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from minipar.events import Event
 from minipar.spans import Span
-from minipar.trace.totals import common, computing, merged, shares, under_way, waiting
+from minipar.trace.totals import Intervals, common, computing, merged, shares, under_way, waiting
 from minipar.trace.trace_file import RankTrace, Trace
 
 if TYPE_CHECKING:
@@ -102,10 +105,12 @@ def _draw_rank(
     for axis, colour in AXES.items():
         boxes = [(c.begin, c.end) for c in rank.calls if trace.axis(c) == axis]
         bars(boxes, MOVE_AT, facecolor=colour, edgecolor="none")
-        wire = [m for m in rank.wire if trace.axis(m) == axis]
-        bars(under_way(rank, wire).tolist(), MOVE_AT, facecolor=colour, edgecolor="none")
-        out = [(m.begin, m.end) for m in wire if m.rank == rank.rank and m.begin < m.end]
-        bars(out, MOVE_AT, facecolor=colour, edgecolor="white", linewidth=0.4)
+        wire = [m for m in rank.wire if trace.axis(m) == axis and m.begin < m.end]
+        moved = under_way(rank, wire)
+        bars(moved.tolist(), MOVE_AT, facecolor=colour, edgecolor="none")
+        # What came in while the rank did something else may have come earlier than it was noted.
+        known = [(m.begin, m.end) for m in wire if m.rank == rank.rank or _holds(moved, m)]
+        bars(known, MOVE_AT, facecolor=colour, edgecolor="white", linewidth=0.4)
     bars(waiting(rank).tolist(), MOVE_AT, facecolor=WAIT, edgecolor=EDGE, linewidth=0, hatch="////")
     for axis, colour in AXES.items():
         marks = [(m.begin, m.begin + length // MARK) for m in single if trace.axis(m) == axis]
@@ -116,6 +121,11 @@ def _draw_rank(
     axes.annotate(
         text, (1.005, rank.rank + 0.5), xycoords=("axes fraction", "data"), va="center", fontsize=8
     )
+
+
+def _holds(intervals: Intervals, message: Event) -> bool:
+    at = int(np.searchsorted(intervals[:, 0], message.begin, "right")) - 1
+    return at >= 0 and bool(message.end <= intervals[at, 1])
 
 
 def _label(axes: Axes, span: Span, window: tuple[int, int], middle: float, scale: float) -> None:
