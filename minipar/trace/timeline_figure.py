@@ -100,7 +100,7 @@ def _draw_rank(
         bars(boxes, COMPUTE_AT, facecolor=colour, edgecolor="white", linewidth=0.4, alpha=PALE)
         bars(common(merged(boxes), busy).tolist(), COMPUTE_AT, facecolor=colour)
     for span in outer:
-        _label(axes, span, (begin, end), top + 0.88 - COMPUTE_AT[0] - COMPUTE_AT[1] / 2, scale)
+        _label(axes, span, busy, (begin, end), top + 0.88 - COMPUTE_AT[0] - COMPUTE_AT[1] / 2)
     single = [] if rank.wire else [m for m in rank.messages if m.op == "send"]
     for axis, colour in AXES.items():
         boxes = [(c.begin, c.end) for c in rank.calls if trace.axis(c) == axis]
@@ -128,13 +128,15 @@ def _holds(intervals: Intervals, message: Event) -> bool:
     return at >= 0 and bool(message.end <= intervals[at, 1])
 
 
-def _label(axes: Axes, span: Span, window: tuple[int, int], middle: float, scale: float) -> None:
-    """The action or the micro-batch of a span that is long enough."""
+def _label(axes: Axes, span: Span, busy: Intervals, window: tuple[int, int], middle: float) -> None:
+    """The action or the micro-batch of a span that is long enough, where it computes most."""
     begin, end = max(span.begin, window[0]), min(span.end, window[1])
     text = span.name or ("" if span.micro < 0 else str(span.micro))
     if not text or end - begin < READABLE * (window[1] - window[0]) * (0.4 + 0.3 * len(text)):
         return
-    at = ((begin + end) / 2 - window[0]) / scale
+    parts = common(np.array([[begin, end]]), busy)
+    longest = parts[np.argmax(parts[:, 1] - parts[:, 0])] if len(parts) else np.array([begin, end])
+    at = (float(longest.mean()) - window[0]) / unit_of(window[1] - window[0])[0]
     box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "boxstyle": "round,pad=0.15"}
     axes.text(at, middle, text, ha="center", va="center", fontsize=7, bbox=box)
 

@@ -12,6 +12,7 @@ no time. `takes` declares it for them, without a change to the model:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -56,6 +57,7 @@ def takes(modules: Iterable[Module], forward_s: float, backward_s: float) -> Non
 
 
 def _timed(call: Callable[..., Tensor], forward_s: float, backward_s: float) -> Callable[..., Any]:
+    @wraps(call)
     def timed(module: Module, *args: Any, **options: Any) -> Tensor:
         group = init()
         group.spend(forward_s)
