@@ -15,13 +15,13 @@ from functools import partial
 import numpy as np
 
 import minipar
-from minipar import Draw, Group, Init, Tensor, cost, record
+from minipar import Cluster, Draw, Group, Init, Tensor, cost, record
 from minipar.array import Array
 from minipar.events import telling
 from minipar.models import GPT
 from minipar.ops import cross_entropy, gelu, linear, mse
 from minipar.optim import AdamW, clip_grad_norm
-from minipar.parallel.data import DataParallel
+from minipar.parallel.bucketed import BucketedDataParallel
 from minipar.parallel.memory import held_bytes
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.pipeline_strategy import PipelineParallel
@@ -30,8 +30,11 @@ from minipar.parallel.strategy import MakeOptimizer, Strategy
 from minipar.parallel.tensor_layers import TensorKit
 from minipar.parallel.tensor_strategy import TensorParallel, WholeModel
 from minipar.tally import Tally, axes_of
+from minipar.trace.beside import draw_beside
 from minipar.trace.mesh_figure import draw_mesh
 from minipar.trace.show import show
+from minipar.trace.totals import bytes_by_axis, shares
+from minipar.trace.traced import takes, traced
 
 # %% [markdown]
 # ## The model, on one rank
@@ -215,7 +218,7 @@ print("eight ranks, and every slice has the gradient of one rank")
 # - the layers are those of a `TensorKit`: they have their slices, and f and g;
 # - the `Pipeline` keeps the layers of its stage, and sends between stages by a schedule;
 # - `PipelineParallel` trains the stage by what stands inside: `TensorParallel`, which counts each
-#   number once in the norm; and inside of that, `DataParallel` over the replicas.
+#   number once in the norm; and inside of that, data parallel in buckets over the replicas.
 #
 # `minipar train --dp 2 --pp 2 --tp 2` builds just this.
 
@@ -248,31 +251,41 @@ def one_rank() -> tuple[dict[str, Array], list[float], int]:
 
 
 def of_stage(part: GPT, dp: Group, make: MakeOptimizer, tp: Group) -> Strategy:
-    return TensorParallel(part, tp, make, lambda model, make: DataParallel(model, dp, make))
+    return TensorParallel(part, tp, make, lambda model, make: BucketedDataParallel(model, dp, make))
+
+
+class Onion:
+    """All of it, on one rank."""
+
+    def __init__(self, group: Group) -> None:
+        self.mesh = mesh = Mesh(group, dp=2, pp=2, tp=2)
+        self.model = gpt(kit=TensorKit(mesh.tp))
+        self.pipeline = Pipeline(self.model, mesh.pp, self.model.output.loss, "1f1b")
+        inner, view = partial(of_stage, tp=mesh.tp), partial(WholeModel, group=mesh.tp)
+        make = partial(AdamW, lr=0.01)
+        self.strategy = PipelineParallel(self.pipeline, make, mesh.dp, inner, view)
+
+    def step(self, step: int) -> float:
+        """The norm of the gradient."""
+        (ids, targets), r = data(step), self.mesh.dp.rank
+        mine = slice(r * BATCH // 2, (r + 1) * BATCH // 2)
+        draw = Draw(0, step, range(BATCH)[mine])
+        self.strategy.zero_grad()
+        self.pipeline.train(micro_batches(ids[mine], targets[mine], draw, MICROS))
+        self.strategy.sync_gradients()
+        norm = self.strategy.clip(0.5)
+        self.strategy.step()
+        return norm
 
 
 def eight_ranks(group: Group) -> tuple[dict[str, Array], list[float], int, dict[str, float]]:
     """The same, and the bytes sent along each axis in a step."""
-    mesh = Mesh(group, dp=2, pp=2, tp=2)
-    model = gpt(kit=TensorKit(mesh.tp))
-    pipeline = Pipeline(model, mesh.pp, model.output.loss, "1f1b")
-    inner = partial(of_stage, tp=mesh.tp)
-    view = partial(WholeModel, group=mesh.tp)
-    strategy = PipelineParallel(pipeline, partial(AdamW, lr=0.01), mesh.dp, inner, view)
-    mine = slice(mesh.dp.rank * BATCH // 2, (mesh.dp.rank + 1) * BATCH // 2)
-    norms, tally = [], Tally(axes_of(mesh))
-    with telling(tally):
-        for step in range(STEPS):
-            ids, targets = data(step)
-            rows = range(BATCH)[mine]
-            strategy.zero_grad()
-            pipeline.train(micro_batches(ids[mine], targets[mine], Draw(0, step, rows), MICROS))
-            strategy.sync_gradients()
-            norms.append(strategy.clip(0.5))
-            strategy.step()
+    onion = Onion(group)
+    with telling(tally := Tally(axes_of(onion.mesh))):
+        norms = [onion.step(step) for step in range(STEPS)]
     sent = {axis: taken.nbytes / STEPS for axis, taken in tally.taken().items()}
-    held = held_bytes(pipeline.stage, strategy.inner)
-    with strategy.whole() as whole:
+    held = held_bytes(onion.pipeline.stage, onion.strategy.inner)
+    with onion.strategy.whole() as whole:
         return whole.state_dict(), norms, held, sent
 
 
@@ -313,10 +326,60 @@ print(f"tp: {mean / 1024:.1f} KB by count, {tp / 1024:.1f} KB by the formula")
 assert np.isclose(mean, tp, rtol=0.01)
 
 # %% [markdown]
-# tp sends most, and everybody waits for it, in every layer. dp sends once in a step, and that can
-# hide behind the backward. So tp gets the fastest wires: ranks of one machine, next to each other.
-# This is why it is the axis that changes fastest in the mesh.
+# ## Who gets the fast wires?
 #
+# tp sends most, and everybody waits for it, in every layer. dp sends once in a step. Now let there
+# be four machines of two ranks each: within one, a message takes 5 µs and 0.1 ns a byte, between
+# two of them 100 µs and 1 ns a byte. A layer computes 0.5 ms forward and twice that backward. The
+# machines are declared, so the clock is exact; `traced` runs the ranks and returns what each of
+# them did when.
+#
+# The mesh puts the two shards of a layer onto one machine: tp changes fastest. To see why, we also
+# turn it round: the ranks are counted in another order, in which the two of a machine are replicas.
+
+# %%
+MACHINES = Cluster(5e-6, 1 / 10e9, 0, per_node=2, between=(100e-6, 1 / 1e9))
+
+
+def second_step(world: Group, turned: bool) -> int:
+    """When it began."""
+    place = Mesh(world, dp=2, pp=2, tp=2).place(world.rank)
+    number = place["tp"] * 4 + place["pp"] * 2 + place["dp"] if turned else world.rank
+    group = world.split(0, key=number)
+    assert group is not None
+    onion, begin = Onion(group), 0
+    takes(onion.model.blocks, 0.5e-3, 1e-3)
+    for step in range(2):
+        begin = world.now_ns()
+        onion.step(step)
+    return begin
+
+
+traces, begins = {}, {}
+for name, turned in (("tp within a machine", False), ("dp within a machine", True)):
+    (begins[name], *_), traces[name] = traced(second_step, 8, args=(turned,), cluster=MACHINES)
+show(draw_beside(traces, begins), "fast_wires")
+
+# %% [markdown]
+# Above is what a rank computes, and below what goes over its wires, coloured by axis. In the upper
+# panel tp is hardly to be seen, and dp comes once, at the end. In the lower one dp has nearly
+# vanished, but all of the pipeline is stretched: after each half of a layer everybody waits for an
+# all-reduce between machines. The bytes are the same:
+
+# %%
+lengths = {}
+for name, trace in traces.items():
+    sent = bytes_by_axis(trace, begins[name], trace.end)
+    means = {axis: np.mean([each[axis] for each in sent]) / 1024 for axis in ("dp", "pp", "tp")}
+    lengths[name] = (trace.end - begins[name]) / 1e6
+    busy = shares(trace.ranks[0], begins[name], trace.end).computing / 1e6 / lengths[name]
+    print(f"{name}: {lengths[name]:.1f} ms, rank 0 computes {busy:.0%} of it; "
+          + ", ".join(f"{axis} {kb:.1f} KB" for axis, kb in means.items()))  # fmt: skip
+    assert np.isclose(means["tp"] * 1024, tp, rtol=0.01)
+inside, across = lengths.values()
+assert across > 1.3 * inside
+
+# %% [markdown]
 # With larger batches tp and pp send more, and dp does not. With a wider model dp sends more by the
 # square, tp and pp in proportion. `docs/together.md` has the numbers for large models.
 #
@@ -367,7 +430,9 @@ except (AssertionError, NotImplementedError) as wrong:
 # - What counts once (a norm, a shared table) must be counted once on every axis.
 #
 # In the repository, `minipar/parallel/mesh.py` is the mesh, `minipar/strategies.py` builds the
-# onion, and `minipar verify` holds pairs and triples of all ways against one rank.
+# onion, and `minipar verify` holds pairs and triples of all ways against one rank. To see the axes
+# in a run of your own: `minipar train gpt --dp 2 --pp 2 --tp 2 --trace`, then `minipar timeline
+# runs/gpt-1 --step 3`.
 
 # %% [markdown]
 # ## A solution of the exercise
