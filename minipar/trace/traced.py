@@ -26,6 +26,8 @@ from minipar.nn.module import Module
 from minipar.tensor import Tensor, record
 from minipar.trace.trace_file import Trace, load
 
+CALLS = ("__call__", "gelu")  # the ways to call a module: a column has gelu as a part of it
+
 
 def traced(
     fn: Callable[..., Any], ranks: int, *, args: Sequence[Any] = (), cluster: Cluster | None = None
@@ -52,8 +54,12 @@ def takes(modules: Iterable[Module], forward_s: float, backward_s: float) -> Non
     """
     for module in modules:
         plain = type(module)
-        call = _timed(getattr(plain.__call__, "__wrapped__", plain.__call__), forward_s, backward_s)
-        module.__class__ = type(plain.__name__, (plain,), {"__call__": call})
+        calls = {
+            name: _timed(getattr(call, "__wrapped__", call), forward_s, backward_s)
+            for name in CALLS
+            if (call := getattr(plain, name, None)) is not None
+        }
+        module.__class__ = type(plain.__name__, (plain,), calls)
 
 
 def _timed(call: Callable[..., Tensor], forward_s: float, backward_s: float) -> Callable[..., Any]:
