@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minipar
-from minipar import Group, Init, Tensor, cost
+from minipar import Cluster, Group, Init, Tensor, cost
 from minipar.array import Array
 from minipar.events import recording
 from minipar.nn import Linear, Module
@@ -28,7 +28,10 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.memory import Peak, held_bytes
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
+from minipar.trace.beside import draw_beside
 from minipar.trace.show import show
+from minipar.trace.totals import shares
+from minipar.trace.traced import takes, traced
 
 P = 4  # ranks
 LAYERS, D = 12, 48
@@ -244,6 +247,58 @@ for name, formula in formulas.items():
     assert each == [formula(P, n)] * P
 
 # %% [markdown]
+# ## Who waits for it?
+#
+# Half as many bytes again: is the step that much longer? `traced` runs the ranks and returns what
+# each of them did when. The machines are declared, so the clock is exact: a message takes 1 µs and
+# 1 ns a byte, a layer 20 µs forward and twice that backward.
+
+# %%
+MACHINES = Cluster(1e-6, 1 / 1e9, 0)
+
+
+def second_step(group: Group, make: Any) -> int:
+    """When it began."""
+    model, begin = Stack(), 0
+    takes(model.layers, 20e-6, 40e-6)
+    sharing = make(model, group, Adam)
+    for step in range(2):
+        begin = group.now_ns()
+        sharing.zero_grad()
+        loss_of(model, *batch(step)).backward()
+        sharing.sync_gradients()
+        sharing.step()
+    return begin
+
+
+traces, begins = {}, {}
+for name in formulas:
+    (begins[name], *_), traces[name] = traced(
+        second_step, P, args=(stages[name],), cluster=MACHINES
+    )
+show(draw_beside(traces, begins), "zero_time")
+
+# %% [markdown]
+# Above, what a rank computes; below, what goes over its wires. Stage 1 sends all of it after
+# backward. In stage 2 each layer's gradient leaves while the layers before it are still computing;
+# only the new weights come at the end. Stage 3 sends most and is done first: forward, each layer
+# comes in while the one before it computes, and backward, gradients leave meanwhile, too. At the
+# end nothing is left but the gradient of layer 0. Where it is pale, a rank waits: for the very
+# first layer of a direction, nobody could ask ahead. All of that holds as long as a layer computes
+# for longer than its weights travel. Make MACHINES ten times slower, and look again.
+
+# %%
+hidden = {}
+for name, trace in traces.items():
+    found = shares(trace.ranks[0], begins[name], trace.end)
+    hidden[name] = found.overlapped / 1e3
+    print(f"{name}: {found.length / 1e3:.0f} µs, computing for {found.computing / 1e3:.0f} µs; "
+          f"{hidden[name]:.0f} µs of sending are hidden behind that")  # fmt: skip
+lengths = {name: trace.end - begins[name] for name, trace in traces.items()}
+assert hidden["ZeRO 1"] == 0 < hidden["ZeRO 2"] < hidden["ZeRO 3"]
+assert lengths["ZeRO 3"] < lengths["ZeRO 2"] and lengths["ZeRO 3"] < lengths["ZeRO 1"]
+
+# %% [markdown]
 # ## The memory
 #
 # Let k·n be the bytes of optimizer state, for Adam k = 2. Between two steps a rank keeps
@@ -363,7 +418,8 @@ except (AssertionError, NotImplementedError) as wrong:
 #   not on the number of ranks.
 #
 # In the repository, `docs/sharded.md` has the formulas, `minipar/parallel/sharded.py` stages 1 and
-# 2, and `minipar/parallel/sharded_parameters.py` stage 3.
+# 2, and `minipar/parallel/sharded_parameters.py` stage 3. To see a run of your own: `minipar train
+# gpt --dp 4 --zero 3 --trace`, then `minipar timeline runs/gpt-1 --step 3`.
 
 # %% [markdown]
 # ## A solution of the exercise
