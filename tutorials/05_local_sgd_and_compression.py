@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minipar
-from minipar import Group, cost
+from minipar import Cluster, Group, cost
 from minipar.array import Array
 from minipar.data import Sampler, load_images
 from minipar.events import recording
@@ -30,7 +30,10 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.flat import pack, unpack
 from minipar.parallel.local_sgd import LocalSGD
 from minipar.tensor import Tensor, no_grad
+from minipar.trace.beside import draw_beside
 from minipar.trace.show import show
+from minipar.trace.totals import shares
+from minipar.trace.traced import takes, traced
 
 # %% [markdown]
 # ## Less often, by hand
@@ -262,8 +265,51 @@ for name, predicted in formulas.items():
 # %% [markdown]
 # ## Which one, then?
 #
-# Price them for your wire. With 1 MB/s up, a latency of 20 ms, 10 million weights in matrices of
-# 1000 × 1000, and 0.1 s to compute a step:
+# Bytes are not seconds: a message also has a latency. Here are the four laptops from above, with 1
+# MB/s and 20 ms for a message, however short. They are declared, not real, so nobody has to wait
+# for them. Computing a step takes 0.06 s. `traced` runs eight steps and returns what each laptop
+# did when.
+
+
+# %%
+def eight_steps(group: Group, make: Callable[..., Any]) -> int:
+    """When they began."""
+    net = Net()
+    takes([net.up], 0.02, 0.04)
+    parallel = make(net, group, partial(SGD, lr=0.2))
+    begin = group.now_ns()
+    for step in range(8):
+        x, y = digits.batch(sampler.indices(step, group.rank, group.size))
+        parallel.zero_grad()
+        cross_entropy(net(x), y).backward()
+        parallel.sync_gradients(len(x))
+        parallel.step()
+    return begin
+
+
+laptops = Cluster(alpha_s=0.02, beta_s_per_byte=1e-6, gamma_s_per_byte=0)
+traces, begins = {}, {}
+for name in ("data parallel", "local, k = 8", "top 0.1 %"):
+    (begins[name], *_), traces[name] = traced(eight_steps, 4, args=(ways[name],), cluster=laptops)
+show(draw_beside(traces, begins), "slow_wires")
+
+# %% [markdown]
+# Blue is what we want: computing. Dark is the wire, hatched is waiting. Data parallel sends all the
+# time. Top-k has almost nothing to send, but it still speaks in every step, and each thin bar is a
+# latency. Local SGD is silent for eight steps, and then says everything. So compression saves
+# bytes, and only silence saves latencies, too.
+
+# %%
+took = {name: (trace.end - begins[name]) / 1e9 for name, trace in traces.items()}
+for name, trace in traces.items():
+    part = shares(trace.ranks[0], begins[name], trace.end)
+    print(f"{name:18s}{took[name]:6.2f} s, and {part.computing / part.length:.0%} of it computing")
+    assert part.computing == 8 * 60_000_000
+assert took["local, k = 8"] < took["top 0.1 %"] < took["data parallel"] / 4
+
+# %% [markdown]
+# Price them for a larger model: 10 million weights in matrices of 1000 × 1000, and 0.1 s to compute
+# a step:
 
 # %%
 weights, latency, per_byte, compute = 10**7, 0.02, 1e-6, 0.1
@@ -348,7 +394,8 @@ except NotImplementedError:
 #   what one process would compute that holds all replicas. `minipar verify` holds it to that.
 #
 # In the repository of minipar, `docs/local_updates.md` has the formulas, and each idea is a file of
-# one screen: `minipar/parallel/local_sgd.py` and `minipar/parallel/compress/`.
+# one screen: `minipar/parallel/local_sgd.py` and `minipar/parallel/compress/`. To see a run of your
+# own: `minipar train gpt --dp 4 --local-steps 8 --trace`, then `minipar timeline runs/gpt-1`.
 
 # %%
 assert abs(found["float16"]["unseen"] - found["data parallel"]["unseen"]) < 0.01

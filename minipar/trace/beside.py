@@ -31,7 +31,7 @@ def draw_beside(traces: Mapping[str, Trace], since: Mapping[str, int] | None = N
     scale, unit = unit_of(longest)
     for axes, (title, trace) in zip(panels, traces.items()):
         length = (trace.end - begins[title]) / scale
-        heading = f"{title}: {length:.3g} {unit}"
+        heading = f"{title}: {f'{length:.0f}' if length >= 100 else f'{length:.3g}'} {unit}"
         add_timeline(axes, trace, begins[title], trace.end, heading, longest)
         axes.axvline(length, color="#444444", linewidth=1.2)
         axes.label_outer()
