@@ -228,17 +228,18 @@ class Watcher:
         if self._outer is not True:
             self._outer.watch(node)
         vjp, tape, layer = node.vjp, self._tape, self._tape.layer
+        clock = tape.clock
         tape.alive.node(node)
 
-        @functools.wraps(vjp)
         def timed(dz: Any, wanted: tuple[bool, ...]) -> Sequence[Any]:
-            begin = tape.clock()
+            begin = clock()
             tape.depth += 1
             try:
                 return vjp(dz, wanted)
             finally:
                 tape.depth -= 1
-                tape.add_backward(layer, begin, end := tape.clock())
+                tape.add_backward(layer, begin, end := clock())
                 tape.look(end)
 
+        timed.__qualname__ = getattr(vjp, "__qualname__", "?")  # by which the op is named
         node.vjp = timed

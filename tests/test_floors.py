@@ -282,6 +282,7 @@ FLOORS = {
     "bench.server_rank": 14,
     "bench.rank_worker": 15,
     "bench.ranks": 16,
+    "bench.tracing": 16,
     "tutorial_files": 10,
     "verify_layouts": 16,
     "verify_traces": 17,

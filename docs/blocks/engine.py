@@ -15,7 +15,7 @@ import numpy as np
 import minipar
 from blocks.text import FIGURES, fenced, size
 from minipar import Group, ops
-from minipar.bench import overhead
+from minipar.bench import overhead, tracing
 from minipar.data.click_model import NUMBERS, TABLES, ClickModel
 from minipar.events import recording
 from minipar.models import GPT, MLP, ResNet, ViT, WideDeep
@@ -62,6 +62,12 @@ def trained() -> str:
                 f"| {row['ratio']:.2f} × | {row['memory_ratio']:.2f} × |"
             )
     return "\n".join(lines)
+
+
+def traced() -> str:
+    """The stored measurements of steps with and without a tape."""
+    rows = map(json.loads, (FIGURES / "trace_measured.json").read_text().splitlines())
+    return fenced("\n".join([tracing.HEAD, *map(tracing.line, rows)]))
 
 
 def trained_on_ranks() -> str:

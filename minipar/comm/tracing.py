@@ -111,10 +111,13 @@ def _ask(group: Pairs, rank: int) -> tuple[int, int]:
 def bytes_resident() -> int:
     """Memory of this process that is really there; 0 where the system does not say."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        file = os.open("/proc/self/statm", os.O_RDONLY)  # half the time of open()
     except OSError:
         return 0
+    try:
+        return int(os.read(file, 100).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(file)
 
 
 def _timed(wait: Callable[..., Any], tape: Tape, own: int) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ def add(verbs: Any) -> None:
     _add_bench_comm(whats)
     _add_bench_kernels(whats)
     _add_bench_ps(whats)
+    _add_bench_trace(whats)
 
 
 def _add_bench_train(whats: Any) -> None:
@@ -168,8 +169,12 @@ def _bench_ranks(arguments: argparse.Namespace) -> int:
 
 
 def _threads(text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"--threads {text}: a number, or several with commas.")
+    return _number("--threads", text)
+
+
+def _number(option: str, text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"{option} {text}: a number from 1 on, or several with commas.")
     return int(text)
 
 
@@ -268,4 +273,38 @@ def _bench_ps(arguments: argparse.Namespace) -> int:
     rows = server_rank.bench_ps(bytes_of(arguments.size), arguments.rows, arguments.times)
     for line in map(json.dumps, rows) if arguments.json else server_rank.lines(rows):
         print(line, flush=True)
+    return 0
+
+
+def _add_bench_trace(whats: Any) -> None:
+    parser = verb(
+        whats,
+        "trace",
+        "time training steps with --trace, beside the same without",
+        "minipar bench trace --model gpt-128,gpt-256 --ranks 1,2",
+        _bench_trace,
+    )
+    parser.add_argument(
+        "--model",
+        metavar="LIST",
+        default="gpt-128",
+        help="gpt-64,gpt-128,gpt-256 (default: gpt-128)",
+    )
+    parser.add_argument("--ranks", metavar="LIST", default="1,2", help="replicas (default: 1,2)")
+    parser.add_argument("--rounds", type=int, default=20, help="interleaved pairs (default: 20)")
+    parser.add_argument("--backend", metavar="NAME", default="process", help="(default: process)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+
+
+def _bench_trace(arguments: argparse.Namespace) -> int:
+    from minipar.bench import tracing
+
+    a = arguments
+    numbers = [_number("--ranks", text) for text in listed(a.ranks)]
+    tracing.check(listed(a.model), a.rounds)
+    if not a.json:
+        print(tracing.HEAD, flush=True)
+    for model, ranks in product(listed(a.model), numbers):
+        row = tracing.bench_trace(model, ranks, a.rounds, a.backend)
+        print(json.dumps(row) if a.json else tracing.line(row), flush=True)
     return 0
