@@ -5,13 +5,26 @@ are skipped, and the reason says what is missing.
 --device cuda: tests of the stand-in for CuPy take CuPy itself; the stand-in counts nothing then.
 """
 
+import compileall
 import functools
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from tests import strict_cupy
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config):
+    """Compile once what every process of a test imports. Each does it for itself where Python is
+    told to write no bytecode, as in many a container: half of what the start of a rank takes.
+    """
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):  # before xdist's workers
+        compileall.compile_dir(ROOT / "minipar", quiet=2)
+        compileall.compile_dir(ROOT / "tests", quiet=2)
 
 
 def pytest_addoption(parser):
