@@ -141,6 +141,7 @@ class PollsAlways(ForgetsOut):
 
 class PollsNever(PollsAlways):
     def poll(self, src, call):
+        self.progress()  # raises once the job has ended: else the loop that asks goes round for ever
         return False
 
 
