@@ -95,7 +95,8 @@ class Alive:
         self.nbytes[noted.kind] -= noted.nbytes
 
     def _leaf(self, leaf: Any) -> None:
-        self.note(WEIGHTS, leaf.data)
+        if is_array(leaf.data):  # no worker holds the tables of parameter servers
+            self.note(WEIGHTS, leaf.data)
         if id(leaf) not in self._leaves:
             self._leaves[id(leaf)] = weakref.ref(leaf, partial(self._leaves.pop, id(leaf)))
             leaf.listeners = (self._final, *leaf.listeners)  # before others take the gradient away

@@ -49,7 +49,7 @@ def bench_trace(
     Raises: UsageError for a model that there is not, or nothing to measure.
     """
     check([model], min(ranks, rounds))
-    sizes = {**MODELS[model], "batch": MODELS[model]["batch"] * ranks}
+    sizes: dict[str, Any] = {**MODELS[model], "batch": MODELS[model]["batch"] * ranks}
     config = replace(_GPT, dp=ranks, backend=backend, **sizes)
     with TemporaryDirectory() as folder:
         plain, traced, records = run(
@@ -100,7 +100,8 @@ def _milliseconds(trainer: Trainer) -> float:
 
 
 def _records(tape: Tape) -> int:
-    return sum(map(len, (tape.spans, tape.collectives, tape.messages, tape.receipts)))
+    tables = tape.spans, tape.collectives, tape.messages, tape.receipts
+    return sum(len(table) for table in tables)
 
 
 HEAD = f"{'model':10s}{'ranks':>5s}{'backend':>10s}{'plain':>12s}{'traced':>12s}" + (

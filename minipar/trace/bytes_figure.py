@@ -81,6 +81,7 @@ def styles(keys: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]
         ops = sorted(op for a, op in keys if a == axis)
         for k, op in enumerate(ops):
             white = PALEST * k / max(2, len(ops) - 1)
-            colour = to_hex([c + (1 - c) * white for c in to_rgb(AXES.get(axis, OTHER))])
+            red, green, blue = (c + (1 - c) * white for c in to_rgb(AXES.get(axis, OTHER)))
+            colour = to_hex((red, green, blue))
             found[axis, op] = colour, HATCHES[n % len(HATCHES)]
     return found

@@ -152,7 +152,12 @@ def _draw(axes: Axes, spans: Sequence[Span]) -> None:
     for span in spans:
         box = [(span.begin * 1e3, (span.end - span.begin) * 1e3)]
         if span.kind == ALL_REDUCE:
-            style = {"facecolor": PALE, "edgecolor": SENT, "hatch": "////", "linewidth": 0.6}
+            style: dict[str, Any] = {
+                "facecolor": PALE,
+                "edgecolor": SENT,
+                "hatch": "////",
+                "linewidth": 0.6,
+            }
             axes.broken_barh(box, (-0.4, 0.8), **style)
         else:
             colour = KINDS.get(span.kind, OTHER)

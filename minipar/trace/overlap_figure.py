@@ -4,7 +4,8 @@
              sends                    [ hidden ][ hidd///]
 
 The picture is that of `overlap.py`, which lays out in virtual time what could be. An all_reduce
-goes on in the second thread of the rank (`async_op`); what goes on in the first one is never hidden.
+goes on in the second thread of the rank (`async_op`); what goes on in the first one is never
+hidden.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class PollsAlways(ForgetsOut):
 
 class PollsNever(PollsAlways):
     def poll(self, src, call):
-        self.progress()  # raises once the job has ended: else the loop that asks goes round for ever
+        self.progress()  # raises once the job has ended: else the loop that asks never ends
         return False
 
 
