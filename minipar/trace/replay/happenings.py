@@ -17,6 +17,9 @@ from minipar.spans import Mark
 from minipar.trace.trace_file import RankTrace, Trace
 
 ACTIONS = "FBIW"
+SERVING = frozenset(
+    ("clock", "pulled", "bound", "version", "given", "held", "granted", "gone")
+)  # kinds of marks
 
 
 def happenings(trace: Trace, begin: int, end: int) -> list[dict[str, Any]]:
@@ -60,9 +63,14 @@ def _of_rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> list[dict[s
         add(message.begin, 4, "sends", to=message.peer, **_of(trace, message))
     for message in rank.receipts:
         add(message.begin, 2, "gets", source=message.rank, **_of(trace, message))
-    for mark in rank.marks:
+    for mark in serving(rank):
         add(mark.at, 3, mark.kind, **about(mark))
     return found
+
+
+def serving(rank: RankTrace) -> list[Mark]:
+    """Its marks that are about parameter servers."""
+    return [mark for mark in rank.marks if mark.kind in SERVING]
 
 
 def about(mark: Mark) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from minipar.spans import Mark
-from minipar.trace.replay.happenings import about
+from minipar.trace.replay.happenings import about, serving
 from minipar.trace.served import COLOURS, is_served, served
 from minipar.trace.trace_file import Trace
 
@@ -30,7 +30,7 @@ def servers_of(trace: Trace, begin: int) -> dict[str, Any] | None:
 
 def _before(trace: Trace, begin: int) -> list[dict[str, Any]]:
     """The last mark before that time of each kind, rank, and whom it is about, in their order."""
-    marks = [(mark.at, rank.rank, mark) for rank in trace.ranks for mark in rank.marks]
+    marks = [(mark.at, rank.rank, mark) for rank in trace.ranks for mark in serving(rank)]
     last: dict[Any, tuple[int, Mark]] = {}
     for at, rank, mark in sorted(marks, key=lambda row: row[0]):
         if at < begin:
