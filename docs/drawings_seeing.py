@@ -66,22 +66,21 @@ def timeline(path: Path) -> None:
 
 
 def screenshot(path: Path, event: int) -> None:
-    """The page in a browser; where there is none the stored picture stays."""
+    trace = watched()
+    photograph(replay_page(trace, 0, trace.end + 1, TITLE), event, 1170, path)
+
+
+def photograph(page: str, event: int, height: int, path: Path) -> None:
+    """That page at that event in a browser; where there is none the stored picture stays."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         return
-    trace = watched()
     with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder, "replay.html")
-        page.write_text(replay_page(trace, 0, trace.end + 1, TITLE), encoding="utf-8")
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--window-size=1180,1170",
-            "--hide-scrollbars",
-        ]
-        command = [browser, *options, f"--screenshot={path}", f"file://{page}#event={event}"]
+        file = Path(folder, "replay.html")
+        file.write_text(page, encoding="utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        options += [f"--window-size=1180,{height}", f"--screenshot={path}"]
+        command = [browser, *options, f"file://{file}#event={event}"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
