@@ -3,6 +3,7 @@
 runs/gpt-1/config.json          what was trained: see `config.Config`
            metrics.jsonl        a JSON object per step, and one per evaluation
            loss.png             the two as curves
+           costs.json           the cost card, and the forecast of memory
            first_steps/         weights after the first steps, to compare with one rank's
            checkpoints/step-001500/
            servers/             of parameter servers: snapshots, and what happened
@@ -29,6 +30,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.metrics_file = self.path / "metrics.jsonl"
+        self.costs_file = self.path / "costs.json"
         self.figure = self.path / "loss.png"
         self.checkpoints = self.path / "checkpoints"
         self.first_steps = self.path / "first_steps"

@@ -6,6 +6,7 @@ started: the comparison with one rank, the figure, the summary, and what Ctrl-C 
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -238,10 +239,16 @@ def conclude(job: Job, result: dict[str, Any], begun: float) -> Result:
         "max_grad_norm_difference_to_one_rank": first and first.grad_norm,
         "run_dir": str(run.path),
     }
+    if config.trace:
+        summary["timeline"] = (
+            f"minipar timeline {shlex.quote(str(run.path))} --step {max(0, result['steps'] - 1)}"
+        )
     if job.plan is not None:
         summary["forecast"] = as_dicts(job.plan.needs)
         if "step_seconds" in result:
             summary["cost_card"] = card(config, job.plan.costs, job.plan.needs, result)
+            costs = {"card": summary["cost_card"], "forecast": summary["forecast"]}
+            run.costs_file.write_text(json.dumps(costs) + "\n")
     if config.ps != "none":
         summary["servers"] = servers = run.server_reports()
         draw_served(config, run, servers)

@@ -40,6 +40,8 @@ def report(
             f"{s['virtual_seconds']:.1f} s, where each forward and backward takes {VIRTUAL_S:g} s"
         )
         lines.insert(-1, f"virtual time     {took}")
+    if "timeline" in s:
+        lines.append(f"see its steps    {s['timeline']}")
     if "cost_card" in s:
         lines += ["", *table(s["cost_card"])]
     if sample is not None:

@@ -29,6 +29,12 @@ def test_servers_tell_how_old_pushes_were_and_what_was_lost():
     assert "pushes" not in report(SUMMARY, "same", "tokens", None)
 
 
+def test_a_run_that_was_traced_says_how_to_see_it():
+    how = "minipar timeline runs/gpt-1 --step 2"
+    text = report({**SUMMARY, "timeline": how}, "same", "tokens", None)
+    assert text.splitlines()[-2:] == ["run folder       runs/gpt-1", f"see its steps    {how}"]
+
+
 def test_who_was_lost_stands_in_what_servers_have_left(tmp_path):
     run = RunFolder(tmp_path)
     assert who_was_lost(run) is None

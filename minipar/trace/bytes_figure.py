@@ -3,12 +3,14 @@
     rank 0  [ pp send    ][ dp all_reduce      ]  3.2 MB
     rank 1  [ pp send                ][ dp all_reduce      ]  4.4 MB
 
-Counted is payload, at the sender. The colour says the axis, its lightness the operation.
+Counted is payload, at the sender. The colour says the axis, its lightness the operation; one that
+has less than a thousandth of the bytes is not named.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minipar.errors import UsageError
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 MB = 2**20
 PALEST = 0.7  # how much white is in the last of many operations
-HATCHES = ("", "///", "...", "xxx", "\\\\\\")  # of one axis after another, for print
+HATCHES = ("", "//", "", "xx", "\\\\")  # of one axis after another, for print
 
 
 def lacks(trace: Trace) -> str:
@@ -42,10 +44,12 @@ def draw_bytes(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     figure = Figure(figsize=(10, 1.6 + 0.42 * len(sent)), dpi=130, layout="constrained")
     axes = figure.subplots()
     left = [0.0] * len(sent)
-    for (axis, op), (colour, hatch) in styles({key for row in sent for key in row}).items():
+    most = max(sum(row.values()) for row in sent)
+    for (axis, op), (colour, hatch) in styles(sent).items():
         width = [row[axis, op] / MB for row in sent]
+        shown = max(row[axis, op] for row in sent) > most / 1000
         axes.barh(range(len(sent)), width, 0.74, left, color=colour, edgecolor="white",
-                  linewidth=0.8, hatch=hatch, label=f"{axis} {op}")  # fmt: skip
+                  linewidth=0.5, hatch=hatch, label=f"{axis} {op}" if shown else "_")  # fmt: skip
         left = [a + b for a, b in zip(left, width)]
     for n, total in enumerate(left):
         axes.annotate(f" {total:.3g}", (total, n), va="center", fontsize=8)
@@ -71,17 +75,19 @@ def sent_by(trace: Trace, begin: int, end: int) -> list[Counter[tuple[str, str]]
     return found
 
 
-def styles(keys: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Colour and hatch for each axis and operation, in the order in which they are stacked."""
+def styles(sent: Sequence[Mapping[tuple[str, str], int]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Colour and hatch for each axis and operation, in the order in which they are stacked: axis by
+    axis, of each the one with most bytes first, in the full colour.
+    """
     from matplotlib.colors import to_hex, to_rgb
 
+    total = sum(map(Counter, sent), Counter[tuple[str, str]]())
+    axes = sorted({axis for axis, _ in total}, key=lambda axis: [*AXES, axis].index(axis))
     found = {}
-    axes = sorted({axis for axis, _ in keys}, key=lambda axis: [*AXES, axis].index(axis))
     for n, axis in enumerate(axes):
-        ops = sorted(op for a, op in keys if a == axis)
-        for k, op in enumerate(ops):
+        ops = sorted((key for key in total if key[0] == axis), key=lambda key: -total[key])
+        for k, key in enumerate(ops):
             white = PALEST * k / max(2, len(ops) - 1)
             red, green, blue = (c + (1 - c) * white for c in to_rgb(AXES.get(axis, OTHER)))
-            colour = to_hex((red, green, blue))
-            found[axis, op] = colour, HATCHES[n % len(HATCHES)]
+            found[key] = to_hex((red, green, blue)), HATCHES[n % len(HATCHES)]
     return found

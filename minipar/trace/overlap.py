@@ -129,7 +129,7 @@ def hidden(spans: Sequence[Span]) -> tuple[list[tuple[float, float]], float]:
 
 
 def draw_overlap(
-    timelines: Mapping[str, Sequence[Span]], time: str = "virtual time since backward began"
+    timelines: Mapping[str, Sequence[Span]], time: str = "ms of virtual time since backward began"
 ) -> Figure:
     """A picture of two rows, computing and sending, for each timeline by name.
 
@@ -139,10 +139,11 @@ def draw_overlap(
     every = figure.subplots(len(timelines), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, spans) in zip(every, timelines.items()):
         _draw(axes, spans)
-        share = f", {hidden(spans)[1]:.0%} of what is sent is hidden"
-        title = f"{name}: {end_of(spans) * 1e3:.1f} ms{share}"
-        axes.set_title(title, loc="left", fontsize=10)
-    every[-1].set_xlabel(f"ms of {time}")
+        parts, share = hidden(spans)
+        ms = 1e3 * sum(end - begin for begin, end in parts)
+        title = f"{name}: {end_of(spans) * 1e3:.1f} ms; sending is hidden for {ms:.1f} ms"
+        axes.set_title(f"{title}, {share:.0%} of it", loc="left", fontsize=10)
+    every[-1].set(xlabel=time, xlim=(0, None))
     _legend(figure, {span.kind for spans in timelines.values() for span in spans})
     return figure
 
@@ -171,6 +172,9 @@ def _draw(axes: Axes, spans: Sequence[Span]) -> None:
 
 def _legend(figure: Figure, kinds: Collection[str]) -> None:
     marks = [Patch(color=colour, label=kind) for kind, colour in KINDS.items() if kind in kinds]
+    if others := sorted(set(kinds) - {*KINDS, ALL_REDUCE}):
+        marks.append(Patch(color=OTHER, label=", ".join(others)))
     marks.append(Patch(color=SENT, label="sent meanwhile: hidden"))
     marks.append(Patch(facecolor=PALE, edgecolor=SENT, hatch="////", label="sent: not hidden"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    columns = len(marks) if len(marks) <= 5 else -(-len(marks) // 2)
+    figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)

@@ -39,7 +39,7 @@ def draw_overlap_of(trace: Trace, begin: int, end: int, title: str = "") -> Figu
     rows = {name: spans for name, spans in rows.items() if spans}
     if not rows:
         raise UsageError("no rank did anything in this part of the run.")
-    figure = draw_overlap(rows, "virtual time" if trace.virtual else "time")
+    figure = draw_overlap(rows, "ms of virtual time" if trace.virtual else "ms")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure

@@ -47,7 +47,7 @@ def draw_pipeline(trace: Trace, begin: int, end: int, title: str = "") -> Figure
     timeline = timeline_of(trace, [rank for *_, rank in stages], begin, end)
     shares = bubbles(timeline)
     several = len({replica for replica, *_ in stages}) > 1
-    names = [f"{f'{r}: ' if several else ''}stage {s}" for r, s, _ in stages]
+    names = [f"replica {r}, stage {s}" if several else f"stage {s}" for r, s, _ in stages]
     beside = [f" bubble {share:.1%}" for share in shares]
     figure = draw_schedule(timeline, None, title, names, beside)
     figure.axes[0].set_xlabel(f"ms{' of virtual time' if trace.virtual else ''}", loc="right")
@@ -69,8 +69,13 @@ def _ranks(rank: RankTrace, axis: str) -> list[tuple[int, ...]]:
 
 
 def actions_of(rank: RankTrace, begin: int, end: int) -> list[Span]:
-    """What the stage did, each from when it had what it needs, in ms since `begin`."""
-    waits = merged((s.begin, s.end) for s in rank.spans if s.kind == "wait" and not s.second)
+    """What the stage did, in ms since `begin`, each from when it had what other stages send."""
+    others = {f"rank {r}" for ranks in _ranks(rank, "pp") for r in ranks}
+    waits = merged(
+        (s.begin, s.end)
+        for s in rank.spans
+        if s.kind == "wait" and not s.second and (not others or s.name in others)
+    )
     found = []
     for span in rank.spans:
         match = ACTION.match(span.name)

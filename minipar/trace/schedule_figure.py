@@ -32,6 +32,7 @@ MEANS = MappingProxyType(
 )
 WHITE_ON = ("F", "W")  # where a number is written in white
 HEIGHT = 0.8  # of a row
+LETTER = 0.088  # inches, of the texts beside the rows
 NARROW = 0.085  # inches per character, below which there is no room for a number
 
 
@@ -51,15 +52,21 @@ def draw_schedule(
     from matplotlib.ticker import MaxNLocator
 
     stages = len(timeline.spans)
+    chunks = 1 + max(span.action.chunk for row in timeline.spans for span in row)
     figure = figure or Figure(figsize=(8.6, 0.36 * min(stages, 24) + 1.3), dpi=150)
     width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.7 / width, 0.72 / height, 1 - 1.65 / width, 1 - 1.1 / height))
+    names = names or [f"stage {i}" for i in range(stages)]
+    beside = beside or [f" stores {peak / chunks:.3g}" for peak in timeline.peaks]
+    left, right = (
+        room + LETTER * max(map(len, texts)) for room, texts in ((0.07, names), (0.05, beside))
+    )
+    axes = figure.add_axes(
+        (left / width, 0.72 / height, 1 - (left + right) / width, 1 - 1.1 / height)
+    )
     axes.set(xlim=(0, timeline.length or 1), ylim=(stages - 0.5, -0.5))
     axes.set_xlabel("time", loc="right", labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     chunks = 1 + max(span.action.chunk for row in timeline.spans for span in row)
-    names = names or [f"stage {i}" for i in range(stages)]
-    beside = beside or [f" stores {peak / chunks:.3g}" for peak in timeline.peaks]
     axes.set_yticks(range(stages), names if stages <= 24 else [])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "left", "right"]].set_visible(False)

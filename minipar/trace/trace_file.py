@@ -63,6 +63,7 @@ class Trace(NamedTuple):
     virtual: bool  # whether time is that of a declared cluster
     ranks: list[RankTrace]
     doubt_ns: int  # how far the clocks of two ranks may be apart
+    folder: Path | None = None  # where it was read from
 
     @property
     def end(self) -> int:
@@ -128,7 +129,7 @@ def load(folder: str | Path) -> Trace:
     if facts["virtual"]:
         ranks = _with_wires(ranks)
     doubt = max(each["doubt_ns"] for _, each in found.values())
-    return Trace(facts["backend"], facts["virtual"], ranks, doubt)
+    return Trace(facts["backend"], facts["virtual"], ranks, doubt, Path(folder))
 
 
 def nothing_of(rank: int) -> RankTrace:
@@ -170,7 +171,9 @@ def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -
         Mark(*row)._replace(at=row[1] + offset)
         for row in _texts(arrays["marks"], 5, MARK_WORDS, words)
     ]
-    held = [(when + offset, *used) for when, *used in arrays["held"].tolist()]
+    held = [
+        (when + offset, *used) for when, *used in _texts(arrays["held"], 1 + len(KINDS), (), words)
+    ]
     groups = {int(n): (str(axis), tuple(ranks)) for n, (axis, ranks) in facts["groups"].items()}
     begin, end = facts["begin"] + offset, facts["end"] + offset
     return RankTrace(

@@ -20,8 +20,10 @@ VIEWS = MappingProxyType(  # module and function: (trace, begin, end, title) -> 
         "bytes": ("bytes_figure", "draw_bytes"),
         "overlap": ("overlap_figure", "draw_overlap_of"),
         "pipeline": ("pipeline_figure", "draw_pipeline"),
+        "expected": ("expected_figure", "draw_expected"),
     }
 )
+ONE_STEP = ("overlap", "pipeline")  # views of the last step, unless another one is asked for
 
 
 def add(verbs: Any) -> None:
@@ -53,7 +55,7 @@ def add(verbs: Any) -> None:
 def _timeline(arguments: argparse.Namespace) -> int:
     from minipar.trace.perfetto import perfetto
     from minipar.trace.replay import replay_page
-    from minipar.trace.totals import report, window_of
+    from minipar.trace.totals import report, steps_of, window_of
     from minipar.trace.trace_file import load
 
     run = Path(arguments.run)
@@ -61,14 +63,15 @@ def _timeline(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out or run / f"{arguments.view}.png")
     _check(arguments.view, out)
     trace = load(folder)
+    if arguments.view in ONE_STEP and (arguments.step, arguments.last) == (None, None):
+        arguments.step = max(steps_of(trace), default=None)
     begin, end = window_of(trace, arguments.step, arguments.last)
     if out.suffix == ".json":
         out.write_text(json.dumps(perfetto(trace, begin, end)))
     elif out.suffix == ".html":
         out.write_text(replay_page(trace, begin, end, _title(arguments, trace)), encoding="utf-8")
     else:
-        module, function = VIEWS[arguments.view]
-        draw = getattr(import_module(f"minipar.trace.{module}"), function)
+        draw = getattr(_module(arguments.view), VIEWS[arguments.view][1])
         draw(trace, begin, end, _title(arguments, trace)).savefig(out)
     rows = report(trace, begin, end)
     if arguments.json:
@@ -77,8 +80,20 @@ def _timeline(arguments: argparse.Namespace) -> int:
         print(_table(rows))
         for rank in trace.silent:
             print(f"rank {rank} has left no trace: it was killed, or never began")
+        if others := [view for view in VIEWS if view != arguments.view and _shows(view, trace)]:
+            print(f"\n--view {' | '.join(others)} show more of it, --out replay.html plays it")
         print(f"\n{out}")
     return 0
+
+
+def _module(view: str) -> Any:
+    return import_module(f"minipar.trace.{VIEWS[view][0]}")
+
+
+def _shows(view: str, trace: Any) -> bool:
+    """Whether the trace has what the view needs."""
+    lacks = getattr(_module(view), "lacks", None)
+    return lacks is None or not lacks(trace)
 
 
 def _check(view: str, out: Path) -> None:

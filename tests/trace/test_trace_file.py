@@ -24,6 +24,8 @@ def write(folder, rank=0, ranks=1, offset=1000, **more):
     tape.apart = [True]
     tape.messages = [[rank, 1, "send", 0, 16, "file.py:4", "", 0, 400, 0]]  # never waited for
     tape.memory = [(500, 2**20)]
+    tape.held = [(450, 1, 2, 3, 4, 5)]
+    tape.held = [(450, 1, 2, 3, 4, 5)]
     tape.marks = [Mark("version", 600, 1, 7, 2), Mark("clock", 650, rank, 3)]
     tape.groups = {8: ("tp", (0, 1))}
     facts = FACTS | CLOCKS | {"rank": rank, "ranks": ranks, "offset_ns": offset} | more
@@ -40,6 +42,7 @@ def test_there_and_back_with_times_from_the_beginning(tmp_path):
     assert second.spans[0].begin == 150
     assert tuple(first.calls[0])[1:] == (-1, "all_reduce", 4, 80, "file.py:3", "ring", 8, 210, 250)
     assert first.apart == [True] and first.memory == [(400, 2**20)]
+    assert first.held == [(350, 1, 2, 3, 4, 5)]
     assert (first.messages[0].begin, first.messages[0].end) == (300, 300)
     assert first.marks == [Mark("version", 500, 1, 7, 2), Mark("clock", 550, 0, 3)]
     assert [mark.at for mark in second.marks] == [550, 600]
@@ -88,6 +91,7 @@ def facts(version=trace_file.VERSION):
 def write_raw(path, **more):
     empty = {name: np.zeros((0, 10), np.int64) for name in trace_file.TABLES[1:]}
     rest = {"apart": np.zeros(0, bool), "memory": np.zeros((0, 2), np.int64)}
+    rest |= {"held": np.zeros((0, 6), np.int64)}
     rest |= {"spans": np.zeros((0, 8), np.int64), "marks": np.zeros((0, 5), np.int64)}
     texts = {"facts": facts(), "words": text([])}
     np.savez(path, **(texts | empty | rest | more))
@@ -99,7 +103,14 @@ def no_marks(path):
     np.savez(path, **arrays)
 
 
-SPOILT = (cut, foreign, other_arrays, pickled, wrong_table, wrong_marks, no_marks, words_missing)
+def wrong_memory(path):
+    write_raw(path, held=np.zeros((3, 2), np.int64))
+
+
+SPOILT = (
+    *(cut, foreign, other_arrays, pickled, wrong_table, wrong_marks, no_marks, words_missing),
+    wrong_memory,
+)
 
 
 def test_the_raw_file_of_these_tests_is_a_trace_before_it_is_spoilt(tmp_path):

@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
+from minipar.alive import KINDS
 from minipar.cli import main
+from minipar.trace.expected_figure import memory_of, step_of
+from minipar.trace.totals import window_of
 from minipar.trace.trace_file import load
 
 pytestmark = pytest.mark.slow  # a training
@@ -39,7 +42,7 @@ def test_a_figure_and_the_totals(run, timeline, tmp_path):
     for name in ("step.png", "step.svg"):
         code, out, _ = timeline(run, "--step", 1, "--out", tmp_path / name)
         assert code == 0 and (tmp_path / name).stat().st_size > 10_000
-    assert out.splitlines()[0].split()[:2] == ["rank", "ms"] and len(out.splitlines()) == 7
+    assert out.splitlines()[0].split()[:2] == ["rank", "ms"] and len(out.splitlines()) == 9
     assert timeline(run, "--step", 0)[0] == 0 and (run / "timeline.png").exists()
 
 
@@ -57,6 +60,28 @@ def test_numbers_for_programs_are_those_of_the_trace(run, timeline, tmp_path):
         assert sum(row["bytes_sent"].values()) == sum(m.nbytes for m in rank.messages)
         assert row["bytes_sent"].keys() >= {"dp", "tp"}
     assert len(json.loads((tmp_path / "all.json").read_text())["traceEvents"]) > 100
+
+
+@pytest.mark.parametrize("view", ["memory", "bytes", "overlap", "expected"])
+def test_views_that_a_trace_has_are_drawn_and_named(run, timeline, tmp_path, view):
+    code, out, _ = timeline(run, "--view", view, "--out", tmp_path / "x.png")
+    assert code == 0 and (tmp_path / "x.png").stat().st_size > 10_000
+    (named,) = [line for line in out.splitlines() if line.startswith("--view ")]
+    others = named.removeprefix("--view ").partition(" show")[0].split(" | ")
+    assert {*others, view} == {"timeline", "memory", "bytes", "overlap", "expected"}
+
+
+def test_bytes_and_memory_expected_are_those_in_the_trace(run):
+    """Of dp and tp, to the byte: by formulas, and by messages. Of memory, what stays."""
+    trace, costs = load(run / "trace"), json.loads((run / "costs.json").read_text())
+    sent = step_of(trace, *window_of(trace, 1))[1]
+    rows = {row["what"]: row["expected"] for row in costs["card"]}
+    for axis in ("dp", "tp"):
+        assert sent[axis] == rows[f"sent {axis}"] > 1000
+    ((_, forecast, held),) = memory_of(trace, costs["forecast"], 0, trace.end)
+    for kind in ("weights", "gradients", "optimizer"):
+        n = KINDS.index(kind)
+        assert held[n] == pytest.approx(forecast[n], rel=0.02)
 
 
 def test_layers_steps_and_phases_are_there(run):
@@ -85,13 +110,12 @@ def test_layers_steps_and_phases_are_there(run):
             1,
             "there is no trace in nowhere: no rank-0.npz, rank-1.npz, ... minip",
         ),
-        (
-            ["RUN", "--view", "memory"],
-            2,
-            "the trace has no memory in this window: it is noted for ranks",
-        ),
+        (["RUN", "--view", "pipeline"], 2, "no rank of this trace was a stage of a pipeline"),
+        (["TRACE", "--view", "expected"], 2, "what was expected lies beside the trace (costs"),
     ],
 )
-def test_wrong_questions(run, timeline, arguments, code, sentence):
-    found, _, err = timeline(*(run if word == "RUN" else word for word in arguments))
+def test_wrong_questions(run, timeline, tmp_path, arguments, code, sentence):
+    places = {"RUN": run, "TRACE": tmp_path / "script"}
+    shutil.copytree(run / "trace", places["TRACE"])  # as of a script: no run folder around it
+    found, _, err = timeline(*(places.get(word, word) for word in arguments))
     assert found == code and err.startswith(f"minipar: {sentence}") and err.count("\n") == 1
