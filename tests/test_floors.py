@@ -323,6 +323,7 @@ FLOORS = {
     "trace.show": 9,
     "trace.traced": 9,
     "trace.beside": 6,
+    "trace.layer_figure": 6,
     "trace.overlap": 9,
     "trace.schedule_figure": 9,
     "trace.chunks": 9,

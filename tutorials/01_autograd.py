@@ -19,16 +19,20 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from minipar import Init, Tensor, no_grad, record
+from minipar import Group, Init, Tensor, no_grad, record
 from minipar.array import Array
 from minipar.nn import Linear, Module
 from minipar.ops import cross_entropy, tanh
 from minipar.optim import AdamW
 from minipar.random import normal
+from minipar.spans import at_step, know
 from minipar.testing.gradcheck import GradientMismatch, gradcheck
 from minipar.trace.backward_figure import backward_steps, draw_backward
 from minipar.trace.graph_figure import draw_graph
+from minipar.trace.layer_figure import draw_layers
 from minipar.trace.show import show
+from minipar.trace.totals import window_of
+from minipar.trace.traced import traced
 
 # %% [markdown]
 # ## A network of two weights
@@ -302,6 +306,38 @@ map_.set(title="What it says about every point", aspect="equal", xticks=[], ytic
 show(figure, "spirals")
 
 # %% [markdown]
+# What does a step look like from inside? `traced` runs a function and returns what it did when:
+# on several ranks in the next tutorials, on one here.
+
+
+# %%
+def two_steps(group: Group) -> None:
+    know(net)  # the trace calls the layers by their names in the network
+    for step in range(2):  # the first one takes longer: memory is fetched, and so on
+        at_step(step)
+        cross_entropy(net(Tensor(points)), spiral).backward()
+
+
+_, trace = traced(two_steps, ranks=1)
+begin, end = window_of(trace, step=1)
+show(draw_layers(trace, begin, end, "one step, layer by layer"), "stairs")
+
+# %% [markdown]
+# A row is a layer. Forward goes down the stairs, backward up again, and visits every layer in
+# reverse; between the two the loss is computed. In the row of `Net` are the two `tanh`, which are
+# in no layer of their own, and in the last row the gradient of the loss. How long the bars are
+# depends on your machine. The order does not:
+
+# %%
+order: dict[str, list[str]] = {"forward": [], "backward": []}
+for part in trace.ranks[0].spans:
+    if part.step == 1 and part.name != "Net":
+        order[part.kind].append(part.name or "loss")
+print(order)
+assert order["forward"] == ["first", "second", "last"]
+assert order["backward"] == ["loss", "last", "second", "first"]
+
+# %% [markdown]
 # ## Exercise
 #
 # `swish(x) = x · σ(x)` with `σ(x) = 1 / (1 + e^-x)` is a popular non-linearity. Write it as an op
@@ -333,8 +369,9 @@ except NotImplementedError:
 #   fills the memory in training.
 # - A gradient is checked by trying it out.
 #
-# In the repository of minipar, `docs/engine.md` tells how the engine does it. In the next tutorial
-# four ranks each have a gradient, and all want the sum.
+# In the repository of minipar, `docs/engine.md` tells how the engine does it. To see the stairs of
+# a larger model: `minipar train gpt --trace`, then `minipar timeline runs/gpt-1 --step 3 --view
+# layers`. In the next tutorial four ranks each have a gradient, and all want the sum.
 
 # %%
 assert right > 0.98, right

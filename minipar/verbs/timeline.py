@@ -16,6 +16,7 @@ FORMATS = (".png", ".svg", ".pdf", ".json", ".html")
 VIEWS = MappingProxyType(  # module and function: (trace, begin, end, title) -> Figure
     {
         "timeline": ("timeline_figure", "draw_timeline"),
+        "layers": ("layer_figure", "draw_layers"),
         "memory": ("memory_figure", "draw_memory"),
         "bytes": ("bytes_figure", "draw_bytes"),
         "overlap": ("overlap_figure", "draw_overlap_of"),
