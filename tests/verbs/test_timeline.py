@@ -44,6 +44,7 @@ def test_a_figure_and_the_totals(run, timeline, tmp_path):
         assert code == 0 and (tmp_path / name).stat().st_size > 10_000
     assert out.splitlines()[0].split()[:2] == ["rank", "ms"] and len(out.splitlines()) == 9
     assert timeline(run, "--step", 0)[0] == 0 and (run / "timeline.png").exists()
+    assert timeline(run, "--step", 1, "--view", "layers")[0] == 0 and (run / "layers.png").exists()
 
 
 def test_the_figure_of_a_folder_of_a_trace_lies_in_it(run, timeline, tmp_path):
