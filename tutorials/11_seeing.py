@@ -17,20 +17,19 @@
 
 # %%
 from collections import Counter
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import NamedTuple
 
 import numpy as np
 
 import minipar
 from minipar import Cluster, Group
-from minipar.comm.tracing import tracing
 from minipar.spans import span
+from minipar.stepping.scripted import stepped
+from minipar.trace.beside import draw_beside
 from minipar.trace.show import show
 from minipar.trace.timeline_figure import draw_timeline
 from minipar.trace.totals import report, shares
-from minipar.trace.trace_file import Trace, load
+from minipar.trace.traced import traced
 
 RANKS, LAYERS = 4, 3
 GRADIENT = np.zeros(500_000, np.float32)  # of a layer: 2 MB
@@ -75,31 +74,25 @@ for rank, diary in enumerate(diaries):
 #
 # ## The same through minipar
 #
-# `tracing(group, folder)` keeps the diary: of calls, of every message, of every wait. What you
-# compute gets a `span`. Here is a step with gradients that are averaged layer by layer:
+# `traced` runs the ranks and keeps the diary: of calls, of every message, of every wait. It returns
+# what the ranks returned, and the **trace**, the diaries of all. What you compute gets a `span`.
+# Here is a step with gradients that are averaged layer by layer:
 
 
 # %%
-def step(group: Group, folder: Path) -> None:
-    with tracing(group, folder):
-        with span("forward"):
-            group.spend(LAYERS * 1e-3)
-        for layer in reversed(range(LAYERS)):
-            with span("backward", f"{layer}"):
-                group.spend(2e-3)
-            with span("reduce", f"{layer}"):
-                group.all_reduce(GRADIENT, algorithm="ring")
-        with span("optimizer"):
-            group.spend(1e-3)
+def step(group: Group) -> None:
+    with span("forward"):
+        group.spend(LAYERS * 1e-3)
+    for layer in reversed(range(LAYERS)):
+        with span("backward", f"{layer}"):
+            group.spend(2e-3)
+        with span("reduce", f"{layer}"):
+            group.all_reduce(GRADIENT, algorithm="ring")
+    with span("optimizer"):
+        group.spend(1e-3)
 
 
-def traced(cluster: Cluster) -> Trace:
-    folder = Path(mkdtemp())
-    minipar.run(step, RANKS, args=(folder,), cluster=cluster)
-    return load(folder)
-
-
-trace = traced(CLUSTER)
+_, trace = traced(step, RANKS, cluster=CLUSTER)
 show(draw_timeline(trace, 0, trace.end, "a step; what is wrong?"), "step")
 
 # %% [markdown]
@@ -121,7 +114,7 @@ print(f"least waiting: rank {least['rank']}")
 # on a cluster in which rank 2 is healthy.
 
 # %%
-healthy = traced(Cluster(20e-6, 1 / 2e9, 1 / 10e9))
+_, healthy = traced(step, RANKS, cluster=Cluster(20e-6, 1 / 2e9, 1 / 10e9))
 lost = (trace.end - healthy.end) / 1e6
 print(f"{trace.end / 1e6:.1f} ms with the slow rank, {healthy.end / 1e6:.1f} ms without it")
 print(f"lost: {lost:.1f} ms")
@@ -156,32 +149,56 @@ print(f"rank 0 to rank 1: {sent[0, 1] / 2**20:.2f} MB sent, {got[0, 1] / 2**20:.
 
 
 # %%
-def overlapped(group: Group, folder: Path) -> None:
-    with tracing(group, folder):
-        with span("forward"):
-            group.spend(LAYERS * 1e-3)
-        handles = []
-        for layer in reversed(range(LAYERS)):
-            with span("backward", f"{layer}"):
-                group.spend(2e-3)
-            handles.append(group.all_reduce(GRADIENT, algorithm="ring", async_op=True))
-        with span("reduce"):
-            for handle in handles:
-                handle.wait()
-        with span("optimizer"):
-            group.spend(1e-3)
+def overlapped(group: Group) -> None:
+    with span("forward"):
+        group.spend(LAYERS * 1e-3)
+    handles = []
+    for layer in reversed(range(LAYERS)):
+        with span("backward", f"{layer}"):
+            group.spend(2e-3)
+        handles.append(group.all_reduce(GRADIENT, algorithm="ring", async_op=True))
+    with span("reduce"):
+        for handle in handles:
+            handle.wait()
+    with span("optimizer"):
+        group.spend(1e-3)
 
 
-folder = Path(mkdtemp())
-minipar.run(overlapped, RANKS, args=(folder,), cluster=Cluster(20e-6, 1 / 2e9, 1 / 10e9))
-hidden = load(folder)
-show(draw_timeline(hidden, 0, hidden.end, "all_reduce beside backward"), "overlapped")
+_, hidden = traced(overlapped, RANKS, cluster=Cluster(20e-6, 1 / 2e9, 1 / 10e9))
+show(draw_beside({"one after the other": healthy, "overlapped": hidden}), "overlapped")
 found = shares(hidden.ranks[0], 0, hidden.end)
 print(f"{hidden.end / 1e6:.1f} ms; {found.overlapped / 1e6:.1f} ms of communication are hidden")
 
 # %% [markdown]
-# Things to try: `minipar step -n 4` on a script of your own stops at every message and goes back,
-# too. `minipar timeline FOLDER --out replay.html` makes a page that plays what you have recorded.
+# ## Stop it
+#
+# A trace shows a run that is over. `minipar step` holds one that goes on: at every call and every
+# message all ranks stand still, and can be asked. Usually you type at its prompt; these commands
+# were written down. `b` sets a break, `c` goes on to it, `show` cuts the array of the all_reduce
+# into chunks and says whose parts are in each, and `back` goes back by one event.
+
+# %%
+SCRIPT = """
+import numpy as np
+import minipar
+
+group = minipar.init()
+total = group.all_reduce(np.full(4, 10**group.rank), algorithm="ring")
+"""
+commands = ["b rank 2, gets", "c", "c", "c", "show", "back"]
+seen = stepped(SCRIPT, RANKS, commands, cluster=CLUSTER)
+print(seen[seen.index("(step) show") :])
+
+# %% [markdown]
+# The same works for runs of your own, without a line of code:
+#
+# ```text
+# minipar train gpt --dp 2 --trace                       records it
+# minipar timeline runs/gpt-1 --step 3                   draws a step
+# minipar timeline runs/gpt-1 --step 3 --view layers     its layers; --help lists other views
+# minipar timeline runs/gpt-1 --out replay.html          a page that plays it
+# minipar step -n 4 script.py                            holds it
+# ```
 
 # %%
 assert [e.what for e in diaries[0]] == ["compute", "all_reduce"]
@@ -191,3 +208,4 @@ assert abs(lost - computed) < 0.7
 assert sent == got
 assert sent[0, 1] == LAYERS * 2 * (RANKS - 1) * GRADIENT.nbytes // RANKS
 assert hidden.end < healthy.end
+assert "rank 2  .12.  110   ..2.  100   ..2.  100   012.  111" in seen
