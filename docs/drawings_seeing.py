@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-import minipar
 from minipar import Cluster, Group
-from minipar.comm.tracing import tracing
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.pipeline import KIND
 from minipar.parallel.schedule import one_f_one_b
 from minipar.spans import span
 from minipar.trace.replay import replay_page
 from minipar.trace.timeline_figure import draw_timeline
-from minipar.trace.trace_file import Trace, load
+from minipar.trace.trace_file import Trace
+from minipar.trace.traced import traced
 
 STAGES, MICROS, DP = 4, 6, 2
 COSTS = {"F": 1e-3, "B": 2e-3}  # seconds of an action
@@ -29,32 +28,29 @@ ACTIVATIONS, GRADIENTS = 200_000, 2_000_000  # bytes
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def work(group: Group, folder: Path) -> None:
+def work(group: Group) -> None:
     """A step of 1F1B on two replicas of four stages, then the gradients; times are declared."""
-    with tracing(group, folder):
-        mesh = Mesh(group, dp=DP, pp=STAGES)
-        s, last = mesh.pp.rank, STAGES - 1
-        for action in one_f_one_b(STAGES, MICROS)[s]:
-            phase, x = action.phase, np.zeros(ACTIVATIONS, np.uint8)
-            source, target = (s - 1, s + 1) if phase == "F" else (s + 1, s - 1)
-            with span(KIND[phase], str(action), action.micro):
-                if 0 <= source <= last:
-                    mesh.pp.recv(source)
-                group.spend(COSTS[phase])
-                if 0 <= target <= last:
-                    mesh.pp.send(x, target)
-        with span("reduce"):
-            mesh.dp.all_reduce(np.zeros(GRADIENTS, np.uint8), algorithm="ring")
-        with span("optimizer"):
-            group.spend(0.5e-3)
+    mesh = Mesh(group, dp=DP, pp=STAGES)
+    s, last = mesh.pp.rank, STAGES - 1
+    for action in one_f_one_b(STAGES, MICROS)[s]:
+        phase, x = action.phase, np.zeros(ACTIVATIONS, np.uint8)
+        source, target = (s - 1, s + 1) if phase == "F" else (s + 1, s - 1)
+        with span(KIND[phase], str(action), action.micro):
+            if 0 <= source <= last:
+                mesh.pp.recv(source)
+            group.spend(COSTS[phase])
+            if 0 <= target <= last:
+                mesh.pp.send(x, target)
+    with span("reduce"):
+        mesh.dp.all_reduce(np.zeros(GRADIENTS, np.uint8), algorithm="ring")
+    with span("optimizer"):
+        group.spend(0.5e-3)
 
 
 @cache
 def watched() -> Trace:
     """The same on every machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        minipar.run(work, DP * STAGES, args=(Path(folder),), cluster=CLUSTER)
-        return load(folder)
+    return traced(work, DP * STAGES, cluster=CLUSTER)[1]
 
 
 TITLE = "1F1B on 2 replicas of 4 stages; rank 5 is slow"
