@@ -24,6 +24,7 @@ LONG = (  # three seconds or more
         "05_local_sgd_and_compression",
         "06_zero",
         "07_parameter_server",
+        "10_together",
     ),
 )
 
