@@ -7,12 +7,14 @@ are skipped, and the reason says what is missing.
 
 import compileall
 import functools
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
+from minipar.cli import main
 from tests import strict_cupy
 
 ROOT = Path(__file__).parents[1]
@@ -71,3 +73,17 @@ def cupy(request, monkeypatch):
     module = strict_cupy.module()
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
+
+
+@pytest.fixture
+def command_line(capsys):
+    """`minipar ...` in this process, which takes milliseconds: its exit code and what it says."""
+
+    def command(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, end.value.code, said.out, said.err)
+
+    return command

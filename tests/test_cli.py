@@ -14,8 +14,8 @@ def minipar(*arguments, **more):
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["run"]])
-def test_a_wrong_word_is_a_usage_error(arguments):
-    done = minipar(*arguments)
+def test_a_wrong_word_is_a_usage_error(arguments, command_line):
+    done = command_line(*arguments)
     assert done.returncode == 2 and "usage: minipar" in done.stderr
 
 
@@ -30,18 +30,18 @@ def test_an_option_after_the_script_is_pointed_out(tmp_path):
     assert done.stderr == "minipar: -n stands after the script, so it goes to the script\n"
 
 
-def test_help_shows_the_defaults_of_config():
-    text = " ".join(minipar("train", "--help").stdout.split())
+def test_help_shows_the_defaults_of_config(command_line):
+    text = " ".join(command_line("train", "--help").stdout.split())
     assert "optimizer steps (default: 1500, resnet 300, " in text
     assert "warm-up (default: 0.003, " in text and "of all random numbers (default: 0)" in text
 
 
-def test_doctor():
+def test_doctor(command_line):
     done = minipar("doctor", "--json")
     assert done.returncode == 0
     findings = json.loads(done.stdout)
     assert findings["shared memory"]["ok"] and "NumPy" in findings["software"]["found"]
-    text = minipar("doctor").stdout
+    text = command_line("doctor").stdout
     assert all(name in text for name in findings)
 
 

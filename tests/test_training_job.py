@@ -113,14 +113,17 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_losses(tmp_path):
         (["--resume", "full", "--out", "x"], "leave out --out"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path, options, says):
+def test_wrong_use_is_one_sentence_and_leaves_nothing(
+    tmp_path, options, says, command_line, monkeypatch
+):
     (tmp_path / "binary").write_bytes(b"\0\1\2" * 1000)
     (tmp_path / "short.txt").write_text("too short")
     (tmp_path / "few.txt").write_text("a" * 650)  # the last tenth is for validation
     (tmp_path / "own.py").write_text("from minipar import Tensor\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("")
-    done = train(tmp_path, *options)
+    monkeypatch.chdir(tmp_path)
+    done = command_line("train", *options)
     assert done.returncode in (1, 2)
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
     assert not Path(tmp_path, "runs").exists()

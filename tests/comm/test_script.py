@@ -140,10 +140,10 @@ def test_a_script_finds_the_modules_beside_it(tmp_path):
         (["--log-dir", "script.py", "script.py"], "script.py is a file, and --log-dir names a fol"),
     ],
 )
-def test_wrong_use_is_one_sentence(tmp_path, options, says):
+def test_wrong_use_is_one_sentence(tmp_path, options, says, command_line, monkeypatch):
     (tmp_path / "script.py").write_text("")
-    command = [sys.executable, "-m", "minipar", "run", *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    monkeypatch.chdir(tmp_path)
+    done = command_line("run", *options)
     assert done.returncode == 2
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
 

@@ -141,7 +141,7 @@ class PollsAlways(ForgetsOut):
 
 class PollsNever(PollsAlways):
     def poll(self, src, call):
-        self.progress()  # raises once the job has ended: else the loop that asks never ends
+        self.progress()  # raises once the job has ended; else who asks in a loop would ask for ever
         return False
 
 

@@ -30,15 +30,15 @@ def minipar(*arguments, **more):
         ),
     ],
 )
-def test_what_bench_comm_cannot_measure_is_one_sentence(options, says):
-    done = minipar("bench", "comm", *options.split())
+def test_what_bench_comm_cannot_measure_is_one_sentence(options, says, command_line):
+    done = command_line("bench", "comm", *options.split())
     assert done.returncode == 2 and done.stdout == ""
     assert says in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", ["--ranks 0", "--ranks 2 --rounds 0"])
-def test_bench_train_measures_something(options):
-    done = minipar("bench", "train", *options.split())
+def test_bench_train_measures_something(options, command_line):
+    done = command_line("bench", "train", *options.split())
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "minipar: bench train needs at least 1 rank and 1 round.\n"
 

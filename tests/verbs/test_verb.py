@@ -16,12 +16,12 @@ def minipar(*arguments, **more):
     "verb",
     ["train", "run", "doctor", "bench", "bench train", "bench comm", "schedule", "tutorials"],
 )
-def test_every_verb_has_help_with_an_example(verb):
+def test_every_verb_has_help_with_an_example(verb, command_line):
     *before, last = verb.split()
-    done = minipar(*before, last, "--help")
+    done = command_line(*before, last, "--help")
     assert done.returncode == 0
     assert f"example:\n  minipar {verb}" in done.stdout
-    assert last in minipar(*before, "--help").stdout
+    assert last in command_line(*before, "--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_a_row_that_is_wrong_is_exit_code_1(monkeypatch, capsys):
         (["--rank", "2"], "there is no option --rank; is it --ranks?"),
     ],
 )
-def test_wrong_words_are_one_sentence(options, says):
-    done = verify(*options)
+def test_wrong_words_are_one_sentence(options, says, command_line):
+    done = command_line("verify", *options)
     assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1
 
 

@@ -259,12 +259,11 @@ def test_a_port_in_use_is_a_sentence(tmp_path):
         ("--nnodes 2 --node-rank 0 --rendezvous h:1 --backend local", {}, "has no --nnodes"),
     ],
 )
-def test_wrong_use_is_one_sentence(tmp_path, options, env, says):
+def test_wrong_use_is_one_sentence(tmp_path, options, env, says, command_line, monkeypatch):
     (tmp_path / "script.py").write_text("")
-    command = [sys.executable, "-m", "minipar", "run", *options.split(), "script.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(**env), capture_output=True, text=True
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", environment(**env))
+    done = command_line("run", *options.split(), "script.py")
     assert done.returncode == 2 and says in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and TOKEN not in done.stderr
 
