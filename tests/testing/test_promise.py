@@ -27,7 +27,7 @@ def test_the_error_has_who_what_expected_and_the_cause():
     run(lambda g: check_promise(g, kept, 60), 3)
     with pytest.raises(PromiseBroken) as caught:
         run(lambda g: check_promise(g, broken, 60), 3)
-    assert str(caught.value) == (
+    assert str(caught.value).partition("\nwho waits for whom:")[0] == (
         "rank 1/3: broken does not hold: "
         "the second array is int64[2] [1 2], expected int64[2] [1 3]\n"
         "  Arrays arrive.\n"
