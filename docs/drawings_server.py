@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from drawings_seeing import photograph
 from matplotlib.figure import Figure
 
 import minipar
 from minipar.array import Array
+from minipar.comm.tracing import tracing
 from minipar.nn import Linear, Module
 from minipar.ops import cross_entropy, tanh
 from minipar.optim import SGD
@@ -26,10 +29,15 @@ from minipar.parallel.parameter_server import (
     serve,
     ssp,
 )
+from minipar.spans import span
+from minipar.trace.clock_figure import draw_clocks
+from minipar.trace.replay import replay_data, replay_page
 from minipar.trace.staleness_figure import draw_staleness
+from minipar.trace.trace_file import Trace, load
 from minipar.trace.worker_figure import draw_workers
 
 WORKERS, SLOW, UNTIL_S, LR = 4, 5.0, 200.0, 1.0
+STRAGGLER = "four workers, worker 1 is 5 × slower"
 RULES = {"sync": SYNC, "ssp(2)": ssp(2), "async": ASYNC}
 LOOKS: dict[str, Any] = {  # colours of Okabe & Ito; the dashes tell them apart in print
     "sync": {"color": "#222222", "linestyle": "-"},
@@ -124,6 +132,47 @@ def course(name: str, slow: float = SLOW) -> Course:
     return Course(spans, times, losses, report)
 
 
+def watched_work(world: minipar.Group, folder: Path) -> None:
+    """The same workers under ssp(2) with two servers, traced."""
+    with tracing(world, folder):
+        roles = Roles(world, servers=2)
+        if roles.is_server:
+            serve(roles, Net(), partial(SGD, lr=LR), ssp(2))
+            return
+        x, y = data()
+        with ParameterServer(Net(), roles, partial(SGD, lr=LR / WORKERS)) as ps:
+            while world.now_ns() / 1e9 < 31.0:
+                ps.zero_grad()
+                with span("backward", "gradient"):
+                    cross_entropy(ps.model(minipar.Tensor(x[:32])), y[:32]).backward()
+                    world.spend(1.0)
+                with span("optimizer"):
+                    ps.sync_gradients()
+                    ps.step()
+
+
+@cache
+def watched() -> Trace:
+    """The same on every machine."""
+    cluster = minipar.Cluster(slow={1: SLOW})
+    with tempfile.TemporaryDirectory() as folder:
+        minipar.run(watched_work, WORKERS + 2, args=(Path(folder),), cluster=cluster)
+        return load(folder)
+
+
+def clocks(path: Path) -> None:
+    draw_clocks(watched(), 0, 31 * 10**9, f"ssp(2): {STRAGGLER}").savefig(path)
+
+
+def replay(path: Path) -> None:
+    """When version 9 is made: the quick workers have used up their lead."""
+    trace, until = watched(), 16 * 10**9
+    events = replay_data(trace, 0, until, "")["events"]
+    made = [n for n, e in enumerate(events, 1) if e["does"] == "version" and e["value"] == 9]
+    page = replay_page(trace, 0, until, f"ssp(2) on two servers: {STRAGGLER}")
+    photograph(page, made[0], 1210, path)
+
+
 def timeline(path: Path) -> None:
     draw_workers({name: course(name).spans for name in RULES}, 31.0).savefig(path)
 
@@ -152,11 +201,13 @@ def staleness(path: Path) -> None:
     counts: dict[str, Counter[int]] = {f"worker {w}": Counter() for w in range(WORKERS)}
     for record in course("async").report.records:
         counts[f"worker {record.worker}"][record.staleness] += 1
-    draw_staleness(counts, "async, four workers, one of them 5 × slower").savefig(path)
+    draw_staleness(counts, f"async: {STRAGGLER}").savefig(path)
 
 
 MADE: dict[str, Callable[[Path], None]] = {
     "server_timeline.png": timeline,
     "server_losses.png": losses,
     "server_staleness.png": staleness,
+    "server_clocks.png": clocks,
+    "server_replay.png": replay,
 }

@@ -47,10 +47,8 @@ def draw_staleness(
     if last <= NUMBERED:
         for n, height in zip(places, feet):
             if height:
-                axes.annotate(
-                    f"{height:.0f} %", (n, height), xytext=(0, 2), textcoords="offset points",
-                    ha="center", fontsize=9,
-                )  # fmt: skip
+                text = f"{height:.0f} %" if height >= 1 else "<1 %"
+                axes.text(n, height, text, ha="center", va="bottom", fontsize=9)
         axes.set_xticks(places)
     if len(parts) > 1:
         axes.legend(frameon=False, ncols=-(-len(parts) // len(COLOURS)))

@@ -30,6 +30,8 @@ def test_workers_lie_on_each_other():
     figure = draw_staleness({"a": {0: 1, 1: 2}, "b": {1: 1}})
     assert bars(figure) == [(0, 0, 25), (1, 0, 50), (0, 25, 25), (1, 50, 75)]
     assert [text.get_text() for text in figure.axes[0].texts] == ["25 %", "75 %"]
+    rare = draw_staleness({"": {0: 999, 3: 1}}).axes[0].texts
+    assert [text.get_text() for text in rare] == ["100 %", "<1 %"]
 
 
 def test_of_a_trace_each_worker_has_its_colour():

@@ -5,7 +5,7 @@ if (data.servers) {
   const marks = [];
   events.forEach((e, n) => { if (KINDS.includes(e.does)) marks.push([n, e]); });
   const tint = (worker) => tints[Math.max(0, workers.indexOf(worker)) % tints.length];
-  const TRACK = 80, TRACK_END = 520, HAS = 535, FROM = 715, BOX = 850, TOP = 44;
+  const TRACK = 80, TRACK_END = 520, HAS = 530, FROM = 735, BOX = 850, TOP = 44;
   const ROW = workers.length > 8 ? 30 : 48, LOW = TOP + ROW * workers.length, SQUARE = 24, SQUARES = 10;
   const high = Math.max(LOW + 8, TOP + 74 * servers.length);
   const farthest = Math.max(1, ...[...before, ...events].filter((e) => e.does === "clock").map((e) => e.value));
