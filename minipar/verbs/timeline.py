@@ -22,6 +22,8 @@ VIEWS = MappingProxyType(  # module and function: (trace, begin, end, title) -> 
         "overlap": ("overlap_figure", "draw_overlap_of"),
         "pipeline": ("pipeline_figure", "draw_pipeline"),
         "expected": ("expected_figure", "draw_expected"),
+        "clocks": ("clock_figure", "draw_clocks"),
+        "staleness": ("staleness_figure", "draw_staleness_of"),
     }
 )
 ONE_STEP = ("overlap", "pipeline")  # views of the last step, unless another one is asked for
