@@ -10,7 +10,7 @@ import pytest
 from minipar import cost
 from minipar.comm.algorithms import ALGORITHMS
 from minipar.errors import UsageError
-from minipar.trace.chunks import chunk_snapshots, chunk_text
+from minipar.trace.chunks import chunk_snapshots, chunk_text, stories
 
 SHOWN = ("broadcast", "reduce", "all_reduce", "gather", "all_gather", "reduce_scatter")
 EVERY = [(op, name) for op in SHOWN for name in ALGORITHMS[op]]
@@ -143,3 +143,32 @@ def test_too_many_ranks_to_read() -> None:
 def test_calls_without_an_array_of_chunks() -> None:
     with pytest.raises(UsageError, match="chunks of all_to_all cannot be shown"):
         chunk_snapshots("all_to_all", "direct", 2)
+
+
+@pytest.mark.parametrize("p", [2, 3, 5, 8])
+def test_it_is_known_what_each_message_of_the_ring_carries(p: int) -> None:
+    """One chunk: rank r sends chunk r-1, then r-2, ..., and gets those of the rank before it."""
+    for r, story in enumerate(stories("all_reduce", "ring", p)):
+        carried = [(r - 1 - step) % p for step in range(p - 1)]
+        carried += [(r - step) % p for step in range(p - 1)]
+        assert story.sent == [((r + 1) % p, [c]) for c in carried]
+        assert story.got == [((r - 1) % p, [(c - 1) % p]) for c in carried]
+        assert len(story.states) == 1 + len(story.got)
+
+
+def test_what_is_copied_is_there_when_it_has_come() -> None:
+    """Also where an algorithm puts it into its array later, or has it only to pass it on."""
+    for op, name in (("all_gather", "direct"), ("broadcast", "ring"), ("scatter", "tree")):
+        for story in stories(op, name, 4):
+            for (_, chunks), state in zip(story.got, story.states[1:]):
+                assert (state[chunks] > 0).all(), (op, name)
+
+
+def test_of_all_to_all_chunks_are_called_by_whom_they_come_from() -> None:
+    for name in ALGORITHMS["all_to_all"]:
+        for r, story in enumerate(stories("all_to_all", name, 4)):
+            assert story.states[0].tolist() == [(1 << q) * (q == r) for q in range(4)]
+            assert story.states[-1].tolist() == [1, 2, 4, 8]
+    assert stories("all_to_all", "pairwise", 4)[1].got == [(0, [0]), (3, [3]), (2, [2])]
+    with pytest.raises(UsageError, match="barrier cannot be shown"):
+        stories("barrier", "naive", 4)
