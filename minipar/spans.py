@@ -43,6 +43,8 @@ class Span(NamedTuple):
 class Mark(NamedTuple):
     """Something that happens at one moment: of parameter servers, a clock or a version.
 
+    on any rank    queued    it has called a collective that its second thread will carry out;
+                             whom: the group's number; value: the call's
     on a worker    clock     it is at this clock now, of its own
                    pulled    weights of this version have come; whom: from which server
     on a server    bound     the rule: clocks that a worker may be ahead of the slowest; -1: any

@@ -29,6 +29,7 @@ from minipar.comm.subgroups import Serials, entry, group_number, members
 from minipar.comm.transport import Transport
 from minipar.comm.wiring import Link, even_cuts, seen_from
 from minipar.errors import CallMismatch, UsageError
+from minipar.spans import mark
 
 SAME_AS = MappingProxyType({"split": "all_gather", "subgroup": "all_gather"})
 
@@ -113,6 +114,7 @@ class Conductor(Pairs):
             work = self._transport.on_device(work, link.call, link.algorithm == "native")
         if not async_op and not self._worker.queue:
             return taken(link.carry_out(work, nbytes))
+        mark("queued", link.call.group, link.call.sequence)
         handle = self._worker.submit(lambda: link.carry_out(work, nbytes), link.call)
         return handle if async_op else handle.wait()
 

@@ -27,6 +27,7 @@ from minipar.comm.reduction import reduction_for
 from minipar.comm.results import check_out, delivered, place_for, put
 from minipar.comm.wiring import even_cuts
 from minipar.errors import UsageError
+from minipar.spans import name_group
 
 
 class Group(Conductor):
@@ -307,4 +308,8 @@ class Group(Conductor):
 
     def _part(self, op: str, color: int | None, key: int, signature: str = "") -> Group | None:
         ranks, ident = self._split(op, color, key, signature)
-        return Group(self._transport, ranks, ident, self) if ranks else None
+        if not ranks:
+            return None
+        group = Group(self._transport, ranks, ident, self)
+        name_group(group, "other")  # for a trace, until somebody calls it something else
+        return group
