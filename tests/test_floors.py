@@ -330,6 +330,8 @@ FLOORS = {
     "trace.replay.servers": 5,
     "trace.replay.happenings": 4,
     "trace.replay.collectives": 10,
+    "trace.replay.pipelines": 5,
+    "trace.replay.overlaps": 6,
     "trace.replay.page": 11,
     "trace.chunk_figure": 10,
     "stepping.breaks": 2,

@@ -1,13 +1,18 @@
 "use strict";
 // The page of a recorded run: what all views share. page.py puts the files of this folder one after
-// another into the page. A view is a block of its own, so its names are, too: it adds { draw(event) }
-// to `views`, which is called at every step (event: the one at hand, null at the beginning), and
-// hides its part of the page where there is nothing to show. All that comes from the trace is put
-// in with textContent.
+// another into the page. A view is a block of its own, so its names are, too. It adds to `views`
+//
+//     start()        draws what does not change, if there is such; again when the width changes
+//     draw(event)    called at every step; event: the one at hand, null at the beginning
+//
+// and hides its part of the page where there is nothing to show. What draw shows depends on `at`
+// alone, never on what was shown before; what it needs for that is worked out once, so that a step
+// is cheap however long the run. All that comes from the trace is put in as text, never as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const { events, lanes, ranks, length, colours } = data;
-const LEFT = 60, WIDE = 1140; // of a drawing: where it begins, beside the names of ranks, and ends
+const LEFT = 72; // of a drawing: where it begins, beside the names of ranks
+let WIDE = 1140; // of a drawing: as many pixels as there are
 let at = 0; // events so far; the one at hand is events[at - 1]
 const views = [];
 
@@ -27,13 +32,21 @@ function element(name, className, parent, text) {
   return node;
 }
 
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// -- words and numbers ------------------------------------------------------------------------
 function bytes(n) {
   return n < 1024 ? `${n} B` : n < 2 ** 20 ? `${(n / 1024).toFixed(1)} KB` : `${(n / 2 ** 20).toFixed(2)} MB`;
 }
 
 function time(ns) {
-  return ns < 1e6 ? `${(ns / 1e3).toFixed(1)} µs` : `${(ns / 1e6).toFixed(2)} ms`;
+  return ns < 1e6 ? `${(ns / 1e3).toFixed(1)} µs` : ns < 1e10 ? `${(ns / 1e6).toFixed(2)} ms` : `${(ns / 1e9).toFixed(2)} s`;
 }
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+const stepName = (step) => (step < 0 ? "" : `step ${step}`);
 
 function said(e) {
   const call = e.op ? `${e.op} #${e.number}` : "";
@@ -61,4 +74,103 @@ function said(e) {
 function given(bound) {
   if (bound < 0) return "whoever asks";
   return bound ? `a worker that is at most ${bound} ahead of the slowest` : "a worker that is no farther than the slowest";
+}
+
+// -- colours ----------------------------------------------------------------------------------
+const rgb = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+
+function mixed(colour, white) {
+  return "#" + rgb(colour).map((c) => Math.round(c + (255 - c) * white).toString(16).padStart(2, "0")).join("");
+}
+
+// What can be read on that colour: dark on light, white on dark.
+function ink(colour) {
+  const [r, g, b] = rgb(colour);
+  return 0.299 * r + 0.587 * g + 0.114 * b > 150 ? "#222" : "#fff";
+}
+
+// -- drawings over time -----------------------------------------------------------------------
+// A drawing with time to the right: where a moment is, and a line where the replay stands.
+function inTime(root, begin, end, right, high) {
+  root.replaceChildren();
+  root.setAttribute("viewBox", `0 0 ${WIDE} ${high}`);
+  const span = Math.max(1, end - begin), wide = WIDE - LEFT - right;
+  const x = (t) => LEFT + wide * Math.max(0, Math.min(1, (t - begin) / span));
+  const line = root.parentNode.querySelector(".now") || element("div", "now", root.parentNode);
+  root.onclick = (click) => {
+    const box = root.getBoundingClientRect(), there = (click.clientX - box.left) / box.width * WIDE;
+    show(until(begin + (there - LEFT) / wide * span));
+  };
+  return { x, begin, end, stand: (t) => { line.style.left = `${100 * x(t) / WIDE}%`; } };
+}
+
+// How many events there are until then.
+function until(t) {
+  let low = 0, high = events.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (events[middle].at <= t) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+// Ticks of time below a drawing.
+function ticks(root, place, y, from = 0) {
+  const span = place.end - place.begin, anchors = { 0: "start", 1: "end" };
+  for (const share of WIDE > 700 ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1]) {
+    const t = place.begin + share * span;
+    svg("text", { x: place.x(t), y, "text-anchor": anchors[share] || "middle", class: "faint" }, root, time(t - from));
+  }
+}
+
+// Stripes for what is empty time; each drawing has its own.
+function stripes(root, id, background = "#fff", line = "#a8a8a8") {
+  const defs = svg("defs", {}, root);
+  const pattern = svg("pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, defs);
+  svg("rect", { width: 6, height: 6, fill: background }, pattern);
+  svg("rect", { width: 1.6, height: 6, fill: line }, pattern);
+  return `url(#${id})`;
+}
+
+// Two layers of one drawing: how it will be, pale, and above it, up to where the replay stands,
+// how it has been. The second one is cut by a rectangle that `reveal` sets.
+function layers(root, id, high) {
+  const clip = svg("clipPath", { id }, svg("defs", {}, root));
+  const cut = svg("rect", { x: 0, y: 0, width: 0, height: high }, clip);
+  const ahead = svg("g", {}, root), done = svg("g", { "clip-path": `url(#${id})` }, root);
+  return { ahead, done, reveal: (x) => cut.setAttribute("width", x) };
+}
+
+// The same, or darker if it could not be seen as a line on white.
+const strong = (colour) => (ink(colour) === "#fff" ? colour : "#" + rgb(colour).map((c) => Math.round(0.72 * c).toString(16).padStart(2, "0")).join(""));
+
+function legend(node, entries) {
+  node.replaceChildren();
+  for (const [label, fill] of entries) {
+    const item = element("span", "", node), mark = element("i", "", item);
+    if (fill.startsWith("#")) mark.style.background = fill;
+    else mark.className = fill;
+    item.append(label);
+  }
+}
+
+// Of rows sorted by their begin: how long they last in all, up to now. They do not overlap.
+function lasting(rows, now) {
+  let sum = 0;
+  for (const [begin, end] of rows) {
+    if (begin >= now) break;
+    sum += Math.min(end, now) - begin;
+  }
+  return sum;
+}
+
+// Of things that begin one after another: the last one that has begun, or else the first.
+function lastBegun(things, now) {
+  let found = things[0];
+  for (const thing of things) {
+    if (thing.begin > now) break;
+    found = thing;
+  }
+  return found;
 }

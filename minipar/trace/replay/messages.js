@@ -1,37 +1,55 @@
 // What has just gone from whom to whom.
 {
-  const places = [];
+  const root = $("ring"), AGO = 6; // events that a message stays for
+  const small = ranks > 16, RADIUS = small ? 6 : 17;
+  let places = [], circles = [], arrows, shown = -1;
 
-  function drawRanks() {
-    const root = $("ring"), round = ranks > 2, radius = Math.min(95, 40 + 9 * ranks);
-    const high = round ? 2 * radius + 60 : 70;
-    root.setAttribute("viewBox", `0 0 ${WIDE} ${high}`);
-    for (let r = 0; r < ranks; r++) {
-      const angle = 2 * Math.PI * r / ranks - Math.PI / 2;
-      places.push(round ? [WIDE / 2 + 2 * radius * Math.cos(angle), high / 2 + radius * Math.sin(angle)] : [WIDE / 2 - 150 + 300 * r, 35]);
-    }
-  }
-
-  function drawMessage(event) {
-    const root = $("ring");
+  function start() {
+    const wide = Math.min(WIDE, ranks > 2 ? 470 : 400), round = ranks > 2;
+    const radius = round ? Math.min(105, 34 + 10 * ranks) : 0, high = round ? 2 * radius + 50 : 84;
+    const across = Math.min(wide / 2 - 28, round ? 2 * radius : 150);
     root.replaceChildren();
-    const recent = events.slice(Math.max(0, at - 6), at).filter((e) => e.does === "sends");
-    recent.forEach((e) => {
-      const [a, b] = [places[e.rank], places[e.to]];
-      const now = e === event, [dx, dy] = [b[0] - a[0], b[1] - a[1]], far = Math.hypot(dx, dy) || 1;
-      const [ux, uy] = [dx / far, dy / far], tip = [b[0] - 20 * ux, b[1] - 20 * uy];
-      const colour = colours[e.axis] || "#444", style = { stroke: colour, "stroke-width": now ? 3 : 1.5, opacity: now ? 1 : 0.55 };
-      svg("line", { x1: a[0] + 20 * ux, y1: a[1] + 20 * uy, x2: tip[0] - 6 * ux, y2: tip[1] - 6 * uy, ...style }, root);
-      svg("polygon", { points: `${tip} ${[tip[0] - 10 * ux - 5 * uy, tip[1] - 10 * uy + 5 * ux]} ${[tip[0] - 10 * ux + 5 * uy, tip[1] - 10 * uy - 5 * ux]}`, fill: colour, opacity: style.opacity }, root);
-      if (now) svg("text", { x: (a[0] + b[0]) / 2 + 8, y: (a[1] + b[1]) / 2 - 6, style: "font-weight:600" }, root, bytes(e.bytes));
+    root.setAttribute("viewBox", `0 0 ${wide} ${high}`);
+    root.style.width = `${wide}px`;
+    arrows = svg("g", {}, root);
+    places = Array.from({ length: ranks }, (_, r) => {
+      const angle = 2 * Math.PI * r / ranks - (round ? Math.PI / 2 : Math.PI);
+      return [wide / 2 + across * Math.cos(angle), high / 2 + radius * Math.sin(angle)];
     });
-    places.forEach(([cx, cy], r) => {
-      const here = event && event.rank === r;
-      svg("circle", { cx, cy, r: 18, fill: here ? "#222" : "#fff", stroke: "#222", "stroke-width": 1.5 }, root);
-      svg("text", { x: cx, y: cy + 4, "text-anchor": "middle", style: here ? "fill:#fff" : "" }, root, r);
+    circles = places.map(([cx, cy], r) => {
+      const circle = svg("circle", { cx, cy, r: RADIUS, class: "rank" }, root);
+      if (!small) svg("text", { x: cx, y: cy + 4, "text-anchor": "middle" }, root, r);
+      return circle;
     });
+    shown = -1;
   }
 
-  drawRanks();
-  views.push({ draw: drawMessage });
+  function draw(event) {
+    const here = event ? event.rank : -1;
+    if (here !== shown) {
+      for (const r of [shown, here]) if (r >= 0) circles[r].classList.toggle("here", r === here);
+      shown = here;
+    }
+    arrows.replaceChildren();
+    for (const e of events.slice(Math.max(0, at - AGO), at - 1)) if (e.does === "sends") arrow(e.rank, e.to, e, false);
+    if (event && event.does === "sends") arrow(event.rank, event.to, event, true);
+    if (event && event.does === "gets") arrow(event.source, event.rank, event, true);
+  }
+
+  function arrow(from, to, e, now) {
+    const [a, b] = [places[from], places[to]], [dx, dy] = [b[0] - a[0], b[1] - a[1]];
+    const far = Math.hypot(dx, dy) || 1, [ux, uy] = [dx / far, dy / far];
+    const room = RADIUS + 3, side = 3; // messages there and back run beside each other
+    const from_ = [a[0] + room * ux - side * uy, a[1] + room * uy + side * ux];
+    const tip = [b[0] - room * ux - side * uy, b[1] - room * uy + side * ux];
+    const colour = now ? "#222" : strong(colours[e.axis] || "#444444"), opacity = now ? 1 : 0.45;
+    svg("line", { x1: from_[0], y1: from_[1], x2: tip[0] - 7 * ux, y2: tip[1] - 7 * uy, stroke: colour, "stroke-width": now ? 3 : 1.6, opacity, class: now ? "moving" : "" }, arrows);
+    svg("polygon", { points: `${tip} ${[tip[0] - 10 * ux - 5 * uy, tip[1] - 10 * uy + 5 * ux]} ${[tip[0] - 10 * ux + 5 * uy, tip[1] - 10 * uy - 5 * ux]}`, fill: colour, opacity }, arrows);
+    if (!now) return;
+    const chunks = chunksOf(at), what = chunks.length && chunks.length < 4 ? `${chunks.length > 1 ? "chunks" : "chunk"} ${chunks.join(", ")}: ` : "";
+    const middle = { x: (a[0] + b[0]) / 2, y: (a[1] + b[1]) / 2 - 7, "text-anchor": "middle" };
+    svg("text", { ...middle, class: "halo" }, arrows, what + bytes(e.bytes));
+  }
+
+  views.push({ start, draw });
 }

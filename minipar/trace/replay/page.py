@@ -2,8 +2,9 @@
 
     timeline     what every rank does, with a line where the replay stands
     messages     what has just gone from whom to whom
-    chunks       of the collective under way: who has contributed to which chunk, on every rank
-    pipeline     the actions of each stage, as they are done
+    chunks       of the collective at hand: who has contributed to which chunk, on every rank
+    pipeline     the actions of each stage in time, and the bubble so far
+    overlap      of data parallel: buckets under way beside backward, and how much that hides
     servers      the clocks of workers, what they have pulled, and the versions of parameter servers
 
 The page is page.html with the files of SCRIPTS one after another: core.js, what all views share,
@@ -14,18 +15,22 @@ and names as JSON (`replay_data`), and only ever shows them as text.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from minipar.errors import UsageError
-from minipar.trace.replay.collectives import states_of
+from minipar.trace.replay.collectives import collectives
 from minipar.trace.replay.happenings import happenings
+from minipar.trace.replay.overlaps import overlaps, steps_between
+from minipar.trace.replay.pipelines import pipelines
 from minipar.trace.replay.servers import servers_of
 from minipar.trace.timeline_figure import AXES, KINDS, OTHER, WAIT
+from minipar.trace.totals import under_way, waiting
 from minipar.trace.trace_file import RankTrace, Trace
 
 HERE = Path(__file__).parent
-SCRIPTS = ("core", "timeline", "messages", "chunks", "pipeline", "servers", "controls")
+SCRIPTS = ("core", "timeline", "messages", "chunks", "pipeline", "overlap", "servers", "controls")
 MOST_EVENTS = 50_000  # a browser draws no more in reasonable time
 
 
@@ -47,35 +52,45 @@ def replay_page(trace: Trace, begin: int, end: int, title: str) -> str:
 
 
 def replay_data(trace: Trace, begin: int, end: int, title: str) -> dict[str, Any]:
-    """What the page is given: lanes, events in the order of time, and the states of collectives."""
-    events = happenings(trace, begin, end)
+    """What the page is given: lanes, events in the order of time, and what each view needs."""
+    shown = collectives(trace, begin, end)
+    steps = [[step, first - begin] for step, first, _ in steps_between(trace, begin, end)]
     return {
         "title": title,
         "virtual": trace.virtual,
         "length": end - begin,
         "ranks": len(trace.ranks),
+        "steps": [[step, first] for step, first in steps if step >= 0],
         "lanes": [_lanes(trace, rank, begin, end) for rank in trace.ranks],
-        "events": events,
-        "collectives": states_of(trace, events),
+        "events": happenings(trace, begin, end, shown["numbers"]),
+        "collectives": {name: shown[name] for name in ("calls", "stories")},
+        "pipelines": pipelines(trace, begin, end),
+        "overlaps": overlaps(trace, begin, end),
         "servers": servers_of(trace, begin),
         "colours": {**KINDS, **AXES, "": OTHER, "wait": WAIT},
     }
 
 
 def _lanes(trace: Trace, rank: RankTrace, begin: int, end: int) -> dict[str, Any]:
-    """The bars of one rank: [begin, end, kind or axis, name]."""
-    spans = [
-        [s.begin - begin, s.end - begin, s.kind, s.name]
-        for s in rank.spans
-        if s.end > begin and s.begin < end and (not s.depth or s.kind == "wait") and not s.second
-    ]
-    calls = [
-        [c.begin - begin, c.end - begin, trace.axis(c), c.op]
-        for c in rank.calls
-        if c.end > begin and c.begin < end
-    ]
+    """The bars of one rank: [begin, end, kind or axis, name].
+
+    waits: each for whom; idle: when no message was on the wire either; calls: and messages that
+    were, while the rank waited.
+    """
+
+    def inside(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+        return [[a - begin, b - begin, *more] for a, b, *more in rows if b > begin and a < end]
+
+    spans = [s for s in rank.spans if not s.second]
+    calls = [[c.begin, c.end, trace.axis(c), c.op] for c in rank.calls]
+    for axis in {trace.axis(message) for message in rank.wire}:
+        wire = under_way(rank, [m for m in rank.wire if trace.axis(m) == axis])
+        calls += [[a, b, axis, "a message"] for a, b in wire.tolist()]
     return {
-        "spans": [s for s in spans if s[2] != "wait"],
-        "waits": [s for s in spans if s[2] == "wait"],
-        "calls": calls,
+        "spans": inside(
+            (s.begin, s.end, s.kind, s.name) for s in spans if not s.depth and s.kind != "wait"
+        ),
+        "waits": inside((s.begin, s.end, "waiting", s.name) for s in spans if s.kind == "wait"),
+        "idle": inside((a, b, "waiting", "") for a, b in waiting(rank).tolist()),
+        "calls": inside(calls),
     }

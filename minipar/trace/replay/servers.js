@@ -1,6 +1,7 @@
 // Parameter servers: the clock of each worker, what it has pulled, and the versions of each server.
 if (data.servers) {
   const { bound, workers, servers, before, colours: tints } = data.servers;
+  const WIDE = 1140; // it is drawn in this size, and made smaller where there is less room
   const KINDS = ["clock", "pulled", "version", "given", "held", "granted", "gone"];
   const marks = [];
   events.forEach((e, n) => { if (KINDS.includes(e.does)) marks.push([n, e]); });

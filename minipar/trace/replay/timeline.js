@@ -1,55 +1,52 @@
-// What every rank does, with a line where the replay stands.
+// What every rank does: above what it computes, below what it moves or waits for.
 {
-  const BAND = Math.max(18, Math.min(40, 480 / ranks));
-  const x = (t) => LEFT + (WIDE - LEFT - 6) * Math.max(0, Math.min(1, t / length));
-  let cursor;
+  const root = $("timeline"), BAND = Math.max(18, Math.min(38, 480 / ranks));
+  const numbered = data.steps.length > 1;
+  let place;
 
-  function drawTimeline() {
-    const root = $("timeline");
-    root.setAttribute("viewBox", `0 0 ${WIDE} ${BAND * ranks + 22}`);
-    const defs = svg("defs", {}, root);
-    const hatch = svg("pattern", { id: "hatch", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, defs);
-    svg("rect", { width: 5, height: 5, fill: colours.wait }, hatch);
-    svg("rect", { width: 1.2, height: 5, fill: "#9a9a9a" }, hatch);
-    const used = new Map();
-    const bar = (row, top, height, [begin, end, kind, name], fill, label) => {
-      const left = x(begin), wide = Math.max(0.6, x(end) - left);
-      const node = svg("rect", { x: left, y: row * BAND + top, width: wide, height, fill }, root);
-      svg("title", {}, node, `${kind} ${name} ${time(end - begin)}`);
-      used.set(label, fill);
-      return [left, wide];
-    };
+  function start() {
+    const top = numbered ? 14 : 0, high = top + BAND * ranks;
+    place = inTime(root, 0, length, 6, high + 20);
+    const hatch = stripes(root, "waits", "none", "#9a9a9a"), used = new Map();
+    const bars = painter(used);
     lanes.forEach((lane, row) => {
-      svg("text", { x: LEFT - 8, y: row * BAND + BAND * 0.6, "text-anchor": "end" }, root, `rank ${row}`);
-      for (const span of lane.spans) {
-        const [left, wide] = bar(row, 2, BAND * 0.5, span, colours[span[2]] || colours[""], span[2]);
-        if (wide > 9 * Math.max(2, span[3].length) && span[3])
-          svg("text", { x: left + wide / 2, y: row * BAND + BAND * 0.38, "text-anchor": "middle", style: "font-size:10px" }, root, span[3]);
-      }
-      for (const call of lane.calls) bar(row, BAND * 0.55, BAND * 0.3, call, colours[call[2]] || colours[""], `moving: ${call[2]}`);
-      for (const wait of lane.waits) bar(row, BAND * 0.55, BAND * 0.3, wait, "url(#hatch)", "waiting");
+      const y = top + row * BAND;
+      svg("text", { x: LEFT - 8, y: y + BAND * 0.6, "text-anchor": "end" }, root, `rank ${row}`);
+      for (const span of lane.spans) bars(y + 2, BAND * 0.5, span, colours[span[2]] || colours[""], span[2], span[3]);
+      for (const wait of lane.waits) bars(y + BAND * 0.55, BAND * 0.3, wait, colours.wait);
+      for (const call of lane.calls) bars(y + BAND * 0.55, BAND * 0.3, call, colours[call[2]] || colours[""], `moving: ${call[2]}`);
+      for (const idle of lane.idle) bars(y + BAND * 0.55, BAND * 0.3, idle, hatch, "waiting");
     });
-    for (const share of [0, 0.25, 0.5, 0.75, 1])
-      svg("text", { x: x(share * length), y: BAND * ranks + 16, "text-anchor": share ? (share === 1 ? "end" : "middle") : "start" }, root, time(share * length));
-    cursor = svg("line", { x1: 0, x2: 0, y1: 0, y2: BAND * ranks, stroke: "#d00", "stroke-width": 1.5 }, root);
-    for (const [label, fill] of used) {
-      const item = element("span", "", $("legend"));
-      element("i", "", item).style.background = fill.startsWith("url") ? "repeating-linear-gradient(45deg,#e4e4e4 0 3px,#9a9a9a 3px 4px)" : fill;
-      item.append(label);
-    }
-    root.addEventListener("click", (click) => {
-      const box = root.getBoundingClientRect();
-      const t = ((click.clientX - box.left) / box.width * WIDE - LEFT) / (WIDE - LEFT - 6) * length;
-      show(events.filter((e) => e.at <= t).length);
-    });
+    if (numbered) drawSteps(high);
+    ticks(root, place, high + 15);
+    legend($("legend"), [...used].map(([label, fill]) => [label, fill === hatch ? "striped" : fill]));
   }
 
-  drawTimeline();
-  views.push({
-    draw(event) {
-      const now = x(event ? event.at : 0);
-      cursor.setAttribute("x1", now);
-      cursor.setAttribute("x2", now);
-    },
-  });
+  // Draws bars, but no two of one kind in the same place: a trace has more bars than a screen points.
+  function painter(used) {
+    const reach = new Map();
+    return (y, height, [begin, end, kind, name], fill, label, text) => {
+      const left = place.x(begin), wide = Math.max(0.8, place.x(end) - left), key = `${y} ${fill}`;
+      if (label) used.set(label, fill);
+      if (left + wide < (reach.get(key) ?? -1) + 0.5) return;
+      reach.set(key, left + wide);
+      const bar = svg("rect", { x: left, y, width: wide, height, fill }, root);
+      svg("title", {}, bar, `${kind} ${name} ${time(end - begin)}`);
+      if (text && wide > 7 * text.length + 4 && height > 9)
+        svg("text", { x: left + wide / 2, y: y + height / 2 + 4, class: "small", "text-anchor": "middle", fill: ink(fill) }, root, text);
+    };
+  }
+
+  function drawSteps(high) {
+    let free = WIDE + 1; // to the right, what is left for a name
+    for (const [step, begin] of [...data.steps].reverse()) {
+      const x = place.x(begin);
+      if (begin > 0) svg("line", { x1: x, x2: x, y1: 0, y2: high, stroke: "#bbb" }, root);
+      if (x + 48 > free) continue;
+      svg("text", { x: x + 3, y: 10, class: "small faint" }, root, stepName(step));
+      free = x;
+    }
+  }
+
+  views.push({ start, draw: (event) => place.stand(event ? event.at : 0) });
 }

@@ -1,75 +1,61 @@
-"""The page to play a run: what it is given, and what a real browser shows of it."""
+"""The page to play a run, and what a real browser shows of it."""
 
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
-import minipar
 from minipar import Cluster
-from minipar.comm.tracing import tracing
 from minipar.errors import UsageError
-from minipar.spans import span
+from minipar.parallel.schedule import gpipe
+from minipar.spans import at_step, span
 from minipar.trace.replay import page as replay
 from minipar.trace.replay import replay_data, replay_page
-from minipar.trace.replay.happenings import messages_of
-from minipar.trace.trace_file import load
+from minipar.trace.totals import report, window_of
+from tests.trace.replay.browser import found_in
+from tests.trace.replay.runs import (
+    EVERY,
+    beside_backward,
+    every_collective,
+    staged,
+    trace_of,
+)
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 )
 
 
-def work(group, folder):
-    with tracing(group, folder):
-        with span("forward", "F0", 0):
-            group.spend(3e-6)
-        group.all_reduce(np.ones(8) * group.rank, algorithm="ring")
-        with span("backward", HOSTILE):
-            group.spend(5e-6)
-        pair = group.split(group.rank % 2)
-        pair.all_reduce(np.ones(4))
+def work(group):
+    """A bit of everything, with names that would do something if they were HTML."""
+    with span("forward", "F0", 0):
+        group.spend(3e-6)
+    with span(HOSTILE, HOSTILE):
+        group.spend(3e-6)
+    beside_backward(group, 2, name=HOSTILE)
+    at_step(2)
+    staged(group, gpipe(4, 2), {"F": 1e-3, "B": 2e-3})
+    group.split(group.rank % 2).all_reduce(np.ones(4), algorithm=algorithm)
+
+
+def algorithm(link, buf):
+    link.add(buf, link.sendrecv(buf, 1 - link.rank, 1 - link.rank))
+
+
+algorithm.__name__ = HOSTILE
 
 
 @pytest.fixture(scope="module")
-def trace(tmp_path_factory):
-    """Four ranks in virtual time: the same on every machine."""
-    folder = tmp_path_factory.mktemp("trace")
-    minipar.run(work, 4, args=(folder,), cluster=Cluster())
-    return load(folder)
-
-
-@pytest.fixture(scope="module")
-def data(trace):
-    return replay_data(trace, 0, trace.end + 1, "a run")
-
-
-def test_all_that_happened_is_there_in_the_order_of_time(trace, data):
-    events = data["events"]
-    assert [e["at"] for e in events] == sorted(e["at"] for e in events)
-    sent = [(m.rank, m.peer) for rank in trace.ranks for m in rank.messages]
-    assert messages_of(events) == {pair: sent.count(pair) for pair in sent}
-    assert sum(e["does"] == "gets" for e in events) == len(sent)
-    calls = sum(len(rank.calls) for rank in trace.ranks)
-    assert sum(e["does"] == "calls" for e in events) == calls
-    assert [e["name"] for e in events if e.get("action")] == ["F0"] * 8  # begins and ends
-
-
-def test_chunks_come_with_the_collectives_that_can_be_shown(data):
-    states = data["collectives"]["all_reduce ring 4"]
-    assert [rank[0] for rank in states] == [[1 << r] * 4 for r in range(4)]
-    assert all(set(rank[-1]) == {15} for rank in states)  # at the end everybody's parts
-    assert not any(key.startswith("split") for key in data["collectives"])
+def trace():
+    return trace_of(work, 4)
 
 
 def test_nothing_in_the_page_can_end_the_script(trace):
     page = replay_page(trace, 0, trace.end + 1, HOSTILE)
     assert HOSTILE not in page and page.count("<script") == 2
     inside = re.search(r'id="data">(.*?)</script>', page, re.S)[1]
-    assert json.loads(inside)["title"] == HOSTILE
+    assert json.loads(inside)["title"] == HOSTILE and inside.count("onerror") > 20
     assert not re.search(r'(src|href)="?http|@import|url\(http', page)  # nothing from a network
 
 
@@ -79,65 +65,136 @@ def test_too_much_for_a_page_is_refused(trace, monkeypatch):
         replay_page(trace, 0, trace.end + 1, "")
 
 
+def test_bars_and_steps_of_the_timeline(trace):
+    data = replay_data(trace, 0, trace.end + 1, "a run")
+    assert [step for step, _ in data["steps"]] == [0, 1, 2]
+    for rank, lane in zip(trace.ranks, data["lanes"]):
+        assert len(lane["calls"]) >= len(rank.calls)
+        assert all(0 <= a <= b <= data["length"] for bars in lane.values() for a, b, *_ in bars)
+
+
 # -- in a browser -------------------------------------------------------------------------------
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-
-@pytest.fixture(scope="module")
-def browser(trace, tmp_path_factory):
-    """browser("event=3"): the page as a browser has it then, its texts by id."""
-    if BROWSER is None:
-        pytest.skip("no Chromium here")
-    path = tmp_path_factory.mktemp("page") / "replay.html"
-    path.write_text(replay_page(trace, 0, trace.end + 1, HOSTILE), encoding="utf-8")
-
-    def ask(place):
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-        command = [BROWSER, *options, "--dump-dom", f"file://{path}#{place}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        assert "CONSOLE" not in done.stderr, done.stderr
-        return done.stdout
-
-    return ask
-
-
-def text_of(dom, ident):
-    return re.sub(
-        r"<[^>]*>", "", re.search(rf'id="{ident}"[^>]*>(.*?)</(p|h1|span|div|table)>', dom, re.S)[1]
-    )
-
-
-@pytest.mark.slow
-def test_it_opens_without_errors_and_runs_no_name(browser):
-    dom = browser("")
-    assert re.search(r"<title>(.*?)</title>", dom)[1].startswith("&lt;/script&gt;")
-    assert text_of(dom, "what") == "the beginning" and "owned&lt;" not in dom
-    assert dom.count("<img") == 0
+WALK = """
+  const page = () => $("page").innerHTML, N = events.length;
+  const places = [0, 40, N >> 1, N - 30].flatMap((from) => [...Array(26).keys()]
+    .map((i) => from + i));
+  const direct = new Map(), ways = { on: 0, back: 0, jumps: 0 };
+  for (const n of places) {
+    show(n < N / 2 ? N : 0);
+    show(n);
+    direct.set(n, page());
+  }
+  const same = () => page() === direct.get(at);
+  for (const from of [0, 40, N >> 1, N - 30]) {
+    show(from);
+    for (let i = 0; i < 25; i++) { keys.ArrowRight(); ways.on += same(); }
+    for (let i = 0; i < 25; i++) { keys.ArrowLeft(); ways.back += same(); }
+  }
+  for (let i = 0; i < 100; i++) { show(places[i * 37 % places.length]); ways.jumps += same(); }
+  ways.differ = new Set(direct.values()).size;
+"""
+REACH = """
+  const reach = (key, n) => { show(n); keys[key](); return at; };
+  const reached = { opened, rank: reach("3", 10), call: reach("c", 0) };
+  reached.steps = [reach("s", 0), reach("s", at), reach("s", at), reach("S", at)];
+  keys["?"]();
+  reached.help = !$("help").hidden;
+  const hidden = ["pipeline", "overlap"].map((id) => $(id).hidden);
+  const made = { images: document.images.length, scripts: document.scripts.length };
+  return { ...ways, ...reached, ...made, hidden, title: document.title };
+"""
 
 
 @pytest.mark.slow
-def test_stepping_changes_what_is_shown_and_the_figures_are_the_traces(browser, data):
-    sends = next(n for n, e in enumerate(data["events"], 1) if e["does"] == "sends")
-    event = data["events"][sends - 1]
-    dom = browser(f"event={sends}")
-    words = f"rank {event['rank']} sends {event['bytes']} B to rank {event['to']} in all_reduce #0"
-    assert text_of(dom, "what").startswith(words)
-    assert f"event {sends} of {len(data['events'])}" in text_of(dom, "where")
-    there = browser(f"event={sends}&keys=ArrowRight,ArrowRight,ArrowLeft,ArrowLeft")
-    assert text_of(there, "what") == text_of(dom, "what")
-    assert text_of(browser(f"event={sends}&keys=ArrowRight"), "what") != text_of(dom, "what")
+def test_it_opens_and_steps_and_runs_no_name(trace, tmp_path):
+    """100 steps on and 100 back show what going there at once shows; keys go where they say."""
+    page = replay_page(trace, 0, trace.end + 1, HOSTILE)
+    page = page.replace("</body>", "<script>const opened = at;</script></body>")
+    place = "#event=7&keys=ArrowRight,ArrowLeft,ArrowRight"
+    found = found_in(page, tmp_path, WALK + REACH, place)
+    assert (found["on"], found["back"], found["jumps"]) == (100, 100, 100)
+    assert found["differ"] == 104 and found["opened"] == 8 and found["help"]
+    assert found["title"] == HOSTILE and found["images"] == 0 and found["scripts"] == 4
+    assert found["hidden"] == [False, False]
+    events = replay_data(trace, 0, trace.end + 1, "")["events"]
+    assert events[found["rank"] - 1]["rank"] == 3
+    assert events[found["call"] - 1]["does"] == "calls"
+    begun = [window_of(trace, step)[0] for step in range(3)]
+    assert [events[n - 1]["at"] for n in found["steps"]] == [*begun, begun[1]]
+
+
+NUMBERS = """
+  const bubbles = (t) => { show(until(t)); return [...$("grid").querySelectorAll("text")]
+    .map((text) => text.textContent).filter((text) => text.includes("bubble")); };
+  const filled = () => Number($("grid").querySelector("clipPath rect").getAttribute("width"));
+  const { begin, end } = data.pipelines[0];
+  const early = bubbles(begin + 3e6), before = filled();
+  const late = bubbles(end), title = $("pipeline-title").textContent;
+  const grew = filled() - before, boxes = $("grid").querySelectorAll("g[clip-path] text").length;
+  const titles = events.map((event, n) => {
+    show(n + 1);
+    return [event.rank, event.at, $("overlap-title").textContent];
+  });
+  return { early, late, title, grew, boxes, titles };
+"""
 
 
 @pytest.mark.slow
-def test_chunks_fill_up_until_every_part_is_in_every_chunk(browser, data):
-    last = max(
-        n
-        for n, e in enumerate(data["events"], 1)
-        if e.get("op") == "all_reduce" and e["group"] == 0
-    )
-    first = next(n for n, e in enumerate(data["events"], 1) if e["does"] == "calls")
-    count = [browser(f"event={n}").count('class="part"') for n in (first, last)]
-    assert count == [4 * 4, 4 * 4 * 4]
+def test_numbers_are_those_of_the_formula_and_of_the_totals(tmp_path):
+    """Bubbles of a GPipe; what is hidden of the gradients, at every event of a step after it."""
+    p, m = 3, 4
+
+    def work(group):
+        at_step(0)
+        staged(group, gpipe(p, m), {"F": 1e-3, "B": 2e-3}, 0)
+        beside_backward(group, 3, first=1)
+
+    trace = trace_of(work, p, cluster=Cluster(1e-9, 1e-9, 0))
+    found = found_in(replay_page(trace, 0, trace.end + 1, ""), tmp_path, NUMBERS)
+    assert found["early"] == ["0 % bubble", "33 % bubble", "67 % bubble"]  # begin after 0, 1, 2 ms
+    assert found["late"] == [f"{round(100 * (p - 1) / (m + p - 1))} % bubble"] * p
+    assert found["title"] == "Pipeline, step 0: bubble so far 33 %"
+    assert found["boxes"] == 2 * m * p and found["grew"] > 0
+    begin, end = window_of(trace, 2)
+    shares = []
+    for rank, at, title in found["titles"]:
+        if begin < at <= end:
+            expected = 100 * report(trace, begin, at)[rank]["overlapped"]
+            seen = re.search(r"which is ([\d.]+) % of the time so far", title)
+            shares.append(float(seen[1]) if seen else 0.0)
+            assert f"step 2: rank {rank}" in title
+            assert shares[-1] == pytest.approx(expected, abs=0.051)
+    assert max(shares) > 1
+
+
+CHUNKS = """
+  const chunks = document.getElementById("chunks"), cells = (what) => chunks.querySelectorAll(what);
+  const calls = data.collectives.calls.map(() => ({ unmarked: 0, empty: 0 }));
+  events.forEach((event, n) => {
+    if (event.call === undefined) return;
+    show(n + 1);
+    const call = calls[event.call];
+    call.name = `${event.op} ${event.algorithm}`;
+    call.full = cells(".part.in").length;
+    if (event.does !== "sends" && event.does !== "gets") return;
+    const [to, from] = [cells("td.to"), cells("td.from")];
+    call.unmarked += !to.length || to.length !== from.length || !$("moved").textContent;
+    if (event.does === "gets") call.empty += [...to].some((cell) => !cell.querySelector(".in"));
+  });
+  return calls;
+"""
+
+
+@pytest.mark.slow
+def test_chunks_fill_up_and_what_moves_is_marked(tmp_path):
+    """In every collective of four ranks; the root of those that have one is the last rank."""
+    p = 4
+    trace = trace_of(every_collective, p, p - 1)
+    found = found_in(replay_page(trace, 0, trace.end + 1, ""), tmp_path, CHUNKS)
+    assert [call["name"] for call in found] == [f"{op} {name}" for op, name in EVERY]
+    least = {"broadcast": p * p, "all_reduce": p**3, "all_gather": p * p, "all_to_all": p * p}
+    least |= {"reduce": p * p, "gather": p, "scatter": p, "reduce_scatter": p * p}
+    for call in found:
+        assert call["full"] >= least[call["name"].split()[0]], call
+        assert not call["unmarked"] and not call["empty"], call

@@ -8,7 +8,7 @@ import pytest
 from minipar.trace.replay import replay_data, replay_page
 from minipar.trace.replay.servers import servers_of
 from tests.parallel.parameter_server.test_marks import SERVERS, WORKERS, traced
-from tests.trace.replay.test_page import BROWSER
+from tests.trace.replay.browser import BROWSER
 from tests.trace.test_served import TRACE, trace_of
 
 
