@@ -83,6 +83,7 @@ class Tape:
         self.groups: dict[int, tuple[str, tuple[int, ...]]] = {}  # by number: axis, world ranks
         self.step = self.micro = -1
         self.phase, self.phase_begin, self.layer, self.depth = "", 0, "", 0
+        self.in_vain = ""  # whom the last wait was for, if it ended in an error
         self._thread = threading.get_ident()
 
     def take(self, record: list[Any]) -> None:

@@ -69,6 +69,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
         facts = {"backend": group.backend, "virtual": group.virtual, "rank": group.rank}
         facts |= {"ranks": group.size, "begin": begun, "end": group.now_ns()}
         facts |= {"offset_ns": offset, "doubt_ns": doubt}
+        facts |= {"in_vain": tape.in_vain}
         save(file_of(folder, group.rank), tape, facts)
 
 
@@ -124,12 +125,16 @@ def _timed(wait: Callable[..., Any], tape: Tape, own: int) -> Callable[..., Any]
     """The same wait, which leaves a span."""
 
     def timed(*arguments: Any) -> Any:
-        begin = tape.clock()
+        begin, ended = tape.clock(), False
         try:
-            return wait(*arguments)
+            result = wait(*arguments)
+            ended = True
+            return result
         finally:
             whom = arguments[-2]
             name = {ANY: "any rank", own: "its second thread"}.get(whom, f"rank {whom}")
             tape.add("wait", name, begin, tape.clock())
+            if whom != own or ended:
+                tape.in_vain = "" if ended else name
 
     return timed

@@ -54,6 +54,7 @@ class RankTrace(NamedTuple):
     marks: Sequence[Mark] = ()  # of parameter servers: clocks and versions
     wire: Sequence[Event] = ()  # in virtual time: when each message went out, and came in
     held: Sequence[tuple[int, ...]] = ()  # when, and bytes of each kind (alive.KINDS)
+    in_vain: str = ""  # whom its last wait was for, if that ended in an error
 
 
 class Trace(NamedTuple):
@@ -180,6 +181,7 @@ def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -
         *(facts["rank"], begin, end, spans, calls, arrays["apart"].tolist()),
         *(messages, receipts, memory, groups, marks),
         held=held,
+        in_vain=str(facts.get("in_vain", "")),
     )
 
 
