@@ -248,6 +248,8 @@ class LocalWorld:
 
     def _whereabouts(self, rank: int) -> Whereabouts:
         calls, waiting = tuple(map(str, self._last[rank])), self._awaited(rank)
+        if self.failure is None and any(map(self._can_run, (2 * rank, 2 * rank + 1))):
+            return Whereabouts(calls)  # what it waits for is there, but it had no turn yet
         if waiting is None:
             lost = {lost.rank for lost in self.lost if not lost.returns}
             return Whereabouts(calls, fate="is lost" if rank in lost else self._fates[rank])

@@ -5,7 +5,11 @@ import sys
 
 import pytest
 
-from minipar.trace.last_moments import NAME, last_moments
+import minipar
+from minipar.comm.tracing import tracing
+from minipar.errors import CommError
+from minipar.trace.last_moments import NAME, draw_last_moments, last_moments
+from minipar.trace.trace_file import load
 from tests.trace.test_trace_file import write
 
 
@@ -18,6 +22,68 @@ def test_the_end_of_the_trace_is_drawn_beside_it(tmp_path):
 def test_without_a_trace_there_is_a_reason(tmp_path):
     said = last_moments(tmp_path)
     assert said.startswith("nothing is known of the last moments: there is no trace in")
+
+
+def failed(work, folder):
+    def traced(group):
+        with tracing(group, folder):
+            work(group)
+
+    with pytest.raises(CommError):
+        minipar.run(traced, 3)
+    return load(folder)
+
+
+def texts(trace):
+    axes = draw_last_moments(trace).axes[0]
+    return [t for t in axes.texts if "waits for" in t.get_text() or "left no" in t.get_text()]
+
+
+def arrows(trace):
+    """From whose band to whose each arrow goes."""
+    axes = draw_last_moments(trace).axes[0]
+    drawn = [a for a in axes.texts if getattr(a, "arrow_patch", None) is not None]
+    return {(int(a.xyann[1]), int(a.xy[1])) for a in drawn}
+
+
+def test_who_waited_in_vain_is_named_and_an_arrow_goes_there(tmp_path):
+    def circle(group):
+        group.barrier()
+        group.recv((group.rank + 1) % 3)
+
+    trace = failed(circle, tmp_path)
+    assert [rank.in_vain for rank in trace.ranks] == ["rank 1", "rank 2", "rank 0"]
+    assert [t.get_text() for t in texts(trace)] == [f"waits for rank {r}" for r in (1, 2, 0)]
+    assert arrows(trace) == {(0, 1), (1, 2), (2, 0)}
+
+
+def test_a_wait_that_ended_well_is_no_wait_in_vain(tmp_path):
+    def leaves(group):
+        group.barrier()
+        if group.rank != 1:
+            group.recv(1)
+
+    trace = failed(leaves, tmp_path)
+    assert [rank.in_vain for rank in trace.ranks] == ["rank 1", "", "rank 1"]
+    assert arrows(trace) == {(0, 1), (2, 1)}
+    (tmp_path / "rank-1.npz").unlink()
+    trace = load(tmp_path)
+    assert [t.get_text() for t in texts(trace)][1].startswith("left no trace")
+
+
+def test_of_a_long_silence_only_the_beginning_is_drawn(tmp_path):
+    trace = failed(lambda group: group.recv((group.rank + 1) % 3), tmp_path)
+    second = 10**9
+    ranks = [
+        rank._replace(
+            end=rank.end + 60 * second,
+            spans=[s._replace(end=s.end + 60 * second) for s in rank.spans],
+        )
+        for rank in trace.ranks
+    ]
+    axes = draw_last_moments(trace._replace(ranks=ranks)).axes[0]
+    assert "nothing happened for 60." in axes.get_title(loc="left")
+    assert axes.get_xlim()[1] <= 150
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ from minipar.comm.whereabouts import FINISHED, Whereabouts, packed, story
 from minipar.errors import CallMismatch, PeerLost
 
 GRACE_S = 1.0
+DRAWING_S = 10.0  # for the figure of a trace
 SILENT = "does not answer (it computes, or hangs)"
 
 
@@ -81,8 +82,14 @@ def finish(transport: MpiTransport, close: Callable[[], CallMismatch | None]) ->
         fail(transport, left)
 
 
-def fail(transport: MpiTransport, error: BaseException) -> NoReturn:
-    """This rank has raised: end the job, as above."""
+def fail(
+    transport: MpiTransport, error: BaseException, at_last: Callable[[], None] | None = None
+) -> NoReturn:
+    """This rank has raised: end the job, as above.
+
+    at_last: what the rank whose failure counts does then; the others give it DRAWING_S for that.
+    """
+    transport.patience_s = GRACE_S if at_last is None else DRAWING_S
     failure = Failure.of(transport.rank, error)
     if transport.failed:
         _stop(transport, failure.summary)
@@ -100,6 +107,8 @@ def fail(transport: MpiTransport, error: BaseException) -> NoReturn:
         _stop(transport, failure.summary)
     told = story(_all(transport, failure), failure.rank, failure.kind, failure.in_a_call)
     replace(failure, notes=told).show(transport.size)
+    if at_last is not None:
+        at_last()
     _flush()
     if not all_know():
         transport.abort(failure.exit_code)
@@ -156,13 +165,15 @@ def _stop(transport: MpiTransport, line: str) -> NoReturn:
         told.update(new)
         return False
 
-    _listen(transport, answered)
+    _listen(transport, answered, transport.patience_s)
     os._exit(transport.failed[min(transport.failed)].code)
 
 
-def _listen(transport: MpiTransport, enough: Callable[[], bool]) -> None:
-    """Until that is enough, or for GRACE_S."""
-    until = time.monotonic() + GRACE_S
+def _listen(
+    transport: MpiTransport, enough: Callable[[], bool], patience_s: float = GRACE_S
+) -> None:
+    """Until that is enough, or for so long."""
+    until = time.monotonic() + patience_s
     while not enough() and time.monotonic() < until:
         if not transport.move():
             time.sleep(0.001)

@@ -101,6 +101,7 @@ class MpiTransport(Transport):
         self.failed: dict[int, Notice] = {}  # by rank, in the order in which they told
         self.finished: dict[int, str] = {}  # by rank: its last call
         self.stopped: dict[int, Whereabouts] = {}
+        self.patience_s = 1.0  # in which a job that has failed is over
         self._leaving: dict[int, str] = {}  # lost, and not yet noted as that
         self.losses = Losses(self.rank, self.size) if reports else None
 
