@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minipar.array import Array, array_module
 from minipar.comm.group import Group
 from minipar.errors import UsageError
@@ -53,7 +55,7 @@ class PowerSGD:
             a += error
         u = [a @ v for a, v in zip(matrices, self.v)]
         _all_reduce([*u, *plain], group)
-        u = [array_module(x).linalg.qr(x)[0] for x in u]
+        u = [_orthonormal(x) for x in u]
         v = [a.T @ x for a, x in zip(matrices, u)]
         self.errors = [a - x @ y.T for a, x, y in zip(matrices, u, v)]
         _all_reduce(v, group)
@@ -74,6 +76,12 @@ class PowerSGD:
             drawn = normal(self.seed, f"powersgd.{i}", (a.shape[1], self.rank))
             self.v.append(array_module(a).asarray(drawn.astype(a.dtype)))
             self.errors.append(array_module(a).zeros_like(a))
+
+
+def _orthonormal(u: Array) -> Array:
+    """Its columns made orthonormal; of 16 bits in 32, for which alone there is a QR."""
+    wide = u.astype(np.float32) if u.dtype.itemsize == 2 else u
+    return array_module(u).linalg.qr(wide)[0].astype(u.dtype, copy=False)
 
 
 def _all_reduce(arrays: list[Array], group: Group) -> None:

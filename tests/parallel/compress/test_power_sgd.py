@@ -82,3 +82,19 @@ def test_the_bytes_are_those_of_the_formula(p, rank):
 def test_a_rank_is_at_least_1():
     with pytest.raises(UsageError, match="at least 1, not 0"):
         PowerSGD(0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_columns_become_orthonormal_in_16_bits_too(dtype):
+    """NumPy has no QR of float16."""
+
+    def work(group):
+        x = [low_rank(0, 40, 30, 1).astype(dtype)]
+        for _ in range(2):
+            how = PowerSGD(1)
+            how.add_up(x, group)
+        return x[0]
+
+    (x,) = minipar.run(work, 1)
+    assert x.dtype == dtype
+    assert np.abs(x - low_rank(0, 40, 30, 1)).max() < 0.05
