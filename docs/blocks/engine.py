@@ -167,4 +167,4 @@ def _sent_in_a_step(make: Callable[[Init], Any], batch: Callable[[int], Any]) ->
     return max(minipar.run(work, 4))
 
 
-BLOCKS = (op_tables, op_overhead, trained, trained_on_ranks, model_sizes)
+BLOCKS = (op_tables, op_overhead, trained, traced, trained_on_ranks, model_sizes)

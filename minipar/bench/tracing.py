@@ -3,9 +3,9 @@
     model     ranks      plain     traced   ratio   records
     gpt-128       2     44.1 ms    44.5 ms  1.009       812
 
-The same ranks do both: a few steps without, a few with, the next pair the other way round, so that
-a machine that gets slower for a while gets slower for both. Putting the tape on, and writing the
-file at the end, is not part of a step.
+The same ranks do both: a step without, a step with, the next pair the other way round, so that a
+machine that gets slower for a while gets slower for both. Putting the tape on, and writing the file
+at the end, is not part of a step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import chain
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +27,6 @@ from minipar.errors import UsageError
 from minipar.spans import Tape
 from minipar.training import Trainer
 
-STEPS = 3  # in a row, of each kind
 _GPT = Config(layers=4, heads=4, data=__file__, steps=10**6)
 MODELS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
@@ -40,7 +38,7 @@ MODELS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 
 
 def bench_trace(
-    model: str = "gpt-128", ranks: int = 1, rounds: int = 10, backend: str = "process"
+    model: str = "gpt-128", ranks: int = 1, rounds: int = 100, backend: str = "process"
 ) -> dict[str, Any]:
     """Time `rounds` pairs of steps, traced and not; ranks: replicas.
 
@@ -55,14 +53,13 @@ def bench_trace(
         plain, traced, records = run(
             time_both, ranks, args=(config, rounds, folder), backend=backend
         )[0]
-    ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(plain, traced)]
     return {
         "model": model,
         "ranks": ranks,
         "backend": backend,
-        "plain_ms": statistics.median(chain(*plain)),
-        "traced_ms": statistics.median(chain(*traced)),
-        "ratio": statistics.median(ratios),
+        "plain_ms": statistics.median(plain),
+        "traced_ms": statistics.median(traced),
+        "ratio": statistics.median(b / a for a, b in zip(plain, traced)),
         "records": records,
     }
 
@@ -78,19 +75,19 @@ def check(models: Sequence[str], least: int) -> None:
 
 def time_both(
     group: Group, config: Config, rounds: int, folder: str
-) -> tuple[list[list[float]], list[list[float]], float]:
-    """Milliseconds of steps, plain and traced, by round; and the records of a step."""
+) -> tuple[list[float], list[float], int]:
+    """Milliseconds of each step, plain and traced; and the records of one."""
     with tracing(group, folder):  # modules are called by their names, as in a traced run
         trainer = Trainer(group, config)
         trainer.train_step()
-    found: dict[bool, list[list[float]]] = {False: [], True: []}
+    found: dict[bool, list[float]] = {False: [], True: []}
     records = 0
     for number in range(rounds):
         for traces in (False, True) if number % 2 else (True, False):
             with tracing(group, folder) if traces else nullcontext() as tape:
-                found[traces].append([_milliseconds(trainer) for _ in range(STEPS)])
+                found[traces].append(_milliseconds(trainer))
                 records = records if tape is None else _records(tape)
-    return found[False], found[True], records / STEPS
+    return found[False], found[True], records
 
 
 def _milliseconds(trainer: Trainer) -> float:
@@ -100,8 +97,8 @@ def _milliseconds(trainer: Trainer) -> float:
 
 
 def _records(tape: Tape) -> int:
-    tables = tape.spans, tape.collectives, tape.messages, tape.receipts
-    return sum(len(table) for table in tables)
+    messages = len(tape.messages) + len(tape.receipts)
+    return len(tape.spans) + len(tape.collectives) + messages
 
 
 HEAD = f"{'model':10s}{'ranks':>5s}{'backend':>10s}{'plain':>12s}{'traced':>12s}" + (
@@ -113,4 +110,4 @@ def line(row: Mapping[str, Any]) -> str:
     """A row for people, under HEAD."""
     start = f"{row['model']:10s}{row['ranks']:5d}{row['backend']:>10s}"
     times = "".join(f"{row[name]:9.2f} ms" for name in ("plain_ms", "traced_ms"))
-    return f"{start}{times}{row['ratio']:8.3f}{row['records']:9.0f}"
+    return f"{start}{times}{row['ratio']:8.3f}{row['records']:9d}"

@@ -291,7 +291,7 @@ def _add_bench_trace(whats: Any) -> None:
         help="gpt-64,gpt-128,gpt-256 (default: gpt-128)",
     )
     parser.add_argument("--ranks", metavar="LIST", default="1,2", help="replicas (default: 1,2)")
-    parser.add_argument("--rounds", type=int, default=20, help="interleaved pairs (default: 20)")
+    parser.add_argument("--rounds", type=int, default=100, help="interleaved pairs (default: 100)")
     parser.add_argument("--backend", metavar="NAME", default="process", help="(default: process)")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
 
