@@ -21,26 +21,18 @@ from minipar import cost
 from minipar.comm.choose import choose
 from minipar.comm.environment import usable_cores
 from minipar.config import Config
+from minipar.expected_shards import Sent, owned, zero_sent
 from minipar.forecast import Part, hollow, local_ranks, parts_of, rows_of_micro, states_of, width_of
 from minipar.nn import Embedding, Module
 from minipar.parallel.ballot import with_room
 from minipar.parallel.buckets import lay_out
 from minipar.parallel.compress import COMPRESSORS
 from minipar.parallel.parcel import LABEL_BYTES
-from minipar.parallel.sharded import BUCKET_BYTES
-from minipar.parallel.sharded_parameters import listed, split_parameters
 from minipar.parallel.sharding import Replicated, sharding
 from minipar.parallel.stages import users_of
 from minipar.strategies import chunks_of
 from minipar.tensor import Tensor
 from minipar.trial import Trial, cuts_of
-
-
-class Sent(NamedTuple):
-    """Out of a rank in a step, the mean over the ranks."""
-
-    nbytes: float
-    messages: float
 
 
 class Expected(NamedTuple):
@@ -68,7 +60,7 @@ def expected(config: Config, train: Any, trial: Trial) -> Expected:
     sent = {}
     if c.ps != "none":
         sent = _ps(c, model)
-    elif c.dp > 1 and not _in_any_order(c):
+    elif c.dp > 1:
         sent["dp"] = _mean([_dp(c, model, part, stage) for stage, part in _by_stage(c, model)])
     if c.tp > 1 and (found := _tp(c, model, train)) is not None:
         sent["tp"] = found
@@ -79,12 +71,6 @@ def expected(config: Config, train: Any, trial: Trial) -> Expected:
     if c.device != "cpu" or c.precision != "float32":
         return Expected(sent, bubble, None, None, cores)
     return Expected(sent, bubble, path, work, cores)
-
-
-def _in_any_order(c: Config) -> bool:
-    """Whether bytes depend on what happens to be gathered, or reduced together, and when."""
-    chunked = c.zero > 1 and chunks_of(c) > 1
-    return c.pp > 1 and (chunked or (c.zero == 3 and c.schedule == "zero-bubble"))
 
 
 def _by_stage(c: Config, model: Module) -> list[tuple[int, Part]]:
@@ -130,20 +116,15 @@ def all_reduce_sent(p: int, n: float, backend: str) -> Sent:
 
 def _dp(c: Config, model: Module, part: Part, stage: int) -> Sent:
     p, n = c.dp, part.own
-    trained = _own(c, model, stage)
-    if c.zero > 1 and c.pp > 1:
-        return _piped(c, model, part, stage)
-    if c.zero == 3:
-        units = split_parameters(model, listed(model))
-        r = min(n, sum(x.data.nbytes for _, x in units[-1]))
-        return Sent(cost.zero3_sent(p, n, r), 3 * (p - 1) * len(units))
+    trained = owned(c, model, stage)
     if c.zero:
-        return Sent(cost.zero1_sent(p, n), 2 * (p - 1))
+        return zero_sent(c, model, stage, width_of(c))
     if c.local_steps > 1:
         whole = (1 + states_of(c)) * n
         return Sent(cost.local_sgd_bytes(p, whole, c.local_steps), 2 * (p - 1) / c.local_steps)
     if c.compress != "none":
-        return Sent(_compressed(c, trained), 2 * (p - 1))
+        told = 8 * (p - 1) * (1 + len(trained))  # how many rows there were, and what was used
+        return Sent(_compressed(c, trained) + told, 3 * (p - 1))
     sizes: list[float] = [x.data.nbytes for x in trained]
     if c.bucket_mb:
         bucket = c.bucket_mb * 2**20 / width_of(c)  # 16 bits are summed up in 32
@@ -152,41 +133,18 @@ def _dp(c: Config, model: Module, part: Part, stage: int) -> Sent:
     return _plus([all_reduce_sent(p, size, c.backend) for size in sizes])
 
 
-def _piped(c: Config, model: Module, part: Part, stage: int) -> Sent:
-    """ZeRO 2 and 3 in a stage, where each micro-batch sends."""
-    p, n, m = c.dp, part.own, c.micros
-    users, named = users_of(model, cuts_of(c, model), c.pp), dict(model.named_parameters())
-    lent = {id(named[name]) for name, of in users.items() if of[0] == stage < of[-1]}
-    trained = _own(c, model, stage)
-    if c.zero == 2:  # a bucket goes once more if a weight is in it that others use
-        layout = lay_out(trained, BUCKET_BYTES)
-        again = {at.bucket for x, at in zip(trained, layout.places) if id(x) in lent}
-        w = sum(k * dtype.itemsize for k, dtype in map(layout.buckets.__getitem__, again))
-        return Sent(cost.zero2_piped_sent(p, n, m, w), (m + 1) * (p - 1))
-    w = sum(x.data.nbytes for x in trained if id(x) in lent)
-    g = 3 if c.recompute else 2
-    return Sent(cost.zero3_piped_sent(p, n, m, w, g), (g + 1) * m * (p - 1))
-
-
-def _own(c: Config, model: Module, stage: int) -> list[Tensor]:
-    """What a stage trains; tables with sparse gradients are as dense here as at the worst."""
-    named = dict(model.named_parameters())
-    users = {name: [0] for name in named}
-    if c.pp > 1:
-        users = users_of(model, cuts_of(c, model), c.pp)
-    return [x for name, x in named.items() if x.requires_grad and users[name][0] == stage]
-
-
 def _compressed(c: Config, trained: Sequence[Tensor]) -> float:
     how: Any = COMPRESSORS[c.compress]()
     numbers = sum(x.data.size for x in trained)
-    itemsize = trained[0].dtype.itemsize
+    itemsize = trained[0].dtype.itemsize  # also of 16 bits: all-reduces sum them up in 32
     if c.compress == "float16":
         return cost.float16_bytes(c.dp, numbers)
     if c.compress == "int8":
         return cost.int8_bytes(c.dp, numbers, how.block)
     if c.compress == "top-k":
-        return cost.top_k_bytes(c.dp, max(1, round(how.keep * numbers)), itemsize)
+        return cost.top_k_bytes(
+            c.dp, max(1, round(how.keep * numbers)), int(itemsize * width_of(c))
+        )
     return cost.power_sgd_bytes(c.dp, [x.shape for x in trained], how.rank, itemsize)
 
 
@@ -202,7 +160,7 @@ def _tp(c: Config, model: Any, train: Any) -> Sent | None:
     calls: float = 4 * c.layers + (2 if gpt else 0)  # all-reduces of x, a half of them forward
     if c.pp > 1 and c.recompute:
         calls += calls / 2
-    whole = _summed(p, n, c.backend, calls, c.sequence_parallel)
+    whole = _summed(c, n, calls)
     if gpt:
         numbers = [all_reduce_sent(p, size, c.backend) for size in (m, 2 * m)]
         whole = _plus([whole, *numbers])
@@ -213,11 +171,15 @@ def _tp(c: Config, model: Any, train: Any) -> Sent | None:
     return Sent(step.nbytes / c.pp, step.messages / c.pp)
 
 
-def _summed(p: int, n: float, backend: str, calls: float, sequence: bool) -> Sent:
-    """An all-reduce, or, under sequence parallel, a reduce-scatter and an all-gather."""
-    one = all_reduce_sent(p, n, backend)
-    if sequence:
-        one = Sent(cost.tensor_pair_sent(p, n) / 2, 2 * (p - 1))
+def _summed(c: Config, n: float, calls: float) -> Sent:
+    """An all-reduce, or, under sequence parallel, a reduce-scatter and an all-gather.
+
+    Of 16 bits, what is summed up goes in 32, and what is gathered as it is.
+    """
+    one = all_reduce_sent(c.tp, n, c.backend)
+    if c.sequence_parallel:
+        reduced = cost.tensor_pair_sent(c.tp, n) / 4
+        one = Sent((1 + width_of(c)) * reduced, 2 * (c.tp - 1))
     return Sent(calls * one.nbytes, calls * one.messages)
 
 

@@ -255,6 +255,7 @@ FLOORS = {
     "parallel.activations": 10,
     "progress": 12,
     "trial": 15,
+    "expected_shards": 16,
     "forecast": 16,
     "ranks": 16,
     "comparison": 17,
