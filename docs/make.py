@@ -29,6 +29,7 @@ import drawings_seeing
 import drawings_server
 import drawings_tensor
 import drawings_together
+import drawings_views
 import drawings_virtual
 from blocks import BLOCKS
 from blocks.communication import measured_hash
@@ -44,6 +45,7 @@ DRAWINGS = (
     drawings_server,
     drawings_tensor,
     drawings_together,
+    drawings_views,
     drawings_virtual,
 )
 MARKED = re.compile(r"(<!-- made by docs/make\.py: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

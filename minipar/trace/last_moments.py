@@ -11,7 +11,7 @@ waiting for long, the figure ends soon after the last of them had begun.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minipar.errors import TraceError
 from minipar.trace.timeline_figure import draw_timeline, unit_of
@@ -63,7 +63,7 @@ def _begin(rank: RankTrace) -> int:
 
 def _say_who_waits(axes: Axes, trace: Trace, begin: int, end: int) -> None:
     scale, _ = unit_of(end - begin)
-    style = {"ha": "center", "va": "center", "fontsize": 8}
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
     box = {"facecolor": "white", "linewidth": 0, "boxstyle": "round,pad=0.2"}
     for place, rank in enumerate(trace.ranks):
         if rank.rank in trace.silent:
