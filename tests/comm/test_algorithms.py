@@ -152,10 +152,17 @@ def test_nobody_leaves_a_barrier_before_all_have_entered(p, algorithm):
 NUMBERS = 2520  # can be cut into 1..10 equal parts
 
 
+SOME = (1, 2, 3, 4, 7, 8)  # powers of two, and one and three above one
+REST = pytest.param((5, 6, 9), marks=pytest.mark.slow, id="more")
+
+
+@every("ranks", [SOME, REST])
 @every(("op", "algorithm"), names())
-def test_the_longest_chain_is_that_of_the_formula_and_nobody_relies_on_buffers(op, algorithm):
+def test_the_longest_chain_is_that_of_the_formula_and_nobody_relies_on_buffers(
+    op, algorithm, ranks
+):
     formula = getattr(cost, f"{algorithm}_{op}")
-    check_collective(ALGORITHMS[op][algorithm], op, formula=formula)
+    check_collective(ALGORITHMS[op][algorithm], op, ranks=ranks, formula=formula)
 
 
 def by_name(group, op, algorithm):

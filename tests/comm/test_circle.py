@@ -127,7 +127,7 @@ def test_the_same_call_from_another_line_is_legal():
     assert host.run(work) == [[1], [0]]
 
 
-@pytest.mark.parametrize("p", [2, 3, 4, 5])
+@pytest.mark.parametrize("p", [3, 4, *(pytest.param(p, marks=pytest.mark.slow) for p in (2, 5))])
 def test_processes_have_the_same_bits_as_threads(p):
     found = [minipar.run(ranks.sums, p, backend=b, timeout_s=60) for b in ("local", "process")]
     for local, process in zip(*found, strict=True):

@@ -100,13 +100,13 @@ def test_sigterm_ends_a_job_in_the_background_of_a_shell(marked, tmp_path):
 
 @pytest.mark.parametrize("how", ["raise", "kill", "_exit", "exit", "return", "shape"])
 def test_when_a_rank_fails(how, marked):
-    done = subprocess.run(marked.command("fail", 3, how), env=marked.env, capture_output=True)
+    done = subprocess.run(marked.command("fail", 2, how), env=marked.env, capture_output=True)
     assert done.returncode != 0
     marked.assert_nothing_is_left()
 
 
 def test_when_all_goes_well(marked):
-    done = subprocess.run(marked.command("latin", 3), env=marked.env, capture_output=True)
+    done = subprocess.run(marked.command("latin", 2), env=marked.env, capture_output=True)
     assert done.returncode == 0
     marked.assert_nothing_is_left()
 

@@ -81,7 +81,7 @@ def test_a_failing_rank_is_named_and_its_traceback_is_last(tmp_path, backend):
 @BOTH
 @pytest.mark.parametrize(("code", "status"), [("0", 0), ("3", 3), ("None", 0), ("'why'", 1)])
 def test_exit_codes_of_scripts(tmp_path, backend, code, status):
-    done = minipar_run(tmp_path, f"import sys; sys.exit({code})", "--backend", backend)
+    done = minipar_run(tmp_path, f"import sys; sys.exit({code})", "-n", "1", "--backend", backend)
     assert done.returncode == status, done.stderr
     if code == "'why'":
         assert "why" in done.stderr

@@ -1,5 +1,7 @@
 """The contract that every transport keeps, on every transport, and what the mailbox does."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,12 @@ from minipar.comm.frame import Call, header_for
 from minipar.comm.transport import ANY, Mailbox, Message, Receive, pending_receive
 from tests.comm import ranks
 
+WORLDS = [*product(("local", "process"), (1, 2, 3)), ("local", 5)]
 
-@pytest.mark.parametrize("p", [1, 2, 3, 5])
-@pytest.mark.parametrize("backend", ["local", "process"])
+
+@pytest.mark.parametrize(
+    ("backend", "p"), [*WORLDS, pytest.param("process", 5, marks=pytest.mark.slow)]
+)
 def test_conformance(backend, p):
     assert minipar.run(ranks.conformance, p, backend=backend, timeout_s=30) == [True] * p
 
