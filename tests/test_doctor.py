@@ -1,6 +1,7 @@
 """What the doctor says about what is missing."""
 
 from minipar import doctor
+from minipar.comm.environment import THREAD_VARIABLES
 from minipar.errors import SharedMemoryFull, UsageError
 
 
@@ -11,6 +12,8 @@ def test_advice_for_what_is_missing(monkeypatch):
     monkeypatch.setattr(doctor, "create_segment", no_memory)
     monkeypatch.setattr(doctor, "usable_cores", lambda: 1)
     monkeypatch.setattr(doctor, "cpu_quota", lambda: 0.5)
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     found = {f.what: f for f in doctor.examine()}
     assert not found["shared memory"].ok and "do this" in found["shared memory"].advice
