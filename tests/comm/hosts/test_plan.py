@@ -29,6 +29,11 @@ from tests.comm.ranks import conformance
 world = minipar.init()
 print("rank", world.rank, "of", world.size, conformance(world))
 """
+SUMS = """
+import numpy as np, minipar
+world = minipar.init()
+print("rank", world.rank, "of", world.size, world.all_reduce(np.ones(9)).sum() == 9 * world.size)
+"""
 FAILS = """
 import os, signal, sys, time
 import numpy as np
@@ -313,9 +318,9 @@ def srun(job, ranks):
     ]
 
 
-@pytest.mark.parametrize("by", [torchrun, srun])
-def test_ranks_that_others_started_on_this_host_share_memory(tmp_path, by):
-    source = CONFORMS + (
+@pytest.mark.parametrize(("by", "work"), [(torchrun, CONFORMS), (srun, SUMS)])
+def test_ranks_that_others_started_on_this_host_share_memory(tmp_path, by, work):
+    source = work + (
         "import os\n"
         "maps = [os.stat(f'/proc/self/map_files/{n}').st_ino\n"
         "        for n in os.listdir('/proc/self/map_files')\n"
