@@ -8,7 +8,8 @@ import numpy as np
 
 from minipar import Group
 from minipar.comm.frame import header_for
-from minipar.comm.transport import Mailbox, Message, Pending, Receive, Transport, pending_receive
+from minipar.comm.mailbox import Mailbox, Receive, pending_receive
+from minipar.comm.transport import Message, Pending, Transport
 from minipar.errors import CommTimeout
 from minipar.testing import PromiseBroken, check_transport
 

@@ -24,9 +24,10 @@ import numpy as np
 from minipar.comm.exchange import Exchange
 from minipar.comm.frame import Header
 from minipar.comm.loans import Loans
+from minipar.comm.mailbox import Mailbox
 from minipar.comm.staging import Staging
 from minipar.comm.streams import ByNccl, Closed, Incoming, Outgoing, Reader, Writer
-from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message
+from minipar.comm.transport import BUFFERED_BYTES, Message
 from minipar.errors import CommError
 
 KEPT_MESSAGES = 64  # small sends per receiver that are copied because the ring is full

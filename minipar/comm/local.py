@@ -29,7 +29,8 @@ from minipar.comm.deadlock import report
 from minipar.comm.failure import Failure
 from minipar.comm.frame import Call
 from minipar.comm.losses import Losses, Lost, end_receives
-from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message
+from minipar.comm.mailbox import Mailbox
+from minipar.comm.transport import BUFFERED_BYTES, Message
 from minipar.comm.virtual import Clock
 from minipar.comm.whereabouts import FINISHED, LAST_CALLS, Whereabouts
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said

@@ -21,14 +21,8 @@ import numpy as np
 from minipar.comm.frame import Call, header_for
 from minipar.comm.local import LocalWorld
 from minipar.comm.losses import watched_receive, watched_send, would_end
-from minipar.comm.transport import (
-    Message,
-    Pending,
-    Receive,
-    Transport,
-    WaitForWork,
-    pending_receive,
-)
+from minipar.comm.mailbox import Receive, pending_receive
+from minipar.comm.transport import Message, Pending, Transport, WaitForWork
 from minipar.comm.virtual import isend_in_time
 from minipar.errors import CallMismatch
 

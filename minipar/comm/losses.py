@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from minipar.comm.frame import Call
+from minipar.comm.mailbox import Mailbox, Receive
 from minipar.comm.mismatch import world_note
-from minipar.comm.transport import ANY, Mailbox, Pending, Receive, Transport
+from minipar.comm.transport import ANY, Pending, Transport
 from minipar.errors import PeerLost
 
 WORLD = (0, True)  # the lane of sends and receives between all ranks

@@ -37,19 +37,17 @@ from minipar.comm.losses import (
     watched_send,
     would_end,
 )
+from minipar.comm.mailbox import Mailbox, Receive, pending_receive
 from minipar.comm.streams import ByNccl, Reader, Writer
 from minipar.comm.transport import (
     ANY,
     DEFAULT_TIMEOUT_S,
-    Mailbox,
     Message,
     Pending,
-    Receive,
     Transport,
     WaitForWork,
     gone,
     has_waited,
-    pending_receive,
 )
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted
 

@@ -26,9 +26,10 @@ from minipar.comm.frame import (
     pack,
     unpack,
 )
+from minipar.comm.mailbox import Mailbox
 from minipar.comm.reach import Vanished
 from minipar.comm.staging import Staging
-from minipar.comm.transport import BUFFERED_BYTES, Mailbox, Message, never_taken
+from minipar.comm.transport import BUFFERED_BYTES, Message, never_taken
 from minipar.errors import CallMismatch, CommError
 
 REST_S = 1.0  # without a byte, after which no more comes of a lost rank of another host

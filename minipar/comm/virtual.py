@@ -32,7 +32,8 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from minipar.comm.cluster import Cluster
-from minipar.comm.transport import Mailbox, Message, Pending, Transport
+from minipar.comm.mailbox import Mailbox
+from minipar.comm.transport import Message, Pending, Transport
 
 # What comes first of what happens at the same time.
 ARRIVES, RUNS, LEAVES, BEGINS, ASKS = range(5)

@@ -7,8 +7,8 @@ import pytest
 
 from minipar.comm.channels import KEPT_MESSAGES, Channels
 from minipar.comm.frame import Call, header_for
+from minipar.comm.mailbox import Mailbox, Receive
 from minipar.comm.segment import Segment, create_segment
-from minipar.comm.transport import Mailbox, Receive
 from minipar.errors import CommError
 
 CALL = Call(0, 0, "send", "", "a.py:1")

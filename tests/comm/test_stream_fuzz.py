@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from minipar.comm.frame import HEADER_BYTES, MAGIC, NUMBERS, TEXTS, Call, header_for, pack
+from minipar.comm.mailbox import Mailbox
 from minipar.comm.streams import Incoming, memory_bytes
-from minipar.comm.transport import Mailbox
 from minipar.errors import CommError
 
 CALL = Call(0, 0, "send", "", "here:1")

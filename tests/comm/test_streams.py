@@ -5,8 +5,8 @@ import pytest
 
 from minipar.comm.byte_ring import COUNTER_BYTES, ByteRing
 from minipar.comm.frame import Call, header_for
+from minipar.comm.mailbox import Mailbox, Receive
 from minipar.comm.streams import Incoming, Outgoing, left_in
-from minipar.comm.transport import Mailbox, Receive
 
 SEND, RECV = Call(0, 0, "send", "", "here:1"), Call(0, 0, "recv", "", "here:2")
 ARRAYS = (

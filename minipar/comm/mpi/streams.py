@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from minipar.comm.frame import HEADER_BYTES, Header, as_bytes, dtype_of, pack, unpack
+from minipar.comm.mailbox import Mailbox
 from minipar.comm.staging import Staging
-from minipar.comm.transport import Mailbox, Message
+from minipar.comm.transport import Message
 
 HEAD, PAYLOAD = 1, 2  # tags
 INLINE_BYTES = 3500  # with its header below the 4 KB up to which MPI libraries buffer themselves

@@ -37,6 +37,7 @@ from minipar.comm.losses import (
     watched_send,
     would_end,
 )
+from minipar.comm.mailbox import Mailbox, Receive, pending_receive
 from minipar.comm.mpi import notices
 from minipar.comm.mpi.notices import Kind, Notice
 from minipar.comm.mpi.streams import HEAD, Arriving, Comm, Sending
@@ -45,15 +46,12 @@ from minipar.comm.transport import (
     ANY,
     BUFFERED_BYTES,
     DEFAULT_TIMEOUT_S,
-    Mailbox,
     Message,
     Pending,
-    Receive,
     Transport,
     WaitForWork,
     gone,
     has_waited,
-    pending_receive,
 )
 from minipar.comm.whereabouts import LAST_CALLS, Whereabouts, unpacked
 from minipar.errors import CallMismatch, PeerLost, UsageError

@@ -31,6 +31,7 @@ import numpy as np
 
 from minipar.array import Array, on_host
 from minipar.comm.frame import BY_NCCL, Call, Header, header_for
+from minipar.comm.mailbox import Receive
 from minipar.comm.nccl.communicator import Communicator
 from minipar.comm.nccl.connection import RECEIVER, SENDER, Connection, Transfer
 from minipar.comm.nccl.desk import Desk
@@ -38,13 +39,7 @@ from minipar.comm.nccl.library import load
 from minipar.comm.nccl.start import Options, count_gpus, in_words
 from minipar.comm.nccl.watch import Watch
 from minipar.comm.on_device import Later, in_callers_stream
-from minipar.comm.transport import (
-    ANY,
-    Message,
-    Pending,
-    Receive,
-    WaitForWork,
-)
+from minipar.comm.transport import ANY, Message, Pending, WaitForWork
 from minipar.errors import CallMismatch, CommError, UsageError
 
 IDENT = Call((1 << 32) - 1, 0, "send", "", "minipar itself")  # what tells where to connect

@@ -9,8 +9,8 @@ import pytest
 from minipar.comm.frame import Call, header_for
 from minipar.comm.hosts import tcp
 from minipar.comm.hosts.tcp import TcpStream
+from minipar.comm.mailbox import Mailbox, Receive
 from minipar.comm.streams import Incoming, Outgoing
-from minipar.comm.transport import Mailbox, Receive
 from minipar.errors import PeerLost
 
 

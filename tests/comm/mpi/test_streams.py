@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minipar.comm.frame import HEADER_BYTES, Call, header_for
+from minipar.comm.mailbox import Mailbox, Receive
 from minipar.comm.mpi import streams
 from minipar.comm.mpi.streams import HEAD, INLINE_BYTES, PAYLOAD, Arriving, Sending
-from minipar.comm.transport import Mailbox, Receive
 
 SEND, RECV = Call(0, 0, "send", "", "here:1"), Call(0, 0, "recv", "", "here:2")
 
