@@ -26,7 +26,7 @@ BAND = "#E6E6E6"
 BROAD: Mapping[str, Any] = MappingProxyType(
     {"linewidth": 6, "alpha": 0.3, "solid_capstyle": "butt"}
 )
-BESIDE = 0.11  # of a clock: between lines that would lie on each other
+BESIDE, WIDEST = 0.11, 0.6  # of a clock: between lines that would lie on each other; of all
 APART = 0.06  # of the height: between two names at the right
 SHORT = 500  # so many times shorter than the window, a wait is not drawn
 
@@ -91,11 +91,15 @@ def _draw_band(axes: Axes, known: Served, window: Window) -> None:
 def _draw_workers(axes: Axes, trace: Trace, known: Served, window: Window) -> None:
     middle = (len(known.clocks) - 1) / 2
     names = []
+    between = min(BESIDE, WIDEST / max(1, len(known.clocks)))
     for n, (worker, steps) in enumerate(known.clocks.items()):
-        colour, beside = COLOURS[n % len(COLOURS)], BESIDE * (middle - n)
+        colour, beside = COLOURS[worker % len(COLOURS)], between * (middle - n)
         until = min(window.end, max(window.begin, known.gone.get(worker, window.end)))
         x, y = window.seen(steps, until)
-        dashes, heights = DASHES[n // len(COLOURS) % len(DASHES)], [clock + beside for clock in y]
+        dashes, heights = (
+            DASHES[worker // len(COLOURS) % len(DASHES)],
+            [clock + beside for clock in y],
+        )
         axes.step(x, heights, where="post", color=colour, linestyle=dashes, linewidth=1.5)
         if until < window.end:
             axes.plot(x[-1], heights[-1], "o", color=colour, markersize=4)

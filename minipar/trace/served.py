@@ -31,9 +31,14 @@ class Served(NamedTuple):
     """Of a whole run. All numbers of workers and servers are ranks of the world."""
 
     bound: int  # clocks that a worker may be ahead of the slowest; 0 is sync; ANY
-    clocks: dict[int, Steps]  # by worker
+    clocks: dict[int, Steps]  # by worker; one that was killed has left none
     versions: dict[int, Steps]  # by server
     gone: dict[int, int]  # by worker: when it was off the clock
+
+    @property
+    def workers(self) -> int:
+        """How many there were: they are the ranks before the servers."""
+        return min(self.versions)
 
     def slowest(self) -> Steps:
         """The lowest clock of all who are on it, whenever that changes."""

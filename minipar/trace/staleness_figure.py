@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ def draw_staleness_of(trace: Trace, begin: int, end: int, title: str = "") -> Fi
     Raises: TraceError without servers.
     """
     found, known = pushes(trace, begin, end), served(trace)
-    parts = {f"worker {worker}": counts for worker, counts in found.items()}
-    return draw_staleness(parts, title, most_stale(known.bound, len(known.clocks)))
+    parts = {f"worker {worker}": found.get(worker, Counter()) for worker in range(known.workers)}
+    return draw_staleness(parts, title, most_stale(known.bound, known.workers))
 
 
 def draw_staleness(

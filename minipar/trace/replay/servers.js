@@ -1,11 +1,12 @@
 // Parameter servers: the clock of each worker, what it has pulled, and the versions of each server.
 if (data.servers) {
-  const { bound, workers, servers, before, colours: tints } = data.servers;
+  const { bound, silent, servers, before, colours: tints } = data.servers;
+  const workers = [...Array(data.servers.workers).keys()];
   const WIDE = 1140; // it is drawn in this size, and made smaller where there is less room
   const KINDS = ["clock", "pulled", "version", "given", "held", "granted", "gone"];
   const marks = [];
   events.forEach((e, n) => { if (KINDS.includes(e.does)) marks.push([n, e]); });
-  const tint = (worker) => tints[Math.max(0, workers.indexOf(worker)) % tints.length];
+  const tint = (worker) => tints[worker % tints.length];
   const TRACK = 80, TRACK_END = 520, HAS = 530, FROM = 735, BOX = 850, TOP = 44;
   const ROW = workers.length > 8 ? 30 : 48, LOW = TOP + ROW * workers.length, SQUARE = 24, SQUARES = 10;
   const high = Math.max(LOW + 8, TOP + 74 * servers.length);
@@ -56,7 +57,7 @@ if (data.servers) {
 
   // The clocks on a track: cells from `first` on, and the band in which the rule gives weights.
   function drawClocks(root, now, event) {
-    const present = workers.filter((w) => !now.gone[w]).map((w) => now.clocks[w]);
+    const present = workers.filter((w) => !now.gone[w] && !silent.includes(w)).map((w) => now.clocks[w]);
     const slowest = Math.min(...(present.length ? present : Object.values(now.clocks)));
     const fastest = Math.max(...Object.values(now.clocks));
     const first = farthest <= 24 ? 0 : Math.max(0, slowest - 3);
@@ -81,8 +82,8 @@ if (data.servers) {
       for (let c = first; c < clock; c++)
         svg("rect", { x: x(c) + 1, y: y + 3, width: Math.max(1, wide - 2), height: bar, rx: 2, fill: tint(w), class: "step" }, group);
       const whom = Object.values(now.held[w]);
-      const says = now.gone[w] ? "has left" : whom.length ? `waits for worker ${whom[0]}` : "";
-      svg("text", { x: x(clock) + 6, y: y + 18, style: "font-weight:600" }, group, `${clock}`);
+      const says = silent.includes(w) ? "has left no trace" : now.gone[w] ? "has left" : whom.length ? `waits for worker ${whom[0]}` : "";
+      svg("text", { x: x(clock) + 6, y: y + 18, style: "font-weight:600" }, group, silent.includes(w) ? "" : `${clock}`);
       svg("text", { x: x(clock) + 10 + 8 * `${clock}`.length, y: y + 18, class: "faint" }, group, says);
       drawPulled(group, now, w, y);
     });
@@ -113,12 +114,12 @@ if (data.servers) {
         svg("text", { x: left + SQUARE / 2, y: y + 45, "text-anchor": "middle", style: "fill:#fff;font-weight:600" }, group, e.lag);
       });
     });
-    const box = (s) => TOP + each * servers.indexOf(s) + 29, row = (w) => TOP + ROW * workers.indexOf(w) + 15;
+    const box = (s) => TOP + each * servers.indexOf(s) + 29, row = (w) => TOP + ROW * w + 15;
     for (const w of workers)
       for (const s of servers)
         if (now.flying[w][s]) arrow(root, [FROM, row(w)], [BOX - 4, box(s)], tint(w), { dashed: true });
     if (!event) return;
-    if (event.does === "version" && workers.includes(event.whom))
+    if (event.does === "version" && event.whom >= 0)
       arrow(root, [FROM, row(event.whom)], [BOX - 4, box(event.rank)], tint(event.whom), { label: `${event.lag} stale` });
     if (event.does === "pulled" && servers.includes(event.whom))
       arrow(root, [BOX - 4, box(event.whom)], [FROM, row(event.rank)], "#222", { label: `version ${event.value}` });

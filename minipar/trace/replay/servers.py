@@ -21,7 +21,8 @@ def servers_of(trace: Trace, begin: int) -> dict[str, Any] | None:
     known = served(trace)
     return {
         "bound": known.bound,
-        "workers": list(known.clocks),
+        "workers": known.workers,
+        "silent": [w for w in range(known.workers) if w not in known.clocks],
         "servers": list(known.versions),
         "before": _before(trace, begin),
         "colours": COLOURS,

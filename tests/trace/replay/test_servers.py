@@ -7,6 +7,7 @@ import pytest
 
 from minipar.trace.replay import replay_data, replay_page
 from minipar.trace.replay.servers import servers_of
+from minipar.trace.trace_file import nothing_of
 from tests.parallel.parameter_server.test_marks import SERVERS, WORKERS, traced
 from tests.trace.replay.browser import BROWSER
 from tests.trace.test_served import TRACE, trace_of
@@ -51,7 +52,9 @@ def test_at_one_moment_a_push_comes_before_its_version_and_that_before_an_answer
 def test_who_is_who_and_nothing_without_servers(trace):
     known = servers_of(trace, 0)
     assert known["bound"] == 1 and known["before"] == []
-    assert known["workers"] == [0, 1, 2] and known["servers"] == [3, 4]
+    assert known["workers"] == 3 and known["servers"] == [3, 4] and known["silent"] == []
+    killed = trace._replace(ranks=[trace.ranks[0], nothing_of(1), *trace.ranks[2:]])
+    assert servers_of(killed, 0)["silent"] == [1]
     assert servers_of(trace_of(([], [])), 0) is None
 
 
