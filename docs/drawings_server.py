@@ -170,7 +170,7 @@ def replay(path: Path) -> None:
     events = replay_data(trace, 0, until, "")["events"]
     made = [n for n, e in enumerate(events, 1) if e["does"] == "version" and e["value"] == 9]
     page = replay_page(trace, 0, until, f"ssp(2) on two servers: {STRAGGLER}")
-    photograph(page, made[0], 1210, path)
+    photograph(page, f"{made[0]}&open=lanes,servers", 722, path)
 
 
 def timeline(path: Path) -> None:
