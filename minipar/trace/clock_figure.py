@@ -50,7 +50,7 @@ class Window(NamedTuple):
 
 
 def draw_clocks(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
-    """The window from begin to end, in ns of the trace.  Raises: TraceError without servers."""
+    """The window from begin to end, in ns of the trace.  Raises: UsageError without servers."""
     known = served(trace)
     scale, unit = (1e6, "ms") if end - begin < 20e9 else (1e9, "s")
     window = Window(begin, end, scale)

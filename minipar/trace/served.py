@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from minipar.errors import TraceError
+from minipar.errors import UsageError
 from minipar.spans import Mark
 from minipar.trace.trace_file import Trace
 
@@ -62,9 +62,9 @@ def is_served(trace: Trace) -> bool:
 
 
 def served(trace: Trace) -> Served:
-    """Raises: TraceError if no server has left its marks."""
+    """Raises: UsageError if no server has left its marks."""
     if not is_served(trace):
-        raise TraceError(
+        raise UsageError(
             "there are no clocks of parameter servers in this trace: it is of a run without "
             "--ps, or all servers were killed."
         )

@@ -19,7 +19,7 @@ NUMBERED = 16  # bars that have their number written above
 def draw_staleness_of(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     """Of the pushes that the first server applied in the window, a colour for each worker.
 
-    Raises: TraceError without servers.
+    Raises: UsageError without servers.
     """
     found, known = pushes(trace, begin, end), served(trace)
     parts = {f"worker {worker}": found.get(worker, Counter()) for worker in range(known.workers)}

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from minipar.errors import TraceError
+from minipar.errors import UsageError
 from minipar.trace.clock_figure import BESIDE, draw_clocks
 from tests.trace.test_served import TRACE, trace_of
 
@@ -56,5 +56,5 @@ def test_async_has_no_band_and_no_servers_no_figure():
         [m._replace(value=-1) if m.kind == "bound" else m for m in r.marks] for r in TRACE.ranks
     ]
     assert not draw_clocks(trace_of(free), 0, 1000).axes[0].collections
-    with pytest.raises(TraceError, match="no clocks"):
+    with pytest.raises(UsageError, match="no clocks"):
         draw_clocks(trace_of(([],)), 0, 1000)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minipar.errors import TraceError
+from minipar.errors import UsageError
 from minipar.spans import Mark, Span
 from minipar.trace.served import ANY, most_stale, pushes, served, value_at
 from minipar.trace.trace_file import RankTrace, Trace, nothing_of
@@ -62,7 +62,7 @@ def test_a_worker_that_was_killed_has_no_clock_but_its_pushes_count():
 
 
 def test_without_servers_it_says_so():
-    with pytest.raises(TraceError, match="no clocks of parameter servers"):
+    with pytest.raises(UsageError, match="no clocks of parameter servers"):
         served(trace_of(([], [])))
 
 

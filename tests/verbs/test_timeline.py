@@ -105,6 +105,8 @@ def test_layers_steps_and_phases_are_there(run):
         ),
         (["RUN", "--view", "memory", "--out", "m.html"], 2, "--view memory is a figure (.png, .sv"),
         (["RUN", "--view", "moods"], 2, "--view is one of timeline, memory"),
+        (["RUN", "--view", "clocks"], 2, "there are no clocks of parameter servers in this trace"),
+        (["RUN", "--view", "staleness"], 2, "there are no clocks of parameter servers in this"),
         (["RUN", "--step", "9"], 2, "step 9 is not in the trace, which has steps 0 to 1."),
         (
             ["nowhere"],
