@@ -6,7 +6,8 @@ function show(n) {
   at = Math.max(0, Math.min(events.length, n));
   const event = at ? events[at - 1] : null, now = event ? event.at : 0;
   $("slider").value = at;
-  const steps = data.steps.filter(([, begin]) => begin <= now), step = steps.length ? `${stepName(steps[steps.length - 1][0])}, ` : "";
+  const begun = data.steps.filter(([, , begins]) => event && begins[event.rank] <= now).pop();
+  const step = begun ? `${stepName(begun[0])}, ` : "";
   put($("where"), `${step}event ${at} of ${events.length}, ${time(now)}${data.virtual ? " (virtual)" : ""}`);
   put($("what"), event ? said(event) : "the beginning");
   put($("site"), event && event.site ? event.site : "");
@@ -100,6 +101,8 @@ addEventListener("resize", () => {
   show(at);
 });
 const address = new URLSearchParams(location.hash.slice(1));
+if (address.get("open"))
+  for (const view of document.querySelectorAll("details")) view.open = address.get("open").split(",").includes(view.id);
 begin();
 show(Number(address.get("event") || 0));
 for (const key of (address.get("keys") || "").split(",")) if (keys[key]) keys[key]();

@@ -165,12 +165,13 @@ function lasting(rows, now) {
   return sum;
 }
 
-// Of things that begin one after another: the last one that has begun, or else the first.
-function lastBegun(things, now) {
+// Of things that begin one after another: the last one that the rank of the event has begun, or
+// else the first. Some ranks are ahead of others: begins[rank].
+function lastBegun(things, event) {
   let found = things[0];
   for (const thing of things) {
-    if (thing.begin > now) break;
-    found = thing;
+    if (!event || thing.begin > event.at) break;
+    if ((thing.begins[event.rank] ?? thing.begin) <= event.at) found = thing;
   }
   return found;
 }

@@ -2,7 +2,7 @@
 {
   const root = $("ring"), AGO = 6; // events that a message stays for
   const small = ranks > 16, RADIUS = small ? 6 : 17;
-  let places = [], circles = [], arrows, shown = -1;
+  let places = [], circles = [], centre, arrows, shown = -1;
 
   function start() {
     const wide = Math.min(WIDE, ranks > 2 ? 470 : 400), round = ranks > 2;
@@ -10,6 +10,7 @@
     const across = Math.min(wide / 2 - 28, round ? 2 * radius : 150);
     root.replaceChildren();
     root.setAttribute("viewBox", `0 0 ${wide} ${high}`);
+    centre = [wide / 2, high / 2];
     root.style.width = `${wide}px`;
     arrows = svg("g", {}, root);
     places = Array.from({ length: ranks }, (_, r) => {
@@ -47,8 +48,15 @@
     svg("polygon", { points: `${tip} ${[tip[0] - 10 * ux - 5 * uy, tip[1] - 10 * uy + 5 * ux]} ${[tip[0] - 10 * ux + 5 * uy, tip[1] - 10 * uy - 5 * ux]}`, fill: colour, opacity }, arrows);
     if (!now) return;
     const chunks = chunksOf(at), what = chunks.length && chunks.length < 4 ? `${chunks.length > 1 ? "chunks" : "chunk"} ${chunks.join(", ")}: ` : "";
-    const middle = { x: (a[0] + b[0]) / 2, y: (a[1] + b[1]) / 2 - 7, "text-anchor": "middle" };
-    svg("text", { ...middle, class: "halo" }, arrows, what + bytes(e.bytes));
+    svg("text", { ...beside((a[0] + b[0]) / 2, (a[1] + b[1]) / 2, dx, dy), class: "halo" }, arrows, what + bytes(e.bytes));
+  }
+
+  // Where the words go: outside of the circle, away from the middle of their arrow.
+  function beside(x, y, dx, dy) {
+    let [outX, outY] = [x - centre[0], y - centre[1]];
+    if (Math.hypot(outX, outY) < 12) [outX, outY] = dy < 0 || (dy === 0 && dx > 0) ? [dy, -dx] : [-dy, dx];
+    const far = Math.hypot(outX, outY) || 1, side = outX / far;
+    return { x: x + 10 * side, y: y + 14 * outY / far + 4, "text-anchor": side > 0.3 ? "start" : side < -0.3 ? "end" : "middle" };
   }
 
   views.push({ start, draw });

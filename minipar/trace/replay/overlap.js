@@ -82,7 +82,7 @@
   }
 
   function draw(event) {
-    const now = event ? event.at : 0, next = lastBegun(scenes, now), rank = event ? event.rank : 0;
+    const now = event ? event.at : 0, next = lastBegun(scenes, event), rank = event ? event.rank : 0;
     const numbers = peers(next, rank);
     if (next !== scene || `${numbers}` !== among) {
       [scene, among] = [next, `${numbers}`];
@@ -99,7 +99,7 @@
   }
 
   function say(rank, hidden, moving, passed) {
-    const step = stepName(scene.step), of = `${time(hidden)} of ${time(moving)} of communication hidden`;
+    const step = stepName(scene.step), of = moving ? `${time(hidden)} of ${time(moving)} of communication hidden` : "sent nothing yet";
     const shares = moving ? ` (${percent(hidden / moving)}), which is ${(100 * hidden / Math.max(1, passed)).toFixed(1)} % of the time so far` : "";
     put($("overlap-title"), `Communication beside backward${step ? ", " + step : ""}: rank ${rank} has ${of}${shares}`);
   }

@@ -9,6 +9,7 @@ Hidden is what goes on while the rank computes: the same moments that totals.py 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from minipar.events import Event
@@ -25,33 +26,40 @@ SMALL = 256  # bytes: not of gradients
 def overlaps(trace: Trace, begin: int, end: int) -> list[dict[str, Any]]:
     """The steps between begin and end in which gradients are summed, or a second thread sends.
 
-    Each: its number (-1: none), begin and end, the groups of ranks that are shown together, and the
-    ranks. Of a rank: its layers as backward goes through them [begin, end, name], its calls [begin,
-    end, op, bytes, second thread], when one was ready for the second thread and when one was hidden
-    [begin, end].
+    Each: its number (-1: none), begin (begins: of each rank) and end, the groups of ranks that are
+    shown together, and the ranks. Of a rank: its layers as backward goes through them [begin, end,
+    name], its calls [begin, end, op, bytes, second thread], when one was ready for the second
+    thread and when one was hidden [begin, end].
     """
     lanes = [_lane(rank, trace) for rank in trace.ranks]
     made = []
-    for step, first, last in steps_between(trace, begin, end):
+    for step, first, last, begins in steps_between(trace, begin, end):
         ranks = [
             {name: _cut(rows, first, last, begin) for name, rows in lane.items()} for lane in lanes
         ]
         if any(rank["calls"] for rank in ranks):
             times = {"begin": first - begin, "end": last - begin}
-            made.append({"step": step, **times, "groups": _replicas(trace), "ranks": ranks})
+            of_ranks = [begins.get(rank.rank, first) - begin for rank in trace.ranks]
+            known = {"step": step, **times, "begins": of_ranks, "groups": _replicas(trace)}
+            made.append({**known, "ranks": ranks})
     return made
 
 
-def steps_between(trace: Trace, begin: int, end: int) -> list[tuple[int, int, int]]:
-    """The steps of the training: number, begin and end.  Without any, all is one: -1."""
-    times: dict[int, tuple[int, int]] = {}
+def steps_between(trace: Trace, begin: int, end: int) -> list[tuple[int, int, int, dict[int, int]]]:
+    """The steps of the training: number, begin, end, and when each rank began it.
+
+    Without any, all is one: -1.
+    """
+    begins: defaultdict[int, dict[int, int]] = defaultdict(dict)
+    ends: defaultdict[int, int] = defaultdict(int)
     for rank in trace.ranks:
         for span in rank.spans:
             if span.step >= 0 and span.kind in STEP:
-                first, last = times.get(span.step, (span.begin, span.end))
-                times[span.step] = min(first, span.begin), max(last, span.end)
-    found = [(n, a, b) for n, (a, b) in sorted(times.items()) if a < end and b > begin]
-    return found or [(-1, begin, end)]
+                known = begins[span.step]
+                known[rank.rank] = min(span.begin, known.get(rank.rank, span.begin))
+                ends[span.step] = max(span.end, ends[span.step])
+    found = [(n, min(known.values()), ends[n], known) for n, known in sorted(begins.items())]
+    return [row for row in found if row[1] < end and row[2] > begin] or [(-1, begin, end, {})]
 
 
 def _lane(rank: RankTrace, trace: Trace) -> dict[str, list[list[Any]]]:

@@ -54,13 +54,17 @@ def replay_page(trace: Trace, begin: int, end: int, title: str) -> str:
 def replay_data(trace: Trace, begin: int, end: int, title: str) -> dict[str, Any]:
     """What the page is given: lanes, events in the order of time, and what each view needs."""
     shown = collectives(trace, begin, end)
-    steps = [[step, first - begin] for step, first, _ in steps_between(trace, begin, end)]
+    steps = [
+        [step, first - begin, [begins.get(rank.rank, first) - begin for rank in trace.ranks]]
+        for step, first, _, begins in steps_between(trace, begin, end)
+        if step >= 0
+    ]
     return {
         "title": title,
         "virtual": trace.virtual,
         "length": end - begin,
         "ranks": len(trace.ranks),
-        "steps": [[step, first] for step, first in steps if step >= 0],
+        "steps": steps,
         "lanes": [_lanes(trace, rank, begin, end) for rank in trace.ranks],
         "events": happenings(trace, begin, end, shown["numbers"]),
         "collectives": {name: shown[name] for name in ("calls", "stories")},

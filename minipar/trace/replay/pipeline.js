@@ -11,11 +11,13 @@
   function grouped(pipelines) {
     const found = new Map();
     for (const one of pipelines) {
-      const key = `${one.step} ${one.time}`, scene = found.get(key) || { begin: one.begin, end: one.end, step: one.step, pipelines: [] };
+      const key = `${one.step} ${one.time}`, scene = found.get(key) || { begin: one.begin, end: one.end, step: one.step, begins: {}, pipelines: [] };
       found.set(key, scene);
       scene.begin = Math.min(scene.begin, one.begin);
       scene.end = Math.max(scene.end, one.end);
       scene.pipelines.push(one);
+      for (const [stage, , , , [part]] of one.actions)
+        if (part) scene.begins[one.ranks[stage]] ??= part[0];
     }
     for (const scene of found.values()) scene.pipelines.sort((a, b) => a.ranks[0] - b.ranks[0]);
     return [...found.values()].sort((a, b) => a.begin - b.begin);
@@ -23,7 +25,7 @@
 
   // What is to be seen: all replicas, or, where these are too many, that of the rank at hand.
   function sceneOf(event) {
-    const found = lastBegun(scenes, event ? event.at : 0);
+    const found = lastBegun(scenes, event);
     if (found.pipelines.reduce((sum, one) => sum + one.ranks.length, 0) <= MOST) return found;
     const one = found.pipelines.find((each) => event && each.ranks.includes(event.rank)) || found.pipelines[0];
     one.alone = one.alone || { ...found, begin: one.begin, end: one.end, pipelines: [one] };

@@ -50,7 +50,7 @@ def test_buckets_after_backward_hide_nothing():
 def test_without_sums_of_gradients_there_is_nothing():
     trace = trace_of(lambda group: group.spend(1e-3), 2)
     assert overlaps(trace, 0, trace.end + 1) == []
-    assert steps_between(trace, 0, 9) == [(-1, 0, 9)]
+    assert steps_between(trace, 0, 9) == [(-1, 0, 9, {})]
 
 
 def test_replicas_are_shown_together():

@@ -67,7 +67,7 @@ def test_too_much_for_a_page_is_refused(trace, monkeypatch):
 
 def test_bars_and_steps_of_the_timeline(trace):
     data = replay_data(trace, 0, trace.end + 1, "a run")
-    assert [step for step, _ in data["steps"]] == [0, 1, 2]
+    assert [step for step, *_ in data["steps"]] == [0, 1, 2]
     for rank, lane in zip(trace.ranks, data["lanes"]):
         assert len(lane["calls"]) >= len(rank.calls)
         assert all(0 <= a <= b <= data["length"] for bars in lane.values() for a, b, *_ in bars)
