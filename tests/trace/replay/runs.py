@@ -15,6 +15,7 @@ from minipar.trace.traced import takes, traced
 
 FREE = Cluster(0, 0, 0)  # only what is declared takes time
 LINK = Cluster(1e-6, 1e-9, 0)
+SLOW = Cluster(1e-9, 1e-7, 0)  # which takes longer for a bucket than backward for a block
 ROOTED = ("broadcast", "reduce", "gather", "scatter")
 OPS = (*ROOTED, "all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 EVERY = [(op, name) for op in OPS for name in ALGORITHMS[op]]

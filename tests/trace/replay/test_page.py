@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 
-from minipar import Cluster
 from minipar.errors import UsageError
 from minipar.parallel.schedule import gpipe
 from minipar.spans import at_step, span
@@ -16,6 +15,7 @@ from minipar.trace.totals import report, window_of
 from tests.trace.replay.browser import found_in
 from tests.trace.replay.runs import (
     EVERY,
+    SLOW,
     beside_backward,
     every_collective,
     staged,
@@ -76,7 +76,11 @@ def test_bars_and_steps_of_the_timeline(trace):
 # -- in a browser -------------------------------------------------------------------------------
 
 WALK = """
-  const page = () => $("page").innerHTML, N = events.length;
+  let images = 0; // which only a name that was taken for HTML would make
+  const N = events.length, page = () => {
+    images += document.images.length;
+    return $("page").innerHTML;
+  };
   const places = [0, 40, N >> 1, N - 30].flatMap((from) => [...Array(26).keys()]
     .map((i) => from + i));
   const direct = new Map(), ways = { on: 0, back: 0, jumps: 0 };
@@ -101,7 +105,7 @@ REACH = """
   keys["?"]();
   reached.help = !$("help").hidden;
   const hidden = ["pipeline", "overlap"].map((id) => $(id).hidden);
-  const made = { images: document.images.length, scripts: document.scripts.length };
+  const made = { images, scripts: document.scripts.length };
   return { ...ways, ...reached, ...made, hidden, title: document.title };
 """
 
@@ -150,7 +154,7 @@ def test_numbers_are_those_of_the_formula_and_of_the_totals(tmp_path):
         staged(group, gpipe(p, m), {"F": 1e-3, "B": 2e-3}, 0)
         beside_backward(group, 3, first=1)
 
-    trace = trace_of(work, p, cluster=Cluster(1e-9, 1e-9, 0))
+    trace = trace_of(work, p, cluster=SLOW)
     found = found_in(replay_page(trace, 0, trace.end + 1, ""), tmp_path, NUMBERS)
     assert found["early"] == ["0 % bubble", "33 % bubble", "67 % bubble"]  # begin after 0, 1, 2 ms
     assert found["late"] == [f"{round(100 * (p - 1) / (m + p - 1))} % bubble"] * p
@@ -159,13 +163,13 @@ def test_numbers_are_those_of_the_formula_and_of_the_totals(tmp_path):
     begin, end = window_of(trace, 2)
     shares = []
     for rank, at, title in found["titles"]:
-        if begin < at <= end:
+        if "step 2: " in title and begin < at <= end:
             expected = 100 * report(trace, begin, at)[rank]["overlapped"]
             seen = re.search(r"which is ([\d.]+) % of the time so far", title)
             shares.append(float(seen[1]) if seen else 0.0)
-            assert f"step 2: rank {rank}" in title
+            assert f"step 2: rank {rank} has" in title
             assert shares[-1] == pytest.approx(expected, abs=0.051)
-    assert max(shares) > 1
+    assert len(shares) > 50 and max(shares) > 1
 
 
 CHUNKS = """
