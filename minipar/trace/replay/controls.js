@@ -1,18 +1,29 @@
-// Where the replay stands, and what moves it: buttons, keys, the slider, the address.  The last file.
+// Where the replay stands, and what moves it: buttons, keys, slider, address.  The last file.
 const SPEEDS = [1, 4, 16, 64, 256]; // events a second
 let playing = 0; // the number of the frame that is asked for
 
 function show(n) {
   at = Math.max(0, Math.min(events.length, n));
-  const event = at ? events[at - 1] : null, now = event ? event.at : 0;
+  const event = at ? events[at - 1] : null;
+  const now = event ? event.at : 0;
   $("slider").value = at;
   const begun = data.steps.filter(([, , begins]) => event && begins[event.rank] <= now).pop();
   const step = begun ? `${stepName(begun[0])}, ` : "";
-  put($("where"), `${step}event ${at} of ${events.length}, ${time(now)}${data.virtual ? " (virtual)" : ""}`);
+  put(
+    $("where"),
+    `${step}event ${at} of ${events.length}, ${time(now)}${data.virtual ? " (virtual)" : ""}`,
+  );
   put($("what"), event ? said(event) : "the beginning");
   put($("site"), event && event.site ? event.site : "");
   for (const view of views) view.draw(event);
-  put($("log"), events.slice(Math.max(0, at - 6), at).map((e) => `${time(e.at).padStart(10)}  ${said(e)}`).reverse().join("\n"));
+  put(
+    $("log"),
+    events
+      .slice(Math.max(0, at - 6), at)
+      .map((e) => `${time(e.at).padStart(10)}  ${said(e)}`)
+      .reverse()
+      .join("\n"),
+  );
 }
 
 function begin() {
@@ -27,7 +38,7 @@ function play(on) {
   if (!on) return;
   let last = performance.now(), due = 0;
   const frame = (now) => {
-    due += (now - last) / 1000 * Number($("speed").value);
+    due += ((now - last) / 1000) * Number($("speed").value);
     last = now;
     if (due >= 1) show(at + Math.floor(due));
     due %= 1;
@@ -48,7 +59,9 @@ function lastWhere(test) {
 
 function toStep(on) {
   const now = at ? events[at - 1].at : -1;
-  const starts = data.steps.map(([, begin]) => events[until(begin - 1)]?.at).filter((t) => t !== undefined);
+  const starts = data.steps
+    .map(([, begin]) => events[until(begin - 1)]?.at)
+    .filter((t) => t !== undefined);
   const found = on > 0 ? starts.find((t) => t > now) : starts.filter((t) => t < now).pop();
   if (found !== undefined) show(until(found - 1) + 1);
 }
@@ -85,13 +98,21 @@ for (let r = 0; r < Math.min(10, ranks); r++) keys[r] = () => nextWhere((e) => e
 document.title = data.title;
 $("title").textContent = data.title;
 $("slider").max = events.length;
-for (const speed of SPEEDS) element("option", "", $("speed"), `${speed} event${speed > 1 ? "s" : ""}/s`).value = speed;
+for (const speed of SPEEDS)
+  element("option", "", $("speed"), `${speed} event${speed > 1 ? "s" : ""}/s`).value = speed;
 $("speed").value = 4;
 $("slider").addEventListener("input", () => show(Number($("slider").value)));
-for (const [button, key] of [["first", "Home"], ["back", "ArrowLeft"], ["next", "ArrowRight"], ["play", " "], ["ask", "?"]])
+for (const [button, key] of [
+  ["first", "Home"],
+  ["back", "ArrowLeft"],
+  ["next", "ArrowRight"],
+  ["play", " "],
+  ["ask", "?"],
+])
   $(button).addEventListener("click", keys[key]);
 document.addEventListener("keydown", (key) => {
-  if (!keys[key.key] || key.target.tagName === "SELECT" || key.ctrlKey || key.metaKey || key.altKey) return;
+  if (!keys[key.key] || key.target.tagName === "SELECT" || key.ctrlKey || key.metaKey || key.altKey)
+    return;
   key.preventDefault();
   keys[key.key]();
 });
@@ -102,7 +123,8 @@ addEventListener("resize", () => {
 });
 const address = new URLSearchParams(location.hash.slice(1));
 if (address.get("open"))
-  for (const view of document.querySelectorAll("details")) view.open = address.get("open").split(",").includes(view.id);
+  for (const view of document.querySelectorAll("details"))
+    view.open = address.get("open").split(",").includes(view.id);
 begin();
 show(Number(address.get("event") || 0));
 for (const key of (address.get("keys") || "").split(",")) if (keys[key]) keys[key]();
