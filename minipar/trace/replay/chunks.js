@@ -161,10 +161,12 @@ const { chunksOf } = (() => {
       return calls[latest[at]].rounds
         ? ""
         : "before and after: what goes on in between is not known";
-    const which = `${moved.size > 1 ? "chunks" : "chunk"} ${inOrder(moved)}`;
+    const whole = moved.size > 1 && moved.size === calls[latest[at]].names.length;
+    const several = moved.size > 1 && !whole;
+    const which = whole ? "the array" : `${several ? "chunks" : "chunk"} ${inOrder(moved)}`;
     return event.does === "gets"
-      ? `${which} of rank ${from} has come to rank ${to}`
-      : `${which} of rank ${from} sets out for rank ${to}`;
+      ? `${which} of rank ${from} ${several ? "have" : "has"} come to rank ${to}`
+      : `${which} of rank ${from} ${several ? "set" : "sets"} out for rank ${to}`;
   }
 
   // The chunk comes from where it was, which the eye can follow.
