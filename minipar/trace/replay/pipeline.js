@@ -107,12 +107,8 @@
       svg("title", {}, node, `${name} on stage ${stage}: ${lasted}`);
     }
     for (const part of again) box(part, AGAIN[1], layer.done, "#fff");
-    const [begin, end] = parts.reduce((a, b) => (b[1] - b[0] > a[1] - a[0] ? b : a), [0, 0]);
-    const free = again.reduce(
-      (from, part) => (part[0] <= from && part[1] < end ? Math.max(from, part[1]) : from),
-      begin,
-    );
-    const wide = place.x(end) - place.x(free);
+    const [begin, end] = longest(parts, again);
+    const wide = place.x(end) - place.x(begin);
     const size = Math.min(13, height - 8);
     const fits =
       wide > size * 0.62 * text.length + 2
@@ -122,7 +118,7 @@
           : "";
     if (!fits) return;
     const style = {
-      x: place.x(free) + wide / 2,
+      x: place.x(begin) + wide / 2,
       y: y + height / 2 + size * 0.36,
       "text-anchor": "middle",
       style: `font-size:${size}px`,
@@ -130,6 +126,16 @@
     };
     svg("text", { ...style, fill: "#999" }, layer.ahead, fits);
     svg("text", { ...style, fill: ink(colour) }, layer.done, fits);
+  }
+
+  // Where there is most room for a number: in the longest part that is not forward again.
+  function longest(parts, again) {
+    const plain = parts.flatMap(([begin, end]) => {
+      const inside = again.filter((part) => part[1] > begin && part[0] < end).flat();
+      const edges = [begin, ...inside, end];
+      return edges.flatMap((edge, i) => (i % 2 ? [] : [[edge, edges[i + 1]]]));
+    });
+    return plain.reduce((a, b) => (b[1] - b[0] > a[1] - a[0] ? b : a), [0, 0]);
   }
 
   function showLegend() {
