@@ -65,7 +65,7 @@ class LocalWorld:
         self._last = [deque[Call](maxlen=LAST_CALLS) for _ in range(size)]  # calls of each rank
         self._then: list[Whereabouts] = []  # of all ranks, when the first failure came
         self._finished = [False, True] * size
-        self._fates = [""] * size  # what has become of each rank, once it has ended
+        self.fates = [""] * size  # what has become of each rank, once it has ended
         self._over = [False] * size  # whether a rank's second thread is to end
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
@@ -80,7 +80,7 @@ class LocalWorld:
     def leave(self, rank: int, failed: BaseException | None = None) -> None:
         """This rank is over; whoever still waits for it will be told why."""
         fate = FINISHED if failed is None else f"raised {type(failed).__name__}"
-        self._fates[rank] = fate
+        self.fates[rank] = fate
         self._finished[2 * rank] = self._over[rank] = self._news = True
         if failed is not None and self.losses is None:
             self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
@@ -253,7 +253,7 @@ class LocalWorld:
             return Whereabouts(calls)  # what it waits for is there, but it had no turn yet
         if waiting is None:
             lost = {lost.rank for lost in self.lost if not lost.returns}
-            return Whereabouts(calls, fate="is lost" if rank in lost else self._fates[rank])
+            return Whereabouts(calls, fate="is lost" if rank in lost else self.fates[rank])
         whom, call = waiting
         return Whereabouts(calls, whom, within=f"{call}{self.mail[rank].unasked(whom)}")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -81,9 +82,12 @@ class Break(NamedTuple):
         return all(test(happening) for test in self.tests)
 
 
-def parse(text: str) -> Break:
-    """Raises: UsageError with what can be typed."""
+def parse(text: str, ranks: int) -> Break:
+    """Raises: UsageError with what can be typed.  ranks: so many there are."""
     parts = [part.strip() for part in text.split(",")]
+    for found in filter(None, map(RANK.match, parts)):
+        if int(found[1]) >= ranks:
+            raise UsageError(f"there is no rank {found[1]}; there are ranks 0 to {ranks - 1}.")
     return Break(", ".join(parts), tuple(_test(part) for part in parts))
 
 
@@ -92,8 +96,9 @@ def _test(part: str) -> Callable[[Happening], bool]:
         rank = int(found[1])
         return lambda h: h.rank == rank
     if found := BYTES.match(part):
-        compare, n = COMPARED[found[1]], float(found[2])
-        return lambda h: compare(h.event.nbytes, n)
+        with suppress(ValueError):  # 1e
+            compare, n = COMPARED[found[1]], float(found[2])
+            return lambda h: compare(h.event.nbytes, n)
     if LINE.match(part):
         return lambda h: h.event.site.endswith(part)
     if part in DOES:

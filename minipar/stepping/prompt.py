@@ -53,6 +53,8 @@ class Prompt:
                     return
             except UsageError as error:
                 self._say(str(error))
+            except Exception as error:  # of an expression, or an array that cannot be shown
+                self._say(f"{type(error).__name__}: {error}")
 
     # -- what can be typed --------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class Prompt:
 
     def _break(self, at: Stepping, rest: str) -> bool:
         if rest:
-            self._breaks.append(parse(rest))
+            self._breaks.append(parse(rest, at.ranks))
         for n, found in enumerate(self._breaks, 1):
             self._say(f"break {n}: {found.text}")
         if not self._breaks:
@@ -160,7 +162,7 @@ class Prompt:
         if frame is None:
             raise UsageError("no rank is held at a line.")
         path, line = frame.f_code.co_filename, frame.f_lineno
-        for n in range(max(1, line - 5), line + 6):
+        for n in range(max(1, line - 5), min(len(linecache.getlines(path)), line + 5) + 1):
             text = linecache.getline(path, n).rstrip()
             self._say(f"{n:4d} {'>' if n == line else ' '} {text}")
         return False
@@ -180,8 +182,7 @@ class Prompt:
         elif not at.count and at.failure is None and not all(at._over):
             self._say("\nevent 0: rank 0 is about to begin")
         else:
-            how = "" if at.failure is None else f" with {type(at.failure).__name__}: {at.failure}"
-            self._say(f"\nthe run is over{how} (after {at.count} events)")
+            self._say(f"\nthe run is over after {at.count} events{at.how_it_failed()}")
         self._say(at.view(self._width))
 
     def _read(self) -> tuple[str, str] | None:
@@ -207,10 +208,9 @@ class Prompt:
 def _number(text: str, default: int) -> int:
     if not text:
         return default
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no number.") from None
+    if not text.isdecimal():
+        raise UsageError(f"{text!r} is no number from 0 on.")
+    return int(text)
 
 
 def _expression(text: str) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 import minipar
 from minipar import ambient
 from minipar.comm.cluster import Cluster
+from minipar.comm.failure import Failure
 from minipar.comm.group import Group
 from minipar.comm.launch import run_threads
 from minipar.comm.local import LocalWorld
@@ -61,6 +62,7 @@ class Stepping:
         self.last = ["nothing yet"] * ranks
         self.failure: BaseException | None = None
         self.failed_rank = 0
+        self.notes: tuple[str, ...] = ()  # about the failure
         self._prompt = prompt
         self._threads: list[int | None] = [None] * ranks
         self._over = [False] * ranks
@@ -72,7 +74,7 @@ class Stepping:
         """From the beginning to the end, or until the prompt leaves it."""
         _, failed = run_threads(self._script, self.ranks, (), self.world)
         if failed is not None and not isinstance(failed[1], Leave) and not self._leaving:
-            self.failed_rank, self.failure = failed[0], failed[1]
+            self.failed_rank, self.failure, self.notes = failed
 
     def _script(self, group: Group) -> None:
         recorder = ambient.recorder.get()
@@ -116,6 +118,14 @@ class Stepping:
             return any(b.holds(h) for b in self.breaks)
         return self.only_rank is None or h.rank == self.only_rank
 
+    def how_it_failed(self) -> str:
+        """The failing rank's traceback, and what is known beside it; "" if it has not failed."""
+        if self.failure is None:
+            return ""
+        failure = Failure.of(self.failed_rank, self.failure)
+        told = (f"; rank {self.failed_rank} has failed:", failure.traceback, *self.notes)
+        return "\n".join(filter(None, told))
+
     # -- what can be seen while it is held -----------------------------------------------------
 
     def frame(self, rank: int) -> FrameType | None:
@@ -140,7 +150,8 @@ class Stepping:
 
     def _waits(self, rank: int, here: bool) -> str:
         if self._over[rank]:
-            return "has returned"
+            fate = self.world.fates[rank]
+            return f"has {fate}" if fate.startswith("raised") else "has returned"
         if self._threads[rank] is None:
             return "has not begun"
         if here:

@@ -50,8 +50,37 @@ def _step(arguments: argparse.Namespace) -> int:
                 lines = iter(file.read().splitlines())
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--script {arguments.commands} cannot be read: {error}") from None
+    if arguments.width is not None and arguments.width < 1:
+        raise UsageError(f"--width takes a number of columns, not {arguments.width}.")
     width = arguments.width or shutil.get_terminal_size((100, 24)).columns
     prompt = Prompt(lines, sys.stdout, width)
     session = Session(arguments.path, arguments.arguments, arguments.ranks, prompt, cluster)
     prompt.session = session
-    return 0 if session.run().failure is None else 1
+    kept = _terminal()
+    try:
+        return 0 if session.run().failure is None else 1
+    except KeyboardInterrupt:
+        # The rank that asks is still reading, and Python would wait for the lock that it holds.
+        _restore(kept)
+        print("minipar: interrupted", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)
+
+
+def _terminal() -> Any:
+    """The settings of the terminal, which reading a line changes meanwhile; None without one."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return None
+    try:
+        return termios.tcgetattr(sys.stdin.fileno())
+    except (OSError, ValueError, AttributeError, termios.error):
+        return None
+
+
+def _restore(kept: Any) -> None:
+    if kept is not None:
+        import termios
+
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, kept)

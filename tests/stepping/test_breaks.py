@@ -32,7 +32,7 @@ GOT = Happening(3, 0, GETS, event(3, 0, "send", 2_000_000))
     ],
 )
 def test_a_condition_holds_where_it_says(text, holds):
-    assert [parse(text).holds(h) for h in (BEGUN, SENT, GOT)] == holds
+    assert [parse(text, 4).holds(h) for h in (BEGUN, SENT, GOT)] == holds
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_condition_holds_where_it_says(text, holds):
 )
 def test_what_is_no_condition_is_told_what_there_is(text):
     with pytest.raises(UsageError, match=r"is no condition; there are: rank 2, all_reduce"):
-        parse(text)
+        parse(text, 4)
 
 
 def test_what_happens_in_words():

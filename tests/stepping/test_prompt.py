@@ -1,10 +1,17 @@
 """What is typed and what is answered, through the command line."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from minipar.cli import main
+from tests.comm.mpirun import ROOT
+from tests.jobs import eventually, started
 from tests.stepping.test_stepper import RING
 
 
@@ -41,7 +48,7 @@ def test_breaks(step):
     _, out = step("b", "b rank 2, gets", "b bytes > 1e6", "c", "d 1", "d 5", "c", "b nonsense")
     assert "there are no breaks" in out and "d takes the number of a break" in out
     assert re.findall(r"^event \d+: (rank 2 gets)", out, re.M) == ["rank 2 gets"]
-    assert "the run is over (after" in out and "'nonsense' is no condition" in out
+    assert "the run is over after" in out and "'nonsense' is no condition" in out
 
 
 def test_values_and_chunks(step):
@@ -55,17 +62,73 @@ def test_values_and_chunks(step):
 def test_at_the_end_one_can_only_go_back(step):
     code, out = step("c", "n", "show", "back", "w", "h")
     assert "the run is over; go back" in out and "no collective is under way" in out
-    total = int(re.search(r"over \(after (\d+) events\)", out)[1])
+    total = int(re.search(r"over after (\d+) events", out)[1])
     assert events(out) == [0, total, total] and "q            leave" in out and code == 0
 
 
 def test_wrong_questions(step, tmp_path, capsys):
     _, out = step("jump", "n many", "g", "q")
     assert "there is no 'jump'; h lists what you can type." in out
-    assert "'many' is no number." in out and "g takes the number of an event." in out
+    assert "'many' is no number" in out and "g takes the number of an event." in out
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     unreadable = [["--script", str(tmp_path / name), __file__] for name in ("binary", "none")]
     for words in (["nothing.py"], ["-n", "0", __file__], *unreadable):
         with pytest.raises(SystemExit) as end:
             main(["step", *words])
         assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_cannot_be_done_is_said_and_the_session_goes_on(step):
+    code, out = step("b bytes > 1e", "b rank 3, sends", "n -3", "n", "show group", "print 1+", "n")
+    assert "'bytes > 1e' is no condition" in out and "'-3' is no number" in out
+    assert "there is no rank 3; there are ranks 0 to 2." in out
+    assert "SyntaxError" in out and events(out) == [0, 1, 2] and code == 0
+
+
+def test_how_a_run_has_failed_stands_at_its_end(tmp_path, capsys):
+    script, commands = tmp_path / "fails.py", tmp_path / "commands.txt"
+    commands.write_text("c\n")
+
+    def ends(line):
+        script.write_text(f"import minipar\ngroup = minipar.init()\ngroup.barrier()\n{line}\n")
+        with pytest.raises(SystemExit) as end:
+            main(["step", "-n", "3", "--script", str(commands), str(script)])
+        assert end.value.code == 1
+        return capsys.readouterr().out
+
+    out = ends("group.recv((group.rank + 1) % 3)")
+    assert "Deadlock: no rank can go on" in out and "rank 2 --> rank 0   recv #0" in out
+    assert "a circle: 0 -> 1 -> 2 -> 0" in out and out.count("has raised Deadlock") == 3
+    out = ends("group.rank == 1 or group.recv(1)\nraise ValueError('why')")
+    assert "; rank 1 has failed:" in out and "ValueError: why" in out and "fails.py" in out
+    assert "has raised ValueError" in out
+
+
+def test_a_width_that_cannot_be(tmp_path, capsys):
+    (tmp_path / "ring.py").write_text(RING)
+    with pytest.raises(SystemExit) as end:
+        main(["step", "--width", "-1", str(tmp_path / "ring.py")])
+    assert end.value.code == 2 and "--width takes a number of columns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("commands", [None, "c\n"])
+def test_ctrl_c_is_a_line(tmp_path, commands):
+    """At the prompt, with stdin a pipe, and while the script computes."""
+    busy = "open('go', 'w').close()\nwhile True:\n    pass\n" if commands else ""
+    (tmp_path / "script.py").write_text(f"import minipar\nminipar.init()\n{busy}")
+    words = ["step", "--width", "80", "script.py"]
+    if commands:
+        (tmp_path / "commands.txt").write_text(commands)
+        words[1:1] = ["--script", "commands.txt"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-u", "-m", "minipar", *words]
+    with started(command, cwd=tmp_path, env=env, stdin=subprocess.PIPE) as job:
+        if commands:
+            eventually((tmp_path / "go").exists)
+        else:
+            while "has not begun" not in job.stdout.readline():
+                assert job.poll() is None
+            time.sleep(0.1)
+        job.send_signal(signal.SIGINT)
+        assert job.wait(10) == 130
+        assert job.stderr.read() == "minipar: interrupted\n"
