@@ -125,6 +125,7 @@ def test_ctrl_c_is_a_line(tmp_path, commands):
     with started(command, cwd=tmp_path, env=env, stdin=subprocess.PIPE) as job:
         if commands:
             eventually((tmp_path / "go").exists)
+            time.sleep(0.3)
         else:
             while "has not begun" not in job.stdout.readline():
                 assert job.poll() is None
