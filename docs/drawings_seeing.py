@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+import minipar
 from minipar import Cluster, Group
+from minipar.comm.tracing import tracing
+from minipar.errors import Deadlock
 from minipar.nn import Linear, Module
 from minipar.parallel.mesh import Mesh
 from minipar.parallel.overlapped import OverlappedDataParallel
@@ -20,9 +25,10 @@ from minipar.parallel.schedule import Program, one_f_one_b, zero_bubble
 from minipar.random import Init
 from minipar.spans import at_step, know, span
 from minipar.tensor import Tensor
+from minipar.trace.last_moments import draw_last_moments
 from minipar.trace.replay import replay_page
 from minipar.trace.timeline_figure import draw_timeline
-from minipar.trace.trace_file import Trace
+from minipar.trace.trace_file import Trace, load
 from minipar.trace.traced import takes, traced
 
 STAGES, MICROS, DP = 4, 6, 2
@@ -143,8 +149,23 @@ def photograph(page: str, event: int | str, height: int, path: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
+def last_moments(path: Path) -> None:
+    """Of docs/examples/circle.py, in virtual time."""
+    script = str(path.resolve().parents[1] / "examples" / "circle.py")
+
+    def stuck(group: Group) -> None:
+        with tracing(group, folder):
+            runpy.run_path(script)
+
+    with tempfile.TemporaryDirectory() as folder:
+        with suppress(Deadlock):
+            minipar.run(stuck, 3, cluster=Cluster(20e-6, 1 / 1e9, 1 / 4e9))
+        draw_last_moments(load(folder)).savefig(path)
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "timeline.png": timeline,
+    "last_moments.png": last_moments,
     "replay.png": whole_page,
     "replay_pipeline.png": pipeline_view,
     "replay_overlap.png": overlap_view,

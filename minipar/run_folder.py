@@ -8,6 +8,7 @@ runs/gpt-1/config.json          what was trained: see `config.Config`
            checkpoints/step-001500/
            servers/             of parameter servers: snapshots, and what happened
            trace/               what each rank did (--trace): see `minipar timeline`
+           trace-1/, ...        the same of the parts before, if the run was resumed
            staleness.png        how stale the pushes were that they applied
 """
 
@@ -53,6 +54,12 @@ class RunFolder:
 
     def config(self) -> Config:
         return Config.load(self.path / "config.json")
+
+    def keep_trace(self) -> None:
+        """Make room for another trace: the one that is there becomes trace-1, trace-2, ..."""
+        if self.trace.is_dir():
+            free = (self.path / f"trace-{n}" for n in count(1))
+            self.trace.rename(next(path for path in free if not path.exists()))
 
     def latest_checkpoint(self) -> Path | None:
         return checkpoint.latest(self.checkpoints)

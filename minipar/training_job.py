@@ -102,6 +102,8 @@ def prepare(
         raise CheckpointError(f"{run.checkpoints} holds no complete checkpoint to resume from.")
     config.save(run.path / "config.json")
     run.forget_servers()
+    if config.trace:
+        run.keep_trace()
     return Job(config, run, True, plan)
 
 

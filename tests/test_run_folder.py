@@ -55,3 +55,14 @@ def test_a_checkpoint_says_which_config_it_is_of_or_lies_below_it(tmp_path):
     checkpoint.save(tmp_path / "alone", {"x": np.zeros(2)}, {})
     with pytest.raises(CheckpointError, match="does not say which model it is of"):
         config_of(checkpoint.Checkpoint(tmp_path / "alone"))
+
+
+def test_a_trace_is_kept_when_the_run_is_resumed(tmp_path):
+    run = RunFolder(tmp_path)
+    run.keep_trace()
+    for part in ("first", "second"):
+        run.trace.mkdir()
+        (run.trace / part).touch()
+        run.keep_trace()
+    assert (tmp_path / "trace-1" / "first").exists() and (tmp_path / "trace-2" / "second").exists()
+    assert not run.trace.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from drawings_seeing import watched
 
+from blocks.project import source
 from blocks.text import fenced, said
 from minipar.trace.totals import report
 
@@ -13,6 +14,14 @@ def stepped(script: str, ranks: str, commands: str) -> str:
     words = ["step", "-n", ranks, "--width", "96", "--script", commands, f"{script}.py"]
     text = said(words)
     return fenced(f"$ minipar step -n {ranks} {script}.py\n{text}")
+
+
+def on_three(name: str) -> str:
+    """docs/examples/NAME.py, and what `minipar run` on 3 ranks says to it."""
+    command = ["run", "-n", "3", "--backend", "local", f"{name}.py"]
+    return (
+        f"{source(name)}\n\n{fenced(f'$ minipar {chr(32).join(command)}{chr(10)}{said(command)}')}"
+    )
 
 
 def trace_totals() -> str:
@@ -28,4 +37,4 @@ def trace_totals() -> str:
     return "\n".join([head, *lines])
 
 
-BLOCKS = (stepped, trace_totals)
+BLOCKS = (stepped, on_three, trace_totals)

@@ -85,6 +85,10 @@ def _timeline(arguments: argparse.Namespace) -> int:
             print(f"rank {rank} has left no trace: it was killed, or never began")
         if others := [view for view in VIEWS if view != arguments.view and _shows(view, trace)]:
             print(f"\n--view {' | '.join(others)} show more of it, --out replay.html plays it")
+        earlier = sorted(run.glob("trace-*")) if folder != run else []
+        if earlier:
+            names = ", ".join(path.name for path in earlier)
+            print(f"\nthe last part of a resumed run; the parts before it: {names} in {run}")
         print(f"\n{out}")
     return 0
 
