@@ -101,8 +101,8 @@ def circles(ranks: Sequence[Whereabouts]) -> list[list[int]]:
             seen.add(r)
             way.append(r)
             r = _next(ranks, r)
-        if r in way and ranks[r].whom not in (None, ANY):
-            circle = way[way.index(r) :]
+        circle = way[way.index(r) :] if r in way else []
+        if len(circle) > 1 or (circle and ranks[r].whom == r):
             lowest = circle.index(min(circle))
             found.append(circle[lowest:] + circle[:lowest])
     return sorted(found)
@@ -121,9 +121,9 @@ def named(ranks: Iterable[int]) -> str:
 
 
 def _next(ranks: Sequence[Whereabouts], r: int) -> int:
-    """Whom that rank waits for; itself, if that is nobody or any rank."""
+    """Whom that rank waits for; itself, if that is nobody, any rank, or none that there is."""
     whom = ranks[r].whom
-    return r if whom is None or whom == ANY else whom
+    return r if whom is None or not 0 <= whom < len(ranks) else whom
 
 
 def _by_weight(ranks: Sequence[Whereabouts]) -> list[int]:

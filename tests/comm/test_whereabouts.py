@@ -100,6 +100,18 @@ def test_threads(kind, tmp_path):
     check(kind, "\n".join([str(error), *notes]), tmp_path, kind != "raised")
 
 
+def test_who_has_got_what_it_waited_for_but_had_no_turn_yet_does_not_wait():
+    def work(group):
+        if group.rank == 1:
+            group.poll()  # now rank 0 waits
+            group.send(1.0, 0)
+            raise ValueError("why")
+        group.recv(1)
+
+    _, (rank, _, notes) = run_threads(work, 2)
+    assert rank == 1 and notes == ()
+
+
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "killed")) for k in failing.KINDS]
 )
@@ -154,6 +166,7 @@ def waiting(*whoms, op="recv #0 at a.py:1"):
 def test_circles():
     assert circles(waiting(1, 2, 1, 2, ANY, 4, 6)) == [[1, 2], [6]]
     assert circles([Whereabouts(("x",), 1), Whereabouts(("x",))]) == []
+    assert circles(waiting(99, 0)) == [] and "rank 0 --> rank 99" in who_waits(waiting(99, 0))
 
 
 def test_a_circle_of_very_many_is_not_a_line_for_each():
