@@ -141,9 +141,11 @@ def refuse_own_code(config: Config, checkpoint: Path) -> None:
 
 def laid_out(config: Config, layout: Mapping[str, int]) -> Config:
     """The same model on other ranks.  Raises: UsageError."""
-    unknown = layout.keys() - set(LAYOUT)
-    if unknown or min(layout.values(), default=1) < 0:
-        raise UsageError(f"--layout takes {', '.join(LAYOUT)} as in dp=2,tp=2; not {dict(layout)}.")
+    for name, n in layout.items():
+        if name not in LAYOUT:
+            raise UsageError(f"--layout takes {', '.join(LAYOUT)}, as in dp=2,tp=2; not {name}.")
+        if n < (least := int(name != "zero")):
+            raise UsageError(f"--layout {name}={n}: {name} is a number from {least} on.")
     config = replace(
         alone(config), local_steps=1, compress="none", save_in_background=False,
         microbatches=0, chunks=0, schedule="1f1b", balance="bytes",

@@ -27,7 +27,7 @@ from minipar.verbs import (
     tutorials,
     verify,
 )
-from minipar.verbs.verb import Help
+from minipar.verbs.verb import Help, Parser
 
 EXAMPLES = """examples:
   minipar train gpt --dp 2                 train a small GPT on two processes of this machine
@@ -53,9 +53,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.close()
         code = 1
     except OSError as error:  # no space, no permission, no such folder: its text says which file
-        print(f"minipar: {error}", file=sys.stderr)
-        code = 1
+        option = _option_of(error, sys.argv[1:] if argv is None else argv)
+        print(f"minipar: {option}{error}", file=sys.stderr)
+        code = 2 if option else 1
     sys.exit(code)
+
+
+def _option_of(error: OSError, argv: Sequence[str]) -> str:
+    """What named a file that cannot be: "--figure x/y.png: "; nothing if it was no word of ours."""
+    cannot_be = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    if not isinstance(error, cannot_be) or str(error.filename) not in argv:
+        return ""
+    before = argv[list(argv).index(str(error.filename)) - 1]
+    return f"{before}: " if before.startswith("--") else f"{error.filename}: "
 
 
 def _unknown(word: str, options: Sequence[str]) -> str:
@@ -64,7 +74,7 @@ def _unknown(word: str, options: Sequence[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="minipar",
         description="Parallel training of neural networks by hand.",
         epilog=EXAMPLES,

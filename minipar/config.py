@@ -176,7 +176,7 @@ def check(config: Config) -> None:
         raise UsageError(f"--device is {' or '.join(DEVICES)}, not {c.device!r}.")
     for name in COUNTS:
         if getattr(c, name) < 1:
-            raise UsageError(f"--{option(name)} must be at least 1.")
+            raise UsageError(f"--{option(name)} must be at least 1, not {getattr(c, name)}.")
     for name in ("dropout", "momentum"):
         if not 0 <= getattr(c, name) < 1:
             raise UsageError(f"--{name} must be at least 0 and below 1, not {getattr(c, name)}.")
@@ -190,7 +190,7 @@ def check(config: Config) -> None:
         try:
             parsed_bytes(c.memory_limit)
         except ValueError:
-            said = f"--memory-limit is a number with KB, MB or GB, not {c.memory_limit!r}."
+            said = f"--memory-limit is a size above 0, like 500MB, 2GB, not {c.memory_limit!r}."
             raise UsageError(said) from None
     if c.on_save_error not in ("stop", "continue"):
         raise UsageError(f"--on-save-error is stop or continue, not {c.on_save_error!r}.")

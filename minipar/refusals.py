@@ -11,7 +11,7 @@ from minipar.errors import UsageError
 from minipar.nn import Module
 from minipar.parallel.compress import COMPRESSORS
 from minipar.parallel.mixed import half_dtype
-from minipar.parallel.schedule import named
+from minipar.parallel.schedule import NAMES, named
 from minipar.parallel.stages import balanced, bytes_of, pieces_of, users_of
 from minipar.recipes import RECIPES, find
 from minipar.strategies import chunks_of, rule_of
@@ -74,9 +74,12 @@ def _check_pipeline(c: Config) -> None:
         raise UsageError(f"--balance is by bytes or time, not {c.balance!r}.")
     if c.accumulate > 1:
         raise UsageError("--accumulate: a pipeline has --microbatches for that.")
-    named(c.schedule, c.pp, c.micros, chunks_of(c))  # whether there is such a schedule
     if c.schedule == "forward":
         raise UsageError("--schedule forward has no backward, so nothing would be trained.")
+    if c.schedule not in NAMES:
+        trained = ", ".join(name for name in NAMES if name != "forward")
+        raise UsageError(f"there is no schedule {c.schedule}; --schedule is one of {trained}.")
+    named(c.schedule, c.pp, c.micros, chunks_of(c))  # whether it can be for these stages
 
 
 def _check_servers(c: Config) -> None:

@@ -48,8 +48,11 @@ class RunFolder:
             raise UsageError(
                 f"{path} is not empty: choose another --out, or go on with --resume {path}."
             )
-        path.mkdir(parents=True, exist_ok=True)
-        config.save(path / "config.json")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            config.save(path / "config.json")
+        except OSError as error:
+            raise UsageError(f"--out {path} cannot be a run folder: {error}.") from None
         return cls(path)
 
     def config(self) -> Config:
@@ -113,5 +116,10 @@ def _first_free(model: str) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UsageError(
+                f"no run folder can be made here: {error.strerror}: {error.filename!r}; choose one "
+                "with --out."
+            ) from None
         return path
     raise AssertionError("count() has no end")

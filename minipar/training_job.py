@@ -7,6 +7,7 @@ started: the comparison with one rank, the figure, the summary, and what Ctrl-C 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -67,6 +68,9 @@ def prepare(
     part; None: as many are started as the options ask for.  here: how many of them on this host.
     Raises: UsageError, CheckpointError.
     """
+    for name, place in (("out", out), ("resume", resume)):
+        if not isinstance(place, str | os.PathLike | None):
+            raise UsageError(f"--{name} is a folder, not {place!r}.")
     if resume is not None and out is not None:
         raise UsageError("--resume goes on in its own folder; leave out --out.")
     base = _config_of(resume) if resume is not None else _defaults(given.get("model", "gpt"))
@@ -256,6 +260,8 @@ def conclude(job: Job, result: dict[str, Any], begun: float) -> Result:
         draw_served(config, run, servers)
     who = ranks_in_words(config.ranks)
     same = str(first) if first else f"{who:16s} not compared with one rank: {why}"
+    if first and (begun_on := first.config.ranks) != config.ranks:
+        same += f"\n{'':16s} (the run began on {ranks_in_words(begun_on)}, which are compared here)"
     return Result(config, run, summary, same, first is None or first.same, sample)
 
 

@@ -29,7 +29,10 @@ def listing() -> str:
 def copy(folder: str) -> list[Path]:
     """Copy them into a folder, which is made if need be; never over a file that is there."""
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be a folder for the tutorials: {error}.") from None
     for path in files():
         if (target / path.name).exists():
             raise UsageError(f"{target / path.name} is already there; choose another folder.")

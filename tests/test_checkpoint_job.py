@@ -125,3 +125,16 @@ def test_code_that_came_with_a_checkpoint_is_not_run(tmp_path):
     with pytest.raises(CheckpointError, match="came with it, to be run"):
         checkpoint_job.convert(str(folder), str(tmp_path / "out"), {"dp": 2})
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        ({"dp": -1}, "--layout dp=-1: dp is a number from 1 on."),
+        ({"zero": -1}, "--layout zero=-1: zero is a number from 0 on."),
+        ({"ep": 2}, "--layout takes dp, pp, tp, zero, as in dp=2,tp=2; not ep."),
+    ],
+)
+def test_a_layout_that_cannot_be_is_one_sentence(layout, says):
+    with pytest.raises(UsageError, match=says):
+        checkpoint_job.laid_out(Config(), layout)

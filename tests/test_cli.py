@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from minipar.cli import main
+
 
 def minipar(*arguments, **more):
     return subprocess.run(
@@ -13,10 +15,35 @@ def minipar(*arguments, **more):
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["run"]])
-def test_a_wrong_word_is_a_usage_error(arguments, command_line):
-    done = command_line(*arguments)
-    assert done.returncode == 2 and "usage: minipar" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "VERB is missing. See minipar --help."),
+        ("trian", "there is no VERB 'trian'; is it train? See minipar --help."),
+        ("run", "script is missing. See minipar run --help."),
+        ("run -n two x.py", "-n/--ranks is an integer, not 'two'. See minipar run --help."),
+        ("run --timeout", "--timeout needs a value. See minipar run --help."),
+        ("step --width -1 x.py", "--width -1: a number of columns, from 1 on."),
+        ("train gpt --memory-limit -5GB", "--memory-limit is a size above 0, like 500MB, 2GB, not"),
+        ("train gpt --schedule foo --pp 2", "one of naive, gpipe, 1f1b, interleaved, zero-bubble."),
+        ("train gpt --out /dev/null/x", "--out /dev/null/x cannot be a run folder: "),
+        ("schedule foo", "zero-bubble, and forward, which has no backward."),
+        ("tutorials copy /dev/null/x", "/dev/null/x cannot be a folder for the tutorials: "),
+        ("schedule --check /nofile", "--check: [Errno 2] No such file or directory: '/nofile'"),
+        ("bench train --device moon", "--device is cpu or cuda, not 'moon'."),
+        ("bench train --ranks 2 --epoch -1", "--epoch is a number of rows, from 1 on, not -1."),
+        ("bench train --threads 0", "--threads 0: a number from 1 on, or several with commas."),
+        ("bench generate --rounds 0", "bench generate needs at least 1 thread and 1 round."),
+        ("bench trace --backend foo", "there is no backend 'foo'; there are local, process"),
+        ("bench ps --size 0", "--size 0: bytes of weights, from 4 on, such as 16M."),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments, says, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    said = capsys.readouterr()
+    assert end.value.code == 2 and says in said.err and said.err.count("\n") == 1
+    assert said.out == ""
 
 
 def test_version():

@@ -137,7 +137,9 @@ def test_what_cannot_fit_is_refused_before_anything_is_there(tmp_path, monkeypat
 
 
 def test_a_limit_that_is_no_size_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--memory-limit is a number with KB, MB or GB, not '9'"):
+    with pytest.raises(
+        UsageError, match="--memory-limit is a size above 0, like 500MB, 2GB, not '9'"
+    ):
         training_job.prepare(GIVEN | {"memory_limit": "9"}, str(tmp_path / "run"), None)
 
 

@@ -115,8 +115,8 @@ def test_what_is_no_checkpoint_is_refused(folder, tmp_path):
         ({"tokens": 0}, "--tokens must be at least 1"),
         ({"pp": 0}, "--pp must be at least 1"),
         ({"prompt": b""}, "at least one byte"),
-        ({"temperature": -1.0}, "temperature -1.0"),
-        ({"top_k": 0}, "top_k 0"),
+        ({"temperature": -1.0}, "temperature is a number from 0 .*, not -1.0"),
+        ({"top_k": 0}, "top_k is how many bytes may be drawn, from 1 on, not 0"),
     ],
 )
 def test_what_cannot_be_is_said_before_a_rank_starts(changed, words):

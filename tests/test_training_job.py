@@ -314,3 +314,19 @@ def test_the_main_job_reaches_its_loss(tmp_path):
     assert summary["val_loss"] < 1.8
     assert summary["max_difference_to_one_rank"] < 1e-4
     assert time.monotonic() - begun < 5 * 120
+
+
+@pytest.mark.parametrize("place", ["out", "resume"])
+def test_a_folder_that_is_none_is_refused(place):
+    with pytest.raises(UsageError, match=f"--{place} is a folder, not 3"):
+        training_job.train("gpt", **{place: 3})
+
+
+def test_a_run_that_goes_on_with_other_ranks_says_which_ones_are_compared(tmp_path):
+    given = {"layers": 1, "d": 16, "heads": 2, "block": 16, "batch": 8, "steps": 2}
+    given |= {"dp": 2, "backend": "local", "eval_batches": 1}
+    run = str(tmp_path / "run")
+    training_job.train("gpt", out=run, **given)
+    again = training_job.train(resume=run, dp=1, steps=3)
+    assert "2 ranks          the same as one rank" in again.same
+    assert again.same.endswith("(the run began on 2 ranks, which are compared here)")

@@ -37,12 +37,7 @@ def bench_generate(
     theirs, None without them), note (why there are no numbers).
     Raises: UsageError for a name that there is not.
     """
-    if model not in MODELS:
-        raise UsageError(f"bench generate is about {', '.join(MODELS)}, not {model!r}.")
-    if unknown := set(engines) - set(ENGINES):
-        raise UsageError(f"There is no engine {min(unknown)!r}; use {', '.join(ENGINES)}.")
-    if min(threads, rounds) < 1:
-        raise UsageError("bench generate needs at least 1 thread and 1 round.")
+    check(model, engines, min(threads, rounds))
     rows = {e: _row(e, model, threads) for e in engines}
     if importlib.util.find_spec("torch") is None and "torch-cached" in rows:
         rows["torch-cached"]["note"] = "torch is not installed"
@@ -61,6 +56,16 @@ def bench_generate(
             for e in workers:
                 rows[e][name] = rows[e]["token_ms"] / rows[other]["token_ms"]
     return list(rows.values())
+
+
+def check(model: str, engines: Sequence[str], least: int) -> None:
+    """Raises: UsageError if there is nothing to measure."""
+    if model not in MODELS:
+        raise UsageError(f"bench generate is about {', '.join(MODELS)}, not {model!r}.")
+    if unknown := set(engines) - set(ENGINES):
+        raise UsageError(f"There is no engine {min(unknown)!r}; use {', '.join(ENGINES)}.")
+    if least < 1:
+        raise UsageError("bench generate needs at least 1 thread and 1 round.")
 
 
 def _row(engine: str, model: str, threads: int) -> dict[str, Any]:

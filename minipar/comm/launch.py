@@ -221,7 +221,10 @@ def check(ranks: int, backend: str, share_gpu: bool = False) -> None:
             "call under `if __name__ == '__main__':`, because every rank imports the script."
         )
     if share_gpu and backend != "nccl":
-        raise UsageError("share_gpu is for backend 'nccl'; the others share a GPU anyway")
+        raise UsageError(
+            f"share_gpu is for backend 'nccl' (--share-gpu goes with --backend nccl), not "
+            f"{backend!r}, whose ranks share a GPU anyway"
+        )
     if backend == "nccl":
         nccl.check(ranks, share_gpu)
 

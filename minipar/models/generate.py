@@ -45,8 +45,13 @@ def check_writing(prompt: Any, temperature: float, top_k: int | None) -> None:
     """Raises: UsageError."""
     if not len(prompt):
         raise UsageError("generate needs a prompt of at least one byte, for example b'\\n'.")
-    if not 0 <= temperature < np.inf or (top_k is not None and top_k < 1):
-        raise UsageError(f"generate: temperature {temperature} and top_k {top_k} must be positive.")
+    if not 0 <= temperature < np.inf:
+        raise UsageError(
+            "generate: the temperature is a number from 0 (always the likeliest) on, not "
+            f"{temperature}."
+        )
+    if top_k is not None and top_k < 1:
+        raise UsageError(f"generate: top_k is how many bytes may be drawn, from 1 on, not {top_k}.")
 
 
 def chance(seed: int, n: int) -> float:

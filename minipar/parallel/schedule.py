@@ -133,7 +133,11 @@ def named(name: str, stages: int, micros: int, chunks: int = 1) -> list[Program]
     made = {"naive": naive, "gpipe": gpipe, "1f1b": one_f_one_b}
     made |= {"zero-bubble": zero_bubble, "forward": forward_only}
     if name not in made:
-        raise UsageError(f"there is no schedule {name}; there are {', '.join(NAMES)}.")
+        *trained, alone = NAMES
+        raise UsageError(
+            f"there is no schedule {name}; there are {', '.join(trained)}, and {alone}, which has "
+            "no backward."
+        )
     return made[name](stages, micros)
 
 

@@ -82,17 +82,22 @@ def _bench_train(arguments: argparse.Namespace) -> int:
         for row in overhead.overhead():
             print(json.dumps(row) if arguments.json else overhead.line(row), flush=True)
         return 0
+    if arguments.device != "cpu":
+        raise UsageError(f"--device is cpu or cuda, not {arguments.device!r}.")
     if arguments.ranks < 1 or arguments.rounds < 1:
         raise UsageError("bench train needs at least 1 rank and 1 round.")
+    if arguments.epoch < 0:
+        raise UsageError(f"--epoch is a number of rows, from 1 on, not {arguments.epoch}.")
     if arguments.ranks > 1:
         return _bench_ranks(arguments)
     if arguments.epoch:
         raise UsageError("--epoch times ranks: say how many with --ranks, from 2 on.")
     engines = ("minipar", *listed(arguments.against))
     models = train.models(listed(arguments.model))
+    numbers = [_threads(text) for text in listed(arguments.threads)]
     if not arguments.json:
         print(train.HEAD, flush=True)
-    for model, threads in product(models, map(_threads, listed(arguments.threads))):
+    for model, threads in product(models, numbers):
         for row in train.bench_train(model, engines, threads, arguments.rounds):
             print(json.dumps(row) if arguments.json else train.line(row), flush=True)
     return 0
@@ -126,9 +131,11 @@ def _bench_generate(arguments: argparse.Namespace) -> int:
     from minipar.bench import generate
 
     a = arguments
+    numbers = [_threads(text) for text in listed(a.threads)]
+    generate.check(a.model, listed(a.engines), a.rounds)
     if not a.json:
         print(generate.HEAD, flush=True)
-    for threads in map(_threads, listed(a.threads)):
+    for threads in numbers:
         for row in generate.bench_generate(a.model, listed(a.engines), threads, a.rounds):
             print(json.dumps(row) if a.json else generate.line(row), flush=True)
     return 0
@@ -270,7 +277,10 @@ def _bench_ps(arguments: argparse.Namespace) -> int:
 
     if min(arguments.times, arguments.rows) < 1 or arguments.rows > server_rank.TABLE_ROWS:
         raise UsageError(f"bench ps takes 1 time or more, and 1 to {server_rank.TABLE_ROWS} rows.")
-    rows = server_rank.bench_ps(bytes_of(arguments.size), arguments.rows, arguments.times)
+    size = bytes_of(arguments.size)
+    if size < 4:
+        raise UsageError(f"--size {arguments.size}: bytes of weights, from 4 on, such as 16M.")
+    rows = server_rank.bench_ps(size, arguments.rows, arguments.times)
     for line in map(json.dumps, rows) if arguments.json else server_rank.lines(rows):
         print(line, flush=True)
     return 0
@@ -298,10 +308,12 @@ def _add_bench_trace(whats: Any) -> None:
 
 def _bench_trace(arguments: argparse.Namespace) -> int:
     from minipar.bench import tracing
+    from minipar.comm.launch import check
 
     a = arguments
     numbers = [_number("--ranks", text) for text in listed(a.ranks)]
     tracing.check(listed(a.model), a.rounds)
+    check(1, a.backend)
     if not a.json:
         print(tracing.HEAD, flush=True)
     for model, ranks in product(listed(a.model), numbers):

@@ -140,8 +140,9 @@ def test_a_current_folder_that_cannot_be_written(tmp_path):
     mount = f"mount -t tmpfs -o ro tmpfs {place}"
     done = shell(tmp_path, inside(mount, f"cd {place}; {TRAIN}"))
     assert (done.returncode, done.stderr) == (
-        1,
-        "minipar: [Errno 30] Read-only file system: 'runs'\n",
+        2,
+        "minipar: no run folder can be made here: Read-only file system: 'runs'; choose one with "
+        "--out.\n",
     )
     done = shell(
         tmp_path, inside(mount, f"cd {place}; {RUN.format(2).replace('script', '../script')}")

@@ -133,4 +133,4 @@ def test_a_wrong_question_is_answered_with_one_sentence(schedule, options, says,
 
 def test_a_file_that_is_not_there_is_named(schedule):
     code, _, err = schedule("--check", "/no/such/file")
-    assert code == 1 and "/no/such/file" in err
+    assert code == 2 and "/no/such/file" in err
