@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,10 +44,23 @@ class Cluster:
     between: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        numbers = [self.alpha_s, self.beta_s_per_byte, self.gamma_s_per_byte, *self.slow.values()]
-        numbers += [self.per_node, *(self.between or ())]
-        if not all(0 <= number < math.inf for number in numbers):  # nan is not
-            raise UsageError(f"times of a cluster are finite and not negative; this is {self}")
+        for name in ("alpha_s", "beta_s_per_byte", "gamma_s_per_byte"):
+            _check(name, getattr(self, name))
+        if isinstance(self.per_node, bool) or not isinstance(self.per_node, Integral):
+            raise UsageError(f"per_node is a whole number of ranks, not {self.per_node!r}")
+        _check("per_node", self.per_node)
+        if not isinstance(self.slow, Mapping):
+            raise UsageError(f"slow is a table of ranks and factors, not {self.slow!r}")
+        for rank, factor in self.slow.items():
+            _check(f"slow, rank {rank},", factor)
+        if self.between is not None:
+            if not isinstance(self.between, Sequence) or len(self.between) != 2:
+                raise UsageError(
+                    f"between is [alpha_s, beta_s_per_byte] from node to node, not {self.between!r}"
+                )
+            for number in self.between:
+                _check("between", number)
+            object.__setattr__(self, "between", tuple(self.between))
         object.__setattr__(self, "slow", MappingProxyType(dict(self.slow)))
 
     @classmethod
@@ -59,19 +73,18 @@ class Cluster:
             with open(path, "rb") as file:
                 fields = _toml().load(file)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} is no cluster file: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else f"{error}; it is in TOML"
+            raise UsageError(f"{path} is no cluster file: {why}.") from None
         strangers = fields.keys() - cls.__dataclass_fields__.keys()
         if strangers:
             known = ", ".join(cls.__dataclass_fields__)
             raise UsageError(f"{path}: a cluster has {known}; not {', '.join(sorted(strangers))}.")
         try:
-            slow = {int(rank): float(factor) for rank, factor in fields.pop("slow", {}).items()}
-            between = fields.pop("between", None)
-            pair = None if between is None else tuple(float(number) for number in between)
-            if pair is not None and len(pair) != 2:
-                raise ValueError("between is [alpha_s, beta_s_per_byte]")
-            return cls(slow=slow, between=pair, **fields)
-        except (TypeError, ValueError, AttributeError) as error:
+            slow = fields.get("slow")
+            if isinstance(slow, dict):
+                fields["slow"] = {_rank(word): factor for word, factor in slow.items()}
+            return cls(**fields)
+        except UsageError as error:
             raise UsageError(f"{path}: {error}.") from None
 
     def message_ns(self, src: int, dst: int, nbytes: int) -> int:
@@ -88,6 +101,20 @@ class Cluster:
     def computing_ns(self, rank: int, seconds: float) -> int:
         """What takes so many seconds on a rank that is not slow."""
         return round(1e9 * seconds * self.slow.get(rank, 1.0))
+
+
+def _check(name: str, number: Any) -> None:
+    """Raises: UsageError unless that is a time, or a factor."""
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise UsageError(f"{name} is a number, not {number!r}")
+    if not 0 <= float(number) < math.inf:  # nan is not
+        raise UsageError(f"{name} is finite and not negative, not {number}")
+
+
+def _rank(word: str) -> int:
+    if not word.isdecimal():
+        raise UsageError(f"slow is a table of ranks, 1 = 2.0, and {word!r} is no rank")
+    return int(word)
 
 
 def _toml() -> Any:

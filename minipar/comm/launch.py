@@ -232,10 +232,15 @@ def check(ranks: int, backend: str, share_gpu: bool = False) -> None:
 def check_cluster(cluster: Cluster, ranks: int, backend: str) -> None:
     """Raises: UsageError if that is no cluster for these ranks."""
     if backend != "local":
-        raise UsageError(f"virtual time exists on local only; cluster= is not for {backend!r}")
+        raise UsageError(
+            "virtual time exists on local only: --backend local, or backend='local', goes with a "
+            f"declared cluster, not {backend!r}"
+        )
     strangers = sorted(rank for rank in cluster.slow if not 0 <= rank < ranks)
     if strangers:
-        raise UsageError(f"slow= names rank {strangers[0]}, but there are ranks 0 to {ranks - 1}")
+        raise UsageError(
+            f"slow, of the cluster, names rank {strangers[0]}, but there are ranks 0 to {ranks - 1}"
+        )
 
 
 # -- threads ----------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._arrived: dict[Lane, deque[Message]] = defaultdict(deque)
         self._posted: dict[Lane, deque[Receive]] = defaultdict(deque)
+        self.unasked_for = 0  # how many messages have come before their receive
 
     def deliver(self, message: Message) -> None:
         lane = message.header.call.lane
@@ -68,6 +69,7 @@ class Mailbox:
         receive = next((r for r in posted if r.accepts(message.src, incarnation)), None)
         if receive is None:
             self._arrived[lane].append(message)
+            self.unasked_for += 1
         else:
             posted.remove(receive)
             receive.take(message)
@@ -156,9 +158,23 @@ def pending_receive(
     checks headers (`Link.received`) sees that this is another call's.
     """
     mailbox.post(receive)
+    looked = -1  # at so many messages, of which none is a contradiction
+
+    def ready() -> bool:
+        nonlocal looked
+        if receive.message is not None:
+            return True
+        there = mailbox.unasked_for
+        if there == looked:
+            return False
+        if mailbox.contradiction(call) is not None:
+            return True
+        looked = there
+        return False
+
     return Pending(
         transport,
-        ready=lambda: receive.message is not None or mailbox.contradiction(call) is not None,
+        ready=ready,
         whom=receive.src,
         call=call,
         result=lambda: receive.message or mailbox.contradiction(call),

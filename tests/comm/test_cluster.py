@@ -47,8 +47,8 @@ def test_it_cannot_be_changed_and_can_be_compared():
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        (lambda: Cluster(alpha_s=-1), "finite and not negative"),
-        (lambda: Cluster(slow={0: float("nan")}), "finite and not negative"),
+        (lambda: Cluster(alpha_s=-1), "alpha_s is finite and not negative, not -1"),
+        (lambda: Cluster(slow={0: float("nan")}), "slow, rank 0, is finite and not negative"),
         (lambda: Cluster(between=(1.0, float("inf"))), "finite and not negative"),
         (lambda: minipar.run(print, 2, cluster=Cluster(slow={2: 3})), "there are ranks 0 to 1"),
         (
@@ -85,12 +85,21 @@ def test_a_file_says_the_same_as_the_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("alpha_s = ", "is no cluster file"),
+        ("alpha_s = ", "is no cluster file: Invalid value .*; it is in TOML"),
+        ("alpha_s = 1\nalpha_s = 2", "is no cluster file: Cannot overwrite a value"),
         ("latency = 3", "a cluster has alpha_s, .*; not latency"),
-        ("between = [1.0]", "between is .alpha_s, beta_s_per_byte"),
-        ("slow = 3", "has no attribute"),
-        ("alpha_s = -1.0", "finite and not negative"),
-        ("[slow]\none = 2", "invalid literal"),
+        ("between = [1.0]", "between is .alpha_s, beta_s_per_byte. from node to node, not .1.0."),
+        ("between = 3", "between is .alpha_s, beta_s_per_byte. from node to node, not 3"),
+        ('between = ["a", 2]', "between is a number, not 'a'"),
+        ("slow = 3", "slow is a table of ranks and factors, not 3"),
+        ("alpha_s = -1.0", "alpha_s is finite and not negative, not -1.0"),
+        ("beta_s_per_byte = nan", "beta_s_per_byte is finite and not negative, not nan"),
+        ('alpha_s = "fast"', "alpha_s is a number, not 'fast'"),
+        ("alpha_s = true", "alpha_s is a number, not True"),
+        ("per_node = 2.5", "per_node is a whole number of ranks, not 2.5"),
+        ("[slow]\none = 2", "'one' is no rank"),
+        ("[slow]\n-1 = 2", "'-1' is no rank"),
+        ("[slow]\n1 = -2.0", "slow, rank 1, is finite and not negative, not -2.0"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, text, says):
