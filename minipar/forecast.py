@@ -90,8 +90,7 @@ def forecast(config: Config, train: Any, trial: Trial | None = None) -> list[Nee
     largest = max((x.data.size for x in model.parameters()), default=0)
     drawn = 8 * DRAWN * largest * c.tp
     whole = built * c.tp if c.pp * c.tp > 1 or c.zero == 3 else built
-    python = resident_bytes() // (local_ranks(c) if c.backend == "local" else 1)
-    python = python if c.device == "cpu" else 0  # which is not on the GPU
+    python = 0 if c.device != "cpu" else _python(c, train)  # which is not on the GPU
     if c.ps != "none":
         return _of_servers(c, model, trial, python, built + drawn)
     needs = []
@@ -106,6 +105,16 @@ def forecast(config: Config, train: Any, trial: Trial | None = None) -> list[Nee
                  max(0, extra), python)
         )  # fmt: skip
     return needs
+
+
+def _python(c: Config, train: Any) -> int:
+    """Of a rank. Threads share a process, but each of them loads the data for itself."""
+    resident = resident_bytes()
+    if c.backend != "local":
+        return resident
+    ranks = local_ranks(c)
+    data = sum(getattr(array, "nbytes", 0) for array in vars(train).values())
+    return (resident + (ranks - 1) * data) // ranks
 
 
 def hollow(config: Config, train: Any) -> Module:
@@ -263,12 +272,12 @@ COLUMNS = ("weights", "gradients", "optimizer", "activations", "buffers", "whole
 
 
 def table(needs: Sequence[Need]) -> str:
-    """For people: a line for each kind of rank, in MB."""
-    lines = [f"{'memory, in MB':14s}" + "".join(f"{name:>12s}" for name in (*COLUMNS, "all"))]
+    """For people: a line for each kind of rank."""
+    lines = [f"{'memory':14s}" + "".join(f"{name:>12s}" for name in (*COLUMNS, "all"))]
     for need in needs:
         many = "" if need.ranks == 1 else f" ({need.ranks})"
-        numbers = (getattr(need, name) / 2**20 for name in (*COLUMNS, "all"))
-        lines.append(f"{need.name + many:14s}" + "".join(f"{x:12.1f}" for x in numbers))
+        sizes = (in_words(getattr(need, name)) for name in (*COLUMNS, "all"))
+        lines.append(f"{need.name + many:14s}" + "".join(f"{size:>12s}" for size in sizes))
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ import pytest
 import minipar
 from minipar import forecast as forecasts
 from minipar import training_job
+from minipar.comm.host_memory import in_words
 from minipar.config import Config
 from minipar.errors import UsageError
 from minipar.forecast import allowed_bytes, forecast, hollow, refuse_if_too_large, table
@@ -154,9 +155,20 @@ def test_ranks_share_what_is_free(monkeypatch):
     refuse_if_too_large(CONFIG, [needs[0]._replace(weights=1 << 60)])  # nobody knows: it may try
 
 
-def test_the_table_is_aligned_and_in_mb():
+def test_the_table_is_aligned_and_in_units_that_fit():
     needs = foreseen(replace(CONFIG, pp=2, dp=2))
     header, *lines = table(needs).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["stage 0 (2)", "stage 1 (2)"]
     assert {len(line) for line in (header, *lines)} == {len(header)}
-    assert float(lines[0].split()[-1]) == pytest.approx(needs[0].all / 2**20, abs=0.1)
+    assert lines[0].endswith(in_words(needs[0].all))
+    small = needs[0]._replace(weights=5 * 2**10, gradients=0)
+    assert " 5.0 KB         0 B " in table([small])
+
+
+def test_threads_share_a_process_but_each_has_the_data(monkeypatch):
+    train = find("gpt").task.load(CONFIG)[0]
+    monkeypatch.setattr(forecasts, "resident_bytes", lambda: 100 << 20)
+    (need,) = forecast(replace(CONFIG, dp=4), train)
+    assert need.python == ((100 << 20) + 3 * train.text.nbytes) // 4
+    (need,) = forecast(replace(CONFIG, dp=4, backend="process"), train)
+    assert need.python == 100 << 20

@@ -119,7 +119,7 @@ def test_a_home_that_cannot_be_written(tmp_path):
     mount = f"mount -t tmpfs -o ro tmpfs {home}"
     done = shell(tmp_path, inside(mount, line), MPLCONFIGDIR="")
     assert done.returncode == 0 and "the same as one rank" in done.stdout
-    begins = ("memory, in MB ", "each rank ", "step ")  # and nothing else
+    begins = ("memory ", "each rank ", "step ")  # and nothing else
     assert all(line.startswith(begins) for line in done.stderr.splitlines()), done.stderr
     assert (tmp_path / "run/loss.png").exists()
 
