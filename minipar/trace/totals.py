@@ -46,7 +46,12 @@ def window_of(
         return max(0, trace.end - int(last_ms * 1e6)), trace.end
     if step is None:
         return 0, trace.end
-    spans = [s for rank in trace.ranks for s in rank.spans if s.step == step and s.kind in STEP]
+    spans = [
+        s
+        for rank in trace.ranks
+        for s in rank.spans
+        if s.step == step and s.kind in STEP and not s.depth  # else it is of an evaluation
+    ]
     if not spans:
         there = steps_of(trace)
         has = f"steps {there[0]} to {there[-1]}" if there else "no steps of a training"

@@ -80,7 +80,12 @@ def test_bytes_by_axis_and_window():
 
 def test_steps_are_found_or_named():
     assert steps_of(TRACE) == range(3, 4)
-    assert window_of(TRACE, 3) == (0, 90) and window_of(TRACE, None) == (0, 100)
+    inside = Span("forward", "F0", 95, 99, 0, 3, 1)  # of an evaluation after the step
+    later = Trace("process", False, [RANK._replace(spans=[*RANK.spans, inside])], 0)
+    assert window_of(TRACE, 3) == window_of(later, 3) == (0, 90) and window_of(TRACE, None) == (
+        0,
+        100,
+    )
     assert window_of(TRACE, last_ms=2e-5) == (80, 100) and window_of(TRACE, last_ms=1) == (0, 100)
     with pytest.raises(UsageError, match="step 7 is not in the trace, which has steps 3 to 3"):
         window_of(TRACE, 7)
