@@ -14,6 +14,7 @@ from minipar.ops import cross_entropy, mse, relu
 from minipar.optim import AdamW
 from minipar.parallel.activations import kept_by
 from minipar.parallel.bucketed import BucketedDataParallel
+from minipar.parallel.data import DataParallel
 from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
@@ -79,7 +80,13 @@ def bytes_of(folder):
 
 @pytest.mark.parametrize(
     ("strategy", "shards"),
-    [(BucketedDataParallel, (1, 1, 1)), (Zero1, (1, 1, 2)), (Zero2, (1, 2, 2)), (Zero3, (2, 2, 2))],
+    [
+        (DataParallel, (1, 1, 1)),
+        (BucketedDataParallel, (1, 1, 1)),
+        (Zero1, (1, 1, 2)),
+        (Zero2, (1, 2, 2)),
+        (Zero3, (2, 2, 2)),
+    ],
 )
 def test_what_is_sharded_is_there_in_parts(strategy, shards, tmp_path):
     minipar.run(data_parallel_step, 2, args=(tmp_path, strategy))
