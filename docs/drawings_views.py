@@ -125,7 +125,7 @@ def trained() -> tuple[Any, Trace]:
 
 def of_training(draw: Callable[..., Any], path: Path) -> None:
     trace = trained()[1]
-    draw(trace, *window_of(trace, 3), "gpt on 2 x 2 x 2 ranks").savefig(path)
+    draw(trace, *window_of(trace, 2), "gpt on 2 x 2 x 2 ranks").savefig(path)
 
 
 MADE: dict[str, Callable[[Path], None]] = {

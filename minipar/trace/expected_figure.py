@@ -6,7 +6,8 @@
 
 Expected is what `minipar train` leaves in RUN/costs.json at its end (expected.py, forecast.py).
 Measured are means over the ranks and the steps of the trace; of memory, of the rank of each kind
-that held most. Pale is expected.
+that held most. Pale is expected. On processes the buffers of the forecast contain the memory of the
+transport, which a trace does not count.
 """
 
 from __future__ import annotations
