@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from minipar.errors import UsageError
 from minipar.trace.timeline_figure import AXES, OTHER
+from minipar.trace.totals import step_times
 from minipar.trace.trace_file import Trace
 
 if TYPE_CHECKING:
@@ -64,14 +65,21 @@ def draw_bytes(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
 
 
 def sent_by(trace: Trace, begin: int, end: int) -> list[Counter[tuple[str, str]]]:
-    """For each rank, the bytes that it sent in that time, by axis and operation."""
+    """For each rank, the bytes that it sent in that time, by axis and operation.
+
+    Ranks are not at the same step at all times: where a whole step of a rank is in the window, what
+    is there of the steps beside it does not count.
+    """
     found = []
     for rank in trace.ranks:
+        steps = [(a, b) for a, b in step_times(rank) if a < end and b > begin]
+        whole = [begin <= a and b <= end for a, b in steps]
+        beside = [step for step, inside in zip(steps, whole) if not inside] if any(whole) else []
         row: Counter[tuple[str, str]] = Counter()
-        for message in rank.messages:
-            if begin <= message.begin < end and message.nbytes:
-                row[trace.axis(message), message.op] += message.nbytes
-        found.append(row)
+        for m in rank.messages:
+            if begin <= m.begin < end and not any(a <= m.begin < b for a, b in beside):
+                row[trace.axis(m), m.op] += m.nbytes
+        found.append(+row)
     return found
 
 

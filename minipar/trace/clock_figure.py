@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minipar.trace.figures import new_figure
 from minipar.trace.served import ANY, COLOURS, Served, Steps, served, value_at
+from minipar.trace.served import lacks as lacks
 from minipar.trace.totals import waiting
 from minipar.trace.trace_file import Trace
 

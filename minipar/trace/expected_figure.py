@@ -23,7 +23,7 @@ from minipar.alive import KINDS
 from minipar.errors import UsageError
 from minipar.trace.memory_figure import COLOURS, MB, held_between, peak_of
 from minipar.trace.timeline_figure import AXES, OTHER
-from minipar.trace.totals import STEP
+from minipar.trace.totals import step_times
 from minipar.trace.trace_file import RankTrace, Trace
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def step_of(trace: Trace, begin: int, end: int) -> tuple[float, Counter[str]]:
     """
     took, sent = [], Counter[str]()
     for rank in trace.ranks:
-        edges = np.array([w for w in _steps(rank) if begin <= w[0] and w[1] <= end]).reshape(-1, 2)
+        edges = np.array([w for w in step_times(rank) if begin <= w[0] and w[1] <= end]).reshape(
+            -1, 2
+        )
         took += (edges[:, 1] - edges[:, 0]).tolist()
         for message in rank.messages:
             at = np.searchsorted(edges[:, 0], message.begin, "right") - 1
@@ -84,16 +86,6 @@ def step_of(trace: Trace, begin: int, end: int) -> tuple[float, Counter[str]]:
     if not took:
         raise UsageError("no step of the training lies whole in this part of the run.")
     return float(np.mean(took)) / 1e9, Counter({a: n / len(took) for a, n in sent.items()})
-
-
-def _steps(rank: RankTrace) -> list[tuple[int, int]]:
-    """When the rank began and ended each step."""
-    found: dict[int, tuple[int, int]] = {}
-    for s in rank.spans:
-        if s.step >= 0 and s.kind in STEP and not s.depth:
-            first, last = found.get(s.step, (s.begin, s.end))
-            found[s.step] = min(first, s.begin), max(last, s.end)
-    return sorted(found.values())
 
 
 def memory_of(

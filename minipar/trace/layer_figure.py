@@ -27,6 +27,13 @@ MOST = 60  # rows; what lies deepest is left out beyond that
 OUTSIDE = "no module"
 
 
+def lacks(trace: Trace) -> str:
+    """Why there is nothing to draw; empty if there is."""
+    if any(s.kind in PASSES and s.depth for rank in trace.ranks for s in rank.spans):
+        return ""
+    return "no module of a model has computed anything in this trace."
+
+
 def draw_layers(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     """The modules of a rank between begin and end, in ns of the trace.
 

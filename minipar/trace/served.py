@@ -61,13 +61,20 @@ def is_served(trace: Trace) -> bool:
     return any(mark.kind == "bound" for rank in trace.ranks for mark in rank.marks)
 
 
+def lacks(trace: Trace) -> str:
+    """Why there is nothing to draw; empty if there is."""
+    if is_served(trace):
+        return ""
+    return (
+        "there are no clocks of parameter servers in this trace: it is of a run without --ps, or "
+        "all servers were killed."
+    )
+
+
 def served(trace: Trace) -> Served:
     """Raises: UsageError if no server has left its marks."""
-    if not is_served(trace):
-        raise UsageError(
-            "there are no clocks of parameter servers in this trace: it is of a run without "
-            "--ps, or all servers were killed."
-        )
+    if reason := lacks(trace):
+        raise UsageError(reason)
     marks = [(rank.rank, mark) for rank in trace.ranks for mark in rank.marks]
     servers = sorted({rank for rank, mark in marks if mark.kind == "bound"})
     workers = sorted({rank for rank, mark in marks if mark.kind == "clock"})

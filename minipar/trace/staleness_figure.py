@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from minipar.trace.figures import new_figure
 from minipar.trace.served import COLOURS, most_stale, pushes, served
+from minipar.trace.served import lacks as lacks
 from minipar.trace.trace_file import Trace
 
 if TYPE_CHECKING:

@@ -68,6 +68,16 @@ def steps_of(trace: Trace) -> range:
     return range(min(steps), max(steps) + 1) if steps else range(0)
 
 
+def step_times(rank: RankTrace) -> list[tuple[int, int]]:
+    """When the rank began and ended each step, in order."""
+    found: dict[int, tuple[int, int]] = {}
+    for s in rank.spans:
+        if s.step >= 0 and s.kind in STEP and not s.depth:
+            first, last = found.get(s.step, (s.begin, s.end))
+            found[s.step] = min(first, s.begin), max(last, s.end)
+    return sorted(found.values())
+
+
 def shares(rank: RankTrace, begin: int, end: int) -> Shares:
     """How the rank spent that time."""
     apart = merged((c.begin, c.end) for c, away in zip(rank.calls, rank.apart) if away)

@@ -74,6 +74,8 @@ def _timeline(arguments: argparse.Namespace) -> int:
     elif out.suffix == ".html":
         out.write_text(replay_page(trace, begin, end, _title(arguments, trace)), encoding="utf-8")
     else:
+        if reason := _lacks(arguments.view, trace):
+            raise UsageError(reason)
         draw = getattr(_module(arguments.view), VIEWS[arguments.view][1])
         draw(trace, begin, end, _title(arguments, trace)).savefig(out)
     rows = report(trace, begin, end)
@@ -83,7 +85,7 @@ def _timeline(arguments: argparse.Namespace) -> int:
         print(_table(rows))
         for rank in trace.silent:
             print(f"rank {rank} has left no trace: it was killed, or never began")
-        if others := [view for view in VIEWS if view != arguments.view and _shows(view, trace)]:
+        if others := [view for view in VIEWS if view != arguments.view and not _lacks(view, trace)]:
             print(f"\n--view {' | '.join(others)} show more of it, --out replay.html plays it")
         earlier = sorted(run.glob("trace-*")) if folder != run else []
         if earlier:
@@ -97,10 +99,10 @@ def _module(view: str) -> Any:
     return import_module(f"minipar.trace.{VIEWS[view][0]}")
 
 
-def _shows(view: str, trace: Any) -> bool:
-    """Whether the trace has what the view needs."""
+def _lacks(view: str, trace: Any) -> str:
+    """Why the trace cannot show the view; empty if it can."""
     lacks = getattr(_module(view), "lacks", None)
-    return lacks is None or not lacks(trace)
+    return "" if lacks is None else lacks(trace)
 
 
 def _check(view: str, out: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from minipar.errors import UsageError
+from minipar.spans import Span
 from minipar.trace.bytes_figure import draw_bytes, sent_by, styles
 from minipar.trace.totals import bytes_by_axis
 from minipar.trace.trace_file import Trace
@@ -23,6 +24,13 @@ def test_operations_of_an_axis_add_up_to_its_bytes():
         found = {a: sum(n for (axis, _), n in row.items() if axis == a) for a in axes}
         assert found == dict(axes)
     assert sent_by(TRACE, 15, 60)[0] == {("tp", "all_gather"): MB}
+
+
+def test_of_a_step_beside_nothing_counts():
+    steps = [Span("forward", "", 0, 30, step=0), Span("forward", "", 50, 70, step=1)]
+    trace = Trace("process", False, [RANK._replace(spans=steps, messages=MESSAGES)], 0)
+    assert sent_by(trace, 15, 80)[0] == {("world", "send"): 2 * MB}
+    assert sent_by(trace, 15, 60)[0] == {("tp", "all_gather"): MB}  # no step is whole
 
 
 def test_bars_follow_each_other_and_name_what_counts():

@@ -69,16 +69,18 @@ def test_views_that_a_trace_has_are_drawn_and_named(run, timeline, tmp_path, vie
     assert code == 0 and (tmp_path / "x.png").stat().st_size > 10_000
     (named,) = [line for line in out.splitlines() if line.startswith("--view ")]
     others = named.removeprefix("--view ").partition(" show")[0].split(" | ")
-    assert {*others, view} == {"timeline", "memory", "bytes", "overlap", "expected"}
+    assert {*others, view} == {"timeline", "layers", "memory", "bytes", "overlap", "expected"}
 
 
 def test_bytes_and_memory_expected_are_those_in_the_trace(run):
-    """Of dp and tp, to the byte: by formulas, and by messages. Of memory, what stays."""
+    """Of dp and tp by formulas and by messages, up to a few numbers that ranks tell each other (the
+    norm of the gradient); of memory what stays.
+    """
     trace, costs = load(run / "trace"), json.loads((run / "costs.json").read_text())
     sent = step_of(trace, *window_of(trace, 1))[1]
     rows = {row["what"]: row["expected"] for row in costs["card"]}
     for axis in ("dp", "tp"):
-        assert sent[axis] == rows[f"sent {axis}"] > 1000
+        assert sent[axis] == pytest.approx(rows[f"sent {axis}"], abs=32) and sent[axis] > 1000
     ((_, forecast, held),) = memory_of(trace, costs["forecast"], 0, trace.end)
     for kind in ("weights", "gradients", "optimizer"):
         n = KINDS.index(kind)
@@ -104,7 +106,7 @@ def test_layers_steps_and_phases_are_there(run):
             "--out ends in .png, .svg, .pdf, .json, .html, not in '.gif'.",
         ),
         (["RUN", "--view", "memory", "--out", "m.html"], 2, "--view memory is a figure (.png, .sv"),
-        (["RUN", "--view", "moods"], 2, "--view is one of timeline, memory"),
+        (["RUN", "--view", "moods"], 2, "--view is one of timeline, layers, memory"),
         (["RUN", "--view", "clocks"], 2, "there are no clocks of parameter servers in this trace"),
         (["RUN", "--view", "staleness"], 2, "there are no clocks of parameter servers in this"),
         (["RUN", "--step", "9"], 2, "step 9 is not in the trace, which has steps 0 to 1."),
@@ -114,6 +116,8 @@ def test_layers_steps_and_phases_are_there(run):
             "there is no trace in nowhere: no rank-0.npz, rank-1.npz, ... minip",
         ),
         (["RUN", "--view", "pipeline"], 2, "no rank of this trace was a stage of a pipeline"),
+        (["RUN", "--view", "clocks"], 2, "there are no clocks of parameter servers in this"),
+        (["RUN", "--view", "staleness"], 2, "there are no clocks of parameter servers in this"),
         (["TRACE", "--view", "expected"], 2, "what was expected lies beside the trace (costs"),
     ],
 )
