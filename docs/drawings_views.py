@@ -23,6 +23,7 @@ from minipar.random import Draw, Init
 from minipar.spans import at_step, know, span
 from minipar.trace.bytes_figure import draw_bytes
 from minipar.trace.expected_figure import draw_expected
+from minipar.trace.layer_figure import draw_layers
 from minipar.trace.memory_figure import draw_memory
 from minipar.trace.overlap_figure import draw_overlap_of
 from minipar.trace.pipeline_figure import draw_pipeline
@@ -105,8 +106,26 @@ def pipeline(path: Path) -> None:
     draw_pipeline(trace, *window_of(trace, 1), "1f1b, stage 2 is slow").savefig(path)
 
 
+def step_of_layers(group: Group) -> None:
+    """Three steps of a GPT of two blocks on one rank."""
+    made: Any = GPT(Init(), vocab=256, block=64, layers=2, d=128, heads=4)
+    know(made)
+    x = np.arange(8 * 64).reshape(8, 64) % 256
+    for step in range(3):
+        at_step(step)
+        with span("forward"):
+            loss = cross_entropy(made(x, Draw(0, step, range(8))), x)
+        with span("backward"):
+            loss.backward()
+
+
+def layers(path: Path) -> None:
+    trace = traced(step_of_layers, 1)[1]
+    draw_layers(trace, *window_of(trace, 2), "a GPT of two blocks").savefig(path)
+
+
 def overlap(path: Path) -> None:
-    _, trace = traced(overlapped_steps, 2, cluster=SLOW_LINKS)
+    trace = traced(overlapped_steps, 2, cluster=SLOW_LINKS)[1]
     draw_overlap_of(trace, *window_of(trace, 1), "data parallel, overlapped").savefig(path)
 
 
@@ -133,6 +152,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "memory_1f1b.png": partial(memory, schedule="1f1b"),
     "pipeline_seen.png": pipeline,
     "overlap_seen.png": overlap,
+    "layers_seen.png": layers,
     "bytes_by_axis.png": partial(of_training, draw_bytes),
     "expected.png": partial(of_training, draw_expected),
 }

@@ -6,11 +6,13 @@ from collections import Counter
 import numpy as np
 
 import minipar
+from minipar.alive import KINDS
 from minipar.comm.tracing import tracing
 from minipar.spans import span
 from minipar.trace.perfetto import pairs_of, perfetto
-from minipar.trace.trace_file import load
+from minipar.trace.trace_file import Trace, load
 from tests.trace.test_served import TRACE
+from tests.trace.test_totals import RANK
 
 PHASES = {
     "M": {"pid", "name", "args"},
@@ -44,6 +46,15 @@ def test_rows_and_arrows(tmp_path):
     assert Counter(row["tid"] for row in calls) == {0: 3, 1: 3}  # the second thread has its row
     assert {row["pid"] for row in rows} == {0, 1, 2}
     assert len(perfetto(trace, 0, 0)["traceEvents"]) == 3 * 4  # names only
+
+
+def test_what_a_rank_holds_is_a_counter():
+    rank = RANK._replace(held=[(10, 2**20, 0, 0, 0, 2**21), (70, 2**20, 0, 0, 0, 0)])
+    rows = perfetto(Trace("local", False, [rank], 0), 0, 50)["traceEvents"]
+    (counted,) = [row for row in rows if row["ph"] == "C"]
+    assert counted["ts"] == 0.01 and counted["args"] == {
+        **dict.fromkeys(KINDS, 0), "weights": 1, "activations": 2,
+    }  # fmt: skip
 
 
 def test_clocks_versions_and_staleness_are_counters():
