@@ -12,6 +12,8 @@ its owner says itself (`spans.hold`): optimizer state, buckets, batches. The fir
 A view counts as the array that it is a part of, for that is what it keeps alive. In memory between
 ranks everybody has a part: that counts where its owner says so.
 Left out: what an op needs while it runs, gradients of activations, buffers of the transport.
+Cost: some microseconds for each op, so activations count in the first steps of a training and then
+in some of them only (`in_step`): they are alike.
 """
 
 from __future__ import annotations
@@ -28,7 +30,13 @@ from minipar.array import Array, is_array
 
 KINDS = ("weights", "gradients", "optimizer", "buffers", "activations")
 WEIGHTS, GRADIENTS, ACTIVATIONS = (KINDS.index(k) for k in ("weights", "gradients", "activations"))
+FIRST_STEPS, EVERY = 10, 10  # in which activations count: these, and then every tenth
 ARRAY, TENSOR, DICT, LIST, OTHER_HOLDER, NOTHING = range(1, 7)  # sorts of things
+
+
+def in_step(step: int) -> bool:
+    """Whether activations count in that step; outside of steps (-1) they do."""
+    return step < FIRST_STEPS or step % EVERY == 0
 
 
 class Alive:
@@ -36,6 +44,7 @@ class Alive:
 
     def __init__(self) -> None:
         self.nbytes = [0] * len(KINDS)
+        self.changed = True  # since somebody has set it to False
         self._noted: dict[int, _Noted] = {}  # by id
         self._taken: dict[int, int] = {}  # dicts that were taken: id -> that of an array in it
         self._leaves: dict[int, Any] = {}  # those that are listened to: id -> weak reference
@@ -55,6 +64,7 @@ class Alive:
             self._noted[key] = noted = _Noted(array, self._gone)
             noted.key, noted.kind, noted.nbytes = key, kind, array.nbytes
             self.nbytes[kind] += noted.nbytes
+            self.changed = True
 
     def take(self, kind: int, thing: Any) -> None:
         """Count the arrays of tensors, and of lists, tuples and dicts of them.
@@ -78,7 +88,7 @@ class Alive:
     def node(self, node: Any) -> None:
         """Count what a node of the graph was made from, and what it keeps."""
         for parent in node.parents:
-            if parent is not None and not hasattr(parent, "vjp"):
+            if (self._sorts.get(type(parent)) or self._sort(type(parent))) == TENSOR:
                 self._leaf(parent)
         self._keep(node.vjp)
 
@@ -93,6 +103,7 @@ class Alive:
     def _gone(self, noted: _Noted) -> None:
         del self._noted[noted.key]
         self.nbytes[noted.kind] -= noted.nbytes
+        self.changed = True
 
     def _leaf(self, leaf: Any) -> None:
         if is_array(leaf.data):  # no worker holds the tables of parameter servers
@@ -107,19 +118,27 @@ class Alive:
             self.note(GRADIENTS, grad)
 
     def _keep(self, vjp: Any) -> None:
-        """Count the arrays that a closure holds, directly or in what it holds."""
-        stack, seen, sorts = [vjp], set[int](), self._sorts
-        while stack:
-            thing = stack.pop()
+        """Count the arrays that a closure holds, directly or in what it holds.
+
+        It is looked into at each node of a traced step: what is nothing comes first here.
+        """
+        sorts, seen = self._sorts, set[int]()
+        stack = _contents(vjp.__closure__ or ()) if type(vjp) is FunctionType else [vjp]
+        for thing in stack:  # which grows
             sort = sorts.get(type(thing)) or self._sort(type(thing))
+            if sort == NOTHING:
+                continue
             if sort == ARRAY:
                 self.note(ACTIVATIONS, thing)
             elif sort == TENSOR:
                 leaf = thing.requires_grad and thing._node is None
                 self.note(WEIGHTS if leaf else ACTIVATIONS, thing.data)
-            elif sort in (LIST, OTHER_HOLDER) and id(thing) not in seen:
+            elif sort != DICT and id(thing) not in seen:
                 seen.add(id(thing))
-                stack += thing if sort == LIST else _parts(thing)
+                if sort == OTHER_HOLDER:
+                    stack += _parts(thing)
+                elif thing and type(thing[0]) is not int:  # it is no shape
+                    stack += thing
 
     def _sort(self, kind: type) -> int:
         """What things of a type are; found out once for each."""

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from minipar import ambient
-from minipar.alive import KINDS, Alive
+from minipar.alive import KINDS, Alive, in_step
 from minipar.events import EVERYBODY
 
 NOTHING = nullcontext()
@@ -111,9 +111,9 @@ class Tape:
 
     def look(self, when: int) -> None:
         """Note what is alive, if that has changed."""
-        now = (when, *self.alive.nbytes)
-        if not self.held or self.held[-1][1:] != now[1:]:
-            self.held.append(now)
+        if self.alive.changed:
+            self.alive.changed = False
+            self.held.append((when, *self.alive.nbytes))
 
     def sample(self) -> None:
         """Note how much memory is in use."""
@@ -232,7 +232,8 @@ class Watcher:
             self._outer.watch(node)
         vjp, tape, layer = node.vjp, self._tape, self._tape.layer
         clock = tape.clock
-        tape.alive.node(node)
+        if in_step(tape.step):
+            tape.alive.node(node)
 
         def timed(dz: Any, wanted: tuple[bool, ...]) -> Sequence[Any]:
             begin = clock()

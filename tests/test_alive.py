@@ -19,7 +19,7 @@ from minipar.parallel.pipelined import Pipeline, micro_batches
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
 from minipar.random import Draw, Init
-from minipar.spans import span
+from minipar.spans import at_step, span
 from minipar.tensor import Tensor
 from minipar.trace.trace_file import load
 
@@ -150,6 +150,21 @@ def test_closures_of_a_gpt_hold_what_the_forecast_finds_in_them(tmp_path):
     for alive, kept, left in (counted[:3], counted[3:]):
         assert alive == kept > 10_000
         assert left <= 2 * 5 * 6 * 8  # the ids are held by who made them
+
+
+def test_of_many_steps_some_count(tmp_path):
+    model, found = Chain(), []
+
+    def work(group):
+        with tracing(group, tmp_path) as tape:
+            for step in range(22):
+                at_step(step)
+                loss = model(Tensor(np.ones((ROWS, D), np.float32))).sum()
+                found.append(tape.alive.nbytes[-1] > 0)
+                loss.backward()
+
+    minipar.run(work, 1)
+    assert [n for n, some in enumerate(found) if some] == [*range(11), 20]
 
 
 # -- the account ------------------------------------------------------------------------------

@@ -5,9 +5,9 @@
      dp      tp                                stage 0   stage 1
 
 Expected is what `minipar train` leaves in RUN/costs.json at its end (expected.py, forecast.py).
-Measured are means over the ranks and the steps of the trace; of memory, of the rank of each kind
-that held most. Pale is expected. On processes the buffers of the forecast contain the memory of the
-transport, which a trace does not count.
+Measured are means over the ranks and the steps of the trace; of memory it is the most in the whole
+run, of the rank of each kind that held most. Pale is expected. On processes the buffers of the
+forecast contain the memory of the transport, which a trace does not count.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def draw_expected(trace: Trace, begin: int, end: int, title: str = "") -> Figure
     costs = json.loads((trace.folder.parent / "costs.json").read_text())
     card = {row["what"]: row for row in costs["card"]}
     seconds, sent = step_of(trace, begin, end)
-    memory = memory_of(trace, costs["forecast"], begin, end)
+    memory = memory_of(trace, costs["forecast"], 0, trace.end)
     figure = Figure(figsize=(11, 3.6), dpi=130, layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1 + len(sent), 1.6, 1 + 1.2 * len(memory)))
     _draw_bytes(panels[0], card, sent)

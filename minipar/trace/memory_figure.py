@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minipar.alive import KINDS
+from minipar.alive import EVERY, FIRST_STEPS, KINDS, in_step
 from minipar.errors import UsageError
 from minipar.trace.trace_file import RankTrace, Trace
 
@@ -51,6 +51,12 @@ def draw_memory(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
 
     if reason := lacks(trace):
         raise UsageError(reason)
+    counted = {in_step(s.step) for r in trace.ranks for s in r.spans if begin <= s.begin < end}
+    if counted == {False}:
+        raise UsageError(
+            f"activations are counted in the first {FIRST_STEPS} steps and in every {EVERY}th after"
+            " them, and in none of this part of the run: choose another --step."
+        )
     ranks = [rank for rank in trace.ranks if rank.end]
     tables = [held_between(rank, begin, end) for rank in ranks]
     size = (10, 1.3 + (0.95 if len(ranks) <= 8 else 0.6) * len(ranks))
@@ -65,7 +71,9 @@ def draw_memory(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
         axes.annotate(_beside(rank, table, begin, end), (1.01, 0.5), xycoords="axes fraction",
                       va="center", fontsize=8)  # fmt: skip
     every[-1].set_xlabel(f"{unit}{' of virtual time' if trace.virtual else ''}")
-    figure.suptitle(f"{title + ', ' if title else ''}MB of arrays", x=0.01, ha="left", fontsize=11)
+    some = f" (activations in every {EVERY}th step)" if False in counted else ""
+    title = f"{title + ', ' if title else ''}MB of arrays{some}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     _legend(figure, [k for n, k in enumerate(KINDS) if any(t[:, 1 + n].any() for t in tables)])
     return figure
 

@@ -49,9 +49,9 @@ def _rank(trace: Trace, rank: RankTrace, begin: int, end: int) -> Iterator[dict[
     for when, used in rank.memory:
         if begin <= when < end:
             yield _counted(pid, "memory", when, {"MB": used / 2**20})
-    for when, *used in rank.held:
+    for when, *held in rank.held:
         if begin <= when < end:
-            yield _counted(pid, "arrays, MB", when, {k: n / 2**20 for k, n in zip(KINDS, used)})
+            yield _counted(pid, "arrays, MB", when, {k: n / 2**20 for k, n in zip(KINDS, held)})
     for mark in rank.marks:
         if begin <= mark.at < end and mark.kind in COUNTED:
             yield _counted(pid, mark.kind, mark.at, {mark.kind: mark.value})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minipar.errors import UsageError
+from minipar.spans import Span
 from minipar.trace.memory_figure import draw_memory, held_between, peak_of
 from minipar.trace.trace_file import Trace
 from tests.trace.test_totals import RANK, TRACE
@@ -40,6 +41,16 @@ def test_a_row_for_each_rank_with_one_scale():
 def test_what_no_rank_has_told_cannot_be_drawn():
     with pytest.raises(UsageError, match="no rank of this trace has told what memory it holds"):
         draw_memory(TRACE, 0, 100)
+
+
+def test_activations_are_alike_in_all_steps_and_count_in_some():
+    steps = [Span("forward", "", 10 * n, 10 * n + 9, step=n) for n in range(22)]
+    trace = Trace("process", False, [SEEN._replace(spans=steps, end=220)], 0)
+    with pytest.raises(UsageError, match="first 10 steps and in every 10th after them"):
+        draw_memory(trace, 150, 160)
+    for begin, end, some in ((150, 220, True), (200, 210, False), (0, 100, False)):
+        title = draw_memory(trace, begin, end).get_suptitle()
+        assert title.endswith("(activations in every 10th step)") == some
 
 
 def test_ranks_that_left_nothing_are_left_out():
