@@ -1,8 +1,13 @@
 """The timeline: what is on it, by the objects that matplotlib drew."""
 
-from minipar.spans import Span
-from minipar.trace.timeline_figure import AXES, KINDS, draw_timeline
+import numpy as np
+from matplotlib.colors import to_hex
+
+from minipar import Cluster
+from minipar.spans import Span, span
+from minipar.trace.timeline_figure import AXES, KINDS, WAIT, draw_timeline
 from minipar.trace.trace_file import Trace
+from minipar.trace.traced import traced
 from tests.trace.test_totals import RANK, TRACE
 
 
@@ -38,3 +43,34 @@ def test_names_are_shown_as_they_are_also_with_dollars():
 def test_no_two_colours_are_alike():
     every = [*KINDS.values(), *AXES.values()]
     assert len(set(every)) == len(every)
+
+
+def boxes_of(axes, colour, rank):
+    """[begin, end] in µs of each box of that colour in the band of the rank."""
+    found = []
+    for bars in axes.collections:
+        if to_hex(bars.get_facecolor()[0]).upper() == colour:
+            for path in bars.get_paths():
+                (x0, y0), (x1, y1) = path.vertices.min(axis=0), path.vertices.max(axis=0)
+                if rank <= y0 < y1 <= rank + 1:
+                    found.append((round(x0 * 1e3), round(x1 * 1e3)))
+    return sorted(set(found))
+
+
+def test_in_virtual_time_messages_are_as_long_as_they_are_on_the_wire():
+    def work(group):
+        if group.rank == 0:
+            with span("forward", "F0"):
+                group.spend(10e-6)
+                group.send(np.zeros(1000, np.uint8), 1)
+        else:
+            with span("forward", "F0"):
+                group.recv(0)
+                group.spend(4e-6)
+
+    _, trace = traced(work, 2, cluster=Cluster(1e-6, 1e-9, 0))
+    (axes,) = draw_timeline(trace, 0, trace.end).axes
+    assert [boxes_of(axes, AXES["world"], rank) for rank in (0, 1)] == [[(10, 12)]] * 2
+    assert [boxes_of(axes, WAIT, rank) for rank in (0, 1)] == [[], [(0, 10)]]
+    named = [t.get_position()[0] for t in axes.texts if t.get_text() == "F0"]
+    assert np.allclose(np.array(named) * 1e3, [5, 14])  # in the middle of what it computes
