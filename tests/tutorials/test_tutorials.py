@@ -21,6 +21,7 @@ LONG = (  # three seconds or more
     *(
         "02_all_reduce",
         "03_collectives",
+        "04_data_parallel",
         "05_local_sgd_and_compression",
         "06_zero",
         "07_parameter_server",
