@@ -10,6 +10,7 @@ modules, what an op needs while it runs) is in its resident memory, which is wri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def draw_memory(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     scale, unit = (1e6, "ms") if end - begin < 20e9 else (1e9, "s")
     top = max(1, max(table[:, 1:].sum(axis=1).max() for table in tables)) / MB
     for axes, rank, table in zip(every, ranks, tables):
-        _draw(axes, table, begin, scale)
+        add_held(axes, table, begin, scale)
         axes.set(xlim=(0, (end - begin) / scale), ylim=(0, 1.08 * top))
         axes.set_ylabel(f"rank {rank.rank}", rotation=0, ha="right", va="center")
         axes.annotate(_beside(rank, table, begin, end), (1.01, 0.5), xycoords="axes fraction",
@@ -74,7 +75,7 @@ def draw_memory(trace: Trace, begin: int, end: int, title: str = "") -> Figure:
     some = f" (activations in every {EVERY}th step)" if False in counted else ""
     title = f"{title + ', ' if title else ''}MB of arrays{some}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    _legend(figure, [k for n, k in enumerate(KINDS) if any(t[:, 1 + n].any() for t in tables)])
+    add_kinds(figure, tables)
     return figure
 
 
@@ -97,12 +98,13 @@ def peak_of(table: np.ndarray) -> np.ndarray:
     return table[table[:, 1:].sum(axis=1).argmax(), 1:]
 
 
-def _draw(axes: Axes, table: np.ndarray, begin: int, scale: float) -> None:
+def add_held(axes: Axes, table: np.ndarray, begin: int, scale: float, unit: int = MB) -> None:
+    """A table of `held_between` as areas on each other.  scale: ns of the axis; unit: bytes."""
     x = (table[:, 0] - begin) / scale
     axes.stackplot(
-        x, *(table[:, 1:].T / MB), colors=[COLOURS[k] for k in KINDS], step="post", linewidth=0
+        x, *(table[:, 1:].T / unit), colors=[COLOURS[k] for k in KINDS], step="post", linewidth=0
     )
-    edges = table[:, 1:].cumsum(axis=1) / MB
+    edges = table[:, 1:].cumsum(axis=1) / unit
     for edge in edges.T[:-1]:  # so that they are apart in print, too
         axes.step(x, edge, where="post", color="white", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
@@ -118,8 +120,10 @@ def _beside(rank: RankTrace, table: np.ndarray, begin: int, end: int) -> str:
     return text + (f"\nresident {max(resident) / MB:.0f} MB" if resident else "")
 
 
-def _legend(figure: Figure, kinds: list[str]) -> None:
+def add_kinds(figure: Figure, tables: Sequence[np.ndarray]) -> None:
+    """The legend of what these tables of `held_between` hold."""
     from matplotlib.patches import Patch
 
+    kinds = [kind for n, kind in enumerate(KINDS) if any(t[:, 1 + n].any() for t in tables)]
     marks = [Patch(color=COLOURS[kind], label=kind) for kind in kinds]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
