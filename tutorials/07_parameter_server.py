@@ -33,7 +33,11 @@ from minipar.parallel.parameter_server import (
     serve,
     ssp,
 )
+from minipar.trace.clock_figure import draw_clocks
+from minipar.trace.served import served, value_at
 from minipar.trace.show import show
+from minipar.trace.staleness_figure import draw_staleness_of
+from minipar.trace.traced import traced
 from minipar.trace.worker_figure import draw_workers
 
 WORKERS = 4  # ranks 0-3; rank 4 is the server
@@ -311,10 +315,12 @@ def through_minipar(world: Group, rule: Rule) -> Report | float:
 
 print("         worker 0 is done after   staleness of pushes   most clocks ahead")
 reports: dict[str, Report] = {}
+traces = {}
 for rule in (SYNC, ssp(2), ASYNC):
-    cluster = Cluster(slow={1: 5.0})
-    done, *_, report = minipar.run(through_minipar, WORKERS + 1, args=(rule,), cluster=cluster)
-    reports[str(rule)] = report
+    cluster, name = Cluster(slow={1: 5.0}), str(rule)
+    found, traces[name] = traced(through_minipar, WORKERS + 1, args=(rule,), cluster=cluster)
+    done, *_, reports[name] = found
+    report = reports[name]
     most = max(report.staleness())
     print(f"{rule!s:7s} {done:14.0f} s {most:19d} at most {report.most_ahead:12d}")
 assert set(reports["sync"].staleness()) == {0}
@@ -323,8 +329,49 @@ assert reports["async"].most_ahead > 10
 assert all(report.applied == 20 * WORKERS for report in reports.values())
 
 # %% [markdown]
+# `traced` runs the ranks as `minipar.run` does, and returns what each of them did when, too: a
+# server notes its versions, and a worker its clock. This is `ssp(2)`:
+
+# %%
+trace = traces["ssp(2)"]
+show(draw_clocks(trace, 0, trace.end, "ssp(2), worker 1 is slow"), "server_clocks")
+
+# %% [markdown]
+# The lower edge of the grey band is the slowest clock. Its upper edge is two above: up to there the
+# rule gives weights. The fast three are at the edge after two seconds, and make the step that they
+# may still begin. From then on they wait, broad and pale, until worker 1 lifts the band. The rule
+# holds at every moment at which a worker was given weights:
+
+# %%
+known = served(trace)
+slowest, ahead = known.slowest(), []
+for worker, clock in known.clocks.items():
+    begins = [mark.at for mark in trace.ranks[worker].marks if mark.kind == "pulled"]
+    ahead += [value_at(clock, at) - value_at(slowest, at) for at in begins]
+print(f"clocks ahead of the slowest at the {len(ahead)} pulls: {sorted(set(ahead))}")
+assert max(ahead) == 2
+
+# %% [markdown]
+# And whose gradients are old? Under `async`, by worker:
+
+# %%
+trace = traces["async"]
+show(draw_staleness_of(trace, 0, trace.end, "async, worker 1 is slow"), "server_staleness")
+
+# %% [markdown]
+# The fast three miss two or three updates, those of each other. Worker 1 misses up to 15, as long
+# as the others are there; when they have made their 20 pushes it is alone, and misses nothing.
+
+# %%
+pushes = [mark for mark in trace.ranks[WORKERS].marks if mark.kind == "version"]
+lags = {w: [mark.lag for mark in pushes if mark.whom == w] for w in range(WORKERS)}
+assert max(lags[1]) == 15 and max(lags[0] + lags[2] + lags[3]) == 3
+
+# %% [markdown]
 # On the command line it is `minipar train gpt --ps ssp --staleness 2 --workers 4`, and
-# `--slow-worker 1:5x` makes a worker slow on purpose, on real processes.
+# `--slow-worker 1:5x` makes a worker slow on purpose, on real processes. After a run with `--trace`,
+# `minipar timeline RUN --view clocks` and `--view staleness` draw these pictures of it, and `--out
+# replay.html` plays it.
 #
 # ## Exercise
 #
