@@ -30,6 +30,7 @@ from minipar.testing.gradcheck import GradientMismatch, gradcheck
 from minipar.trace.backward_figure import backward_steps, draw_backward
 from minipar.trace.graph_figure import draw_graph
 from minipar.trace.layer_figure import draw_layers
+from minipar.trace.memory_figure import draw_memory, held_between
 from minipar.trace.show import show
 from minipar.trace.totals import window_of
 from minipar.trace.traced import traced
@@ -336,6 +337,16 @@ for part in trace.ranks[0].spans:
 print(order)
 assert order["forward"] == ["first", "second", "last"]
 assert order["backward"] == ["loss", "last", "second", "first"]
+
+# %% [markdown]
+# And this is what the memory holds meanwhile. Each op keeps the numbers that its vjp will need: the
+# **activations**. They pile up on the way down the stairs, and on the way up each is freed behind
+# its layer.
+
+# %%
+show(draw_memory(trace, begin, end, "the same step"), "memory")
+held = held_between(trace.ranks[0], begin, end)[:, 1:].sum(axis=1)
+assert held.max() > 3 * held[0] and held.argmax() not in (0, len(held) - 1)
 
 # %% [markdown]
 # ## Exercise

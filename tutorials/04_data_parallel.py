@@ -349,7 +349,7 @@ assert check(lambda group, model, rows: naive(group, model)) > 1e-3
 # - Weight by rows, not by ranks. And compare with one rank: wrong gradients learn, too.
 #
 # To see a step of a training of your own: `minipar train gpt --dp 2 --trace`, then `minipar
-# timeline runs/gpt-1 --step 3`.
+# timeline runs/gpt-1 --step 3 --view overlap`.
 #
 # In the repository of minipar, `docs/data_parallel.md` has the formulas, and
 # `minipar/parallel/overlapped.py` is the third form, with everything that can go wrong.

@@ -28,7 +28,9 @@ from minipar.parallel.data import DataParallel
 from minipar.parallel.memory import Peak, held_bytes
 from minipar.parallel.sharded import Zero1, Zero2
 from minipar.parallel.sharded_parameters import Zero3
-from minipar.trace.beside import draw_beside
+from minipar.spans import span
+from minipar.trace.beside import draw_beside, draw_memory_beside
+from minipar.trace.memory_figure import held_between
 from minipar.trace.show import show
 from minipar.trace.totals import shares
 from minipar.trace.traced import takes, traced
@@ -267,16 +269,15 @@ def second_step(group: Group, make: Any) -> int:
         sharing.zero_grad()
         loss_of(model, *batch(step)).backward()
         sharing.sync_gradients()
-        sharing.step()
+        with span("optimizer"):
+            sharing.step()
     return begin
 
 
 traces, begins = {}, {}
-for name in formulas:
-    (begins[name], *_), traces[name] = traced(
-        second_step, P, args=(stages[name],), cluster=MACHINES
-    )
-show(draw_beside(traces, begins), "zero_time")
+for name, make in stages.items():
+    (begins[name], *_), traces[name] = traced(second_step, P, args=(make,), cluster=MACHINES)
+show(draw_beside({name: traces[name] for name in formulas}, begins), "zero_time")
 
 # %% [markdown]
 # Above, what a rank computes; below, what goes over its wires. Stage 1 sends all of it after
@@ -308,10 +309,25 @@ assert lengths["ZeRO 3"] < lengths["ZeRO 2"] and lengths["ZeRO 3"] < lengths["Ze
 #     stage 2         n + (1+k)/p · n              and gradients
 #     stage 3         (2+k)/p · n                  and parameters
 #
-# In backward something passes through: in stage 2 a bucket, and the gradient that is put into it.
-# In stage 3 also the layer that computes and the one that is coming. We measure the most that is
-# there at any moment (`Peak` looks whenever a gradient is complete), and hold it against the
-# formulas.
+# The steps that we have recorded also tell what each rank's arrays were for. Rank 0:
+
+# %%
+show(draw_memory_beside(traces, begins), "zero_held")
+
+kept = (cost.zero0_kept, cost.zero1_kept, cost.zero2_kept, cost.zero3_kept)
+for (name, trace), formula in zip(traces.items(), kept):
+    held = held_between(trace.ranks[0], begins[name], trace.end)[0, 1:4]  # as the step began
+    weights, gradients, state = held / n
+    print(f"{name:14s} weights {weights:.2f} n, gradients {gradients:.2f} n, state {state:.2f} n")
+    assert math.isclose(held.sum(), formula(P, n, 2))
+
+# %% [markdown]
+# From stage to stage one more colour has shrunk to a quarter. The blue activations are everybody's
+# own, and stay. The grey buffers pass through in backward: in stage 2 a bucket, and the gradient
+# that is put into it, in stage 3 also the layer that computes and the one that is coming. With more
+# ranks the colours shrink on, but not what passes through. We measure the most that is there at any
+# moment for several numbers of ranks (`Peak` looks whenever a gradient is complete, and leaves the
+# activations out), and hold it against the formulas.
 
 
 # %%
@@ -419,7 +435,8 @@ except (AssertionError, NotImplementedError) as wrong:
 #
 # In the repository, `docs/sharded.md` has the formulas, `minipar/parallel/sharded.py` stages 1 and
 # 2, and `minipar/parallel/sharded_parameters.py` stage 3. To see a run of your own: `minipar train
-# gpt --dp 4 --zero 3 --trace`, then `minipar timeline runs/gpt-1 --step 3`.
+# gpt --dp 4 --zero 3 --trace`, then `minipar timeline runs/gpt-1 --step 3`, and the same with
+# `--view memory`.
 
 # %% [markdown]
 # ## A solution of the exercise

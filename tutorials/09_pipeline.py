@@ -32,7 +32,8 @@ from minipar.parallel.schedule import Program, gpipe, interleaved, named, one_f_
 from minipar.parallel.schedule_check import check
 from minipar.parallel.schedule_grid import parse
 from minipar.parallel.schedule_time import Times, drawn, simulate
-from minipar.trace.beside import draw_beside
+from minipar.trace.beside import draw_beside, draw_memory_beside
+from minipar.trace.memory_figure import held_between
 from minipar.trace.schedule_figure import draw_schedule
 from minipar.trace.show import show
 from minipar.trace.totals import shares
@@ -308,17 +309,21 @@ print("minipar's pipeline has the gradients of one machine, too")
 # Until now the pictures of time were calculated. Here is a recording: `traced` runs the ranks and
 # returns what each of them did when. The machines are declared, so the clock is exact. A layer
 # takes 0.5 ms forward and twice that backward (`takes`), a message 20 µs and 1 ns a byte, which
-# nobody has told the simulation.
+# nobody has told the simulation. There are 8 micro-batches here, of 60 rows.
 
 
 # %%
+MICROS, MANY_X, MANY_Y = 8, np.tile(X, (40, 1)), np.tile(Y, (40, 1))
+
+
 def a_step(group: Group, schedule: str) -> int:
     """When it began."""
     model = make_model()
     takes(model.layers, 0.5e-3, 1e-3)
     pipeline = Pipeline(model, group, mse, schedule=schedule)
     begin = group.now_ns()
-    pipeline.train(micro_batches(Tensor(X), Y, Draw(0, 0, range(len(X))), m=4))
+    draw = Draw(0, 0, range(len(MANY_X)))
+    pipeline.train(micro_batches(Tensor(MANY_X), MANY_Y, draw, MICROS))
     return begin
 
 
@@ -329,10 +334,18 @@ for name in ("gpipe", "1f1b"):
 show(draw_beside(traces, begins), "pipeline_recorded")
 
 # %% [markdown]
-# Light and dark blue is work. Pale is an action that has begun and waits for a neighbour,
-# hatched below. The thin marks are messages. Both take about as long, and the hatched part is about
-# the bubble of the formula. Now count at a moment, say at 6 ms, how many F a stage has done whose B
-# is still to come: those are what it stores.
+# Light and dark blue is work. Pale is an action that has begun and waits for a neighbour, hatched
+# below. The thin marks are messages. Both take about as long, and the hatched part is about the
+# bubble of the formula. What differs is what stage 0 holds meanwhile:
+
+# %%
+show(draw_memory_beside(traces, begins), "pipeline_held")
+
+# %% [markdown]
+# (Grey is mainly the batch, which is there from the beginning.) GPipe piles up the activations of
+# all eight micro-batches before the first of them is used. 1F1B piles up three, and from then on
+# each backward frees what the next forward needs. The same can be counted in the first picture: at
+# any moment, how many F has a stage done whose B is still to come?
 
 
 # %%
@@ -348,8 +361,13 @@ for name, trace in traces.items():
     idle = 1 - np.mean([part.computing / part.length for part in parts])
     stored = [alive(stage) for stage in trace.ranks]
     print(f"{name:6s} idle {idle:.1%} of the time; stored at the most {stored}")
-    assert 0 < idle - (STAGES - 1) / (4 + STAGES - 1) < 0.03  # the rest is what the wires take
-    assert stored == simulate(named(name, STAGES, 4)).peaks
+    assert 0 < idle - (STAGES - 1) / (MICROS + STAGES - 1) < 0.05  # the rest is what wires take
+    assert stored == simulate(named(name, STAGES, MICROS)).peaks
+held = {
+    name: held_between(trace.ranks[0], begins[name], trace.end)[:, -1].max()  # activations
+    for name, trace in traces.items()
+}
+assert held["gpipe"] > 2 * held["1f1b"]
 
 # %% [markdown]
 # ## Exercise
@@ -401,7 +419,7 @@ except ScheduleError as error:
 # GPipe paper. `minipar/parallel/schedule.py` is where they are made, `minipar/parallel/pipeline.py`
 # runs them. `minipar schedule --check FILE` does to your grids what we did here. To look at a run
 # of your own: `minipar train gpt --pp 3 --microbatches 4 --trace`, and then `minipar timeline
-# runs/gpt-1 --step 3`; with `--out replay.html` you can play it.
+# runs/gpt-1 --step 3 --view pipeline`; with `--out replay.html` you can play it.
 
 # %% [markdown]
 # ## A solution of the exercise

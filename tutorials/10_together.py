@@ -31,6 +31,7 @@ from minipar.parallel.tensor_layers import TensorKit
 from minipar.parallel.tensor_strategy import TensorParallel, WholeModel
 from minipar.tally import Tally, axes_of
 from minipar.trace.beside import draw_beside
+from minipar.trace.bytes_figure import draw_bytes
 from minipar.trace.mesh_figure import draw_mesh
 from minipar.trace.show import show
 from minipar.trace.totals import bytes_by_axis, shares
@@ -357,7 +358,8 @@ def second_step(world: Group, turned: bool) -> int:
 
 traces, begins = {}, {}
 for name, turned in (("tp within a machine", False), ("dp within a machine", True)):
-    (begins[name], *_), traces[name] = traced(second_step, 8, args=(turned,), cluster=MACHINES)
+    starts, traces[name] = traced(second_step, 8, args=(turned,), cluster=MACHINES)
+    begins[name] = min(starts)
 show(draw_beside(traces, begins), "fast_wires")
 
 # %% [markdown]
@@ -365,6 +367,10 @@ show(draw_beside(traces, begins), "fast_wires")
 # panel tp is hardly to be seen, and dp comes once, at the end. In the lower one dp has nearly
 # vanished, but all of the pipeline is stretched: after each half of a layer everybody waits for an
 # all-reduce between machines. The bytes are the same:
+
+# %%
+name = "tp within a machine"
+show(draw_bytes(traces[name], begins[name], traces[name].end, "a step"), "bytes")
 
 # %%
 lengths = {}
@@ -432,7 +438,7 @@ except (AssertionError, NotImplementedError) as wrong:
 # In the repository, `minipar/parallel/mesh.py` is the mesh, `minipar/strategies.py` builds the
 # onion, and `minipar verify` holds pairs and triples of all ways against one rank. To see the axes
 # in a run of your own: `minipar train gpt --dp 2 --pp 2 --tp 2 --trace`, then `minipar timeline
-# runs/gpt-1 --step 3`.
+# runs/gpt-1 --step 3`, and the same with `--view bytes`.
 
 # %% [markdown]
 # ## A solution of the exercise
