@@ -369,9 +369,9 @@ assert max(lags[1]) == 15 and max(lags[0] + lags[2] + lags[3]) == 3
 
 # %% [markdown]
 # On the command line it is `minipar train gpt --ps ssp --staleness 2 --workers 4`, and
-# `--slow-worker 1:5x` makes a worker slow on purpose, on real processes. After a run with `--trace`,
-# `minipar timeline RUN --view clocks` and `--view staleness` draw these pictures of it, and `--out
-# replay.html` plays it.
+# `--slow-worker 1:5x` makes a worker slow on purpose, on real processes. Run it with `--trace`, and
+# `minipar timeline RUN --view clocks` and `--view staleness` draw these pictures of it; with `--out
+# replay.html` you can play it.
 #
 # ## Exercise
 #
