@@ -66,6 +66,18 @@ def test_modules_take_what_is_declared_forward_and_backward():
     assert isinstance(Net().layers[0], Linear)
 
 
+def test_a_column_takes_as_long_when_gelu_is_a_part_of_it():
+    def work(group):
+        layer = Linear(Init(0, np.float64), 3, 3)
+        takes([layer], 3e-6, 5e-6)
+        z = layer.gelu(Tensor(np.ones((2, 3))))
+        there = group.now_ns()
+        z.sum().backward()
+        return there, group.now_ns()
+
+    assert minipar.run(work, 1, cluster=LINK) == [(3000, 8000)]
+
+
 def test_a_module_keeps_its_type_and_its_names():
     net = Net()
     names = [name for name, _ in net.named_parameters()]
