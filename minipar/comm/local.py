@@ -227,7 +227,10 @@ class LocalWorld:
             chosen = next(t for t in self._following(thread) if not self._finished[t])
         if chosen is None or chosen == thread:
             return False
-        self._turn[chosen].release()
+        try:
+            self._turn[chosen].release()
+        except RuntimeError:  # it has been given to it, by a thread that outlives its rank's end
+            pass
         return True
 
     def _following(self, thread: int) -> Iterator[int]:
