@@ -21,7 +21,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from minipar.comm.cluster import Cluster
@@ -227,10 +227,8 @@ class LocalWorld:
             chosen = next(t for t in self._following(thread) if not self._finished[t])
         if chosen is None or chosen == thread:
             return False
-        try:
+        with suppress(RuntimeError):  # given to it already, by a thread that outlives its rank
             self._turn[chosen].release()
-        except RuntimeError:  # it has been given to it, by a thread that outlives its rank's end
-            pass
         return True
 
     def _following(self, thread: int) -> Iterator[int]:

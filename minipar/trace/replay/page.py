@@ -19,14 +19,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minipar.errors import UsageError
+from minipar.spans import Span
 from minipar.trace.replay.collectives import collectives
 from minipar.trace.replay.happenings import happenings
 from minipar.trace.replay.overlaps import overlaps, steps_between
 from minipar.trace.replay.pipelines import pipelines
 from minipar.trace.replay.servers import servers_of
 from minipar.trace.timeline_figure import AXES, KINDS, OTHER, WAIT
-from minipar.trace.totals import under_way, waiting
+from minipar.trace.totals import common, computing, under_way, waiting
 from minipar.trace.trace_file import RankTrace, Trace
 
 HERE = Path(__file__).parent
@@ -75,25 +78,41 @@ def replay_data(trace: Trace, begin: int, end: int, title: str) -> dict[str, Any
     }
 
 
+def _worked(outer: Sequence[Span], rank: RankTrace) -> Iterable[tuple[int, int, str, str]]:
+    """The parts of these spans, which follow each other, in which the rank computed; the longest
+    part of each has its name.
+    """
+    times = np.array([(s.begin, s.end) for s in outer], np.int64).reshape(-1, 2)
+    parts = common(times, computing(rank))
+    whose = np.searchsorted(times[:, 0], parts[:, 0], "right") - 1
+    length = parts[:, 1] - parts[:, 0]
+    order = np.lexsort((-length, whose))
+    first = np.r_[True, whose[order][1:] != whose[order][:-1]][: len(order)]
+    longest = set(order[first].tolist())
+    for n, (begin, end) in enumerate(parts.tolist()):
+        span = outer[whose[n]]
+        yield begin, end, span.kind, span.name if n in longest else ""
+
+
 def _lanes(trace: Trace, rank: RankTrace, begin: int, end: int) -> dict[str, Any]:
     """The bars of one rank: [begin, end, kind or axis, name].
 
-    waits: each for whom; idle: when no message was on the wire either; calls: and messages that
-    were, while the rank waited.
+    work: the parts of spans in which the rank computed; waits: each for whom; idle: when no message
+    was on the wire either; calls: and messages that were, while the rank waited.
     """
 
     def inside(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
         return [[a - begin, b - begin, *more] for a, b, *more in rows if b > begin and a < end]
 
     spans = [s for s in rank.spans if not s.second]
+    outer = sorted((s for s in spans if not s.depth and s.kind != "wait"), key=lambda s: s.begin)
     calls = [[c.begin, c.end, trace.axis(c), c.op] for c in rank.calls]
     for axis in {trace.axis(message) for message in rank.wire}:
         wire = under_way(rank, [m for m in rank.wire if trace.axis(m) == axis])
         calls += [[a, b, axis, "a message"] for a, b in wire.tolist()]
     return {
-        "spans": inside(
-            (s.begin, s.end, s.kind, s.name) for s in spans if not s.depth and s.kind != "wait"
-        ),
+        "spans": inside((s.begin, s.end, s.kind, s.name) for s in outer),
+        "work": inside(_worked(outer, rank)),
         "waits": inside((s.begin, s.end, "waiting", s.name) for s in spans if s.kind == "wait"),
         "idle": inside((a, b, "waiting", "") for a, b in waiting(rank).tolist()),
         "calls": inside(calls),

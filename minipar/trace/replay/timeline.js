@@ -1,4 +1,5 @@
-// What every rank does: above what it computes, below what it moves or waits for.
+// What every rank does: above what it computes, pale where it waits or moves bytes; below what it
+// moves or waits for.
 {
   const root = $("timeline");
   const BAND = Math.max(18, Math.min(38, 480 / ranks));
@@ -15,8 +16,12 @@
     lanes.forEach((lane, row) => {
       const y = top + row * BAND;
       svg("text", { x: LEFT - 8, y: y + BAND * 0.6, "text-anchor": "end" }, root, `rank ${row}`);
-      for (const span of lane.spans)
-        bars(y + 2, BAND * 0.5, span, colours[span[2]] || colours[""], span[2], span[3]);
+      const colour = (span) => colours[span[2]] || colours[""];
+      for (const span of lane.spans) {
+        bars(y + 2, BAND * 0.5, span, mixed(colour(span), 0.65));
+        used.set(span[2], colour(span));
+      }
+      for (const part of lane.work) bars(y + 2, BAND * 0.5, part, colour(part), "", part[3]);
       for (const wait of lane.waits) bars(y + BAND * 0.55, BAND * 0.3, wait, colours.wait);
       for (const call of lane.calls)
         bars(

@@ -11,7 +11,7 @@ from minipar.parallel.schedule import gpipe
 from minipar.spans import at_step, span
 from minipar.trace.replay import page as replay
 from minipar.trace.replay import replay_data, replay_page
-from minipar.trace.totals import report, window_of
+from minipar.trace.totals import report, shares, window_of
 from tests.trace.replay.browser import found_in
 from tests.trace.replay.runs import (
     EVERY,
@@ -70,6 +70,8 @@ def test_bars_and_steps_of_the_timeline(trace):
     assert [step for step, *_ in data["steps"]] == [0, 1, 2]
     for rank, lane in zip(trace.ranks, data["lanes"]):
         assert len(lane["calls"]) >= len(rank.calls)
+        worked = sum(b - a for a, b, *_ in lane["work"])
+        assert worked == shares(rank, 0, trace.end + 1).computing > 0
         assert all(0 <= a <= b <= data["length"] for bars in lane.values() for a, b, *_ in bars)
 
 
