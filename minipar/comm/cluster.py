@@ -2,7 +2,9 @@
 
     Cluster(alpha_s=5e-6, beta_s_per_byte=1 / 10e9)              equal links between all ranks
     Cluster(per_node=4, between=(20e-6, 1 / 1e9))                ranks 0-3 on one node, 4-7 on ...
+    Cluster(pairs={(2, 3): (1e-3, 1 / 1e8)})                     one cable is bad
     Cluster(slow={1: 5.0})                                       rank 1 computes 5 times as long
+    Cluster(lost={3: 0.010})                                     rank 3 is gone after 10 ms
 
 It is plain numbers; `virtual` is the clock that goes by them.
 """
@@ -22,6 +24,10 @@ from typing import Any
 from minipar.errors import UsageError
 
 
+def _nothing() -> Mapping[Any, Any]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Declared speeds, for `minipar.run(fn, ranks, cluster=Cluster(...))`. Defaults: equal links.
@@ -32,6 +38,9 @@ class Cluster:
     slow:             {rank: factor}: its computation, adding included, takes so many times as long
     per_node:         so many ranks with consecutive numbers share a node; 0: all of them do
     between:          (alpha_s, beta_s_per_byte) of messages from node to node; None: as within
+    pairs:            {(rank, rank): (alpha_s, beta_s_per_byte)}: the link of these two, both ways,
+                      whatever nodes they are on
+    lost:             {rank: seconds}: when in the run that rank is lost, as if it were killed
 
     Times are rounded to whole nanoseconds, message by message.  Raises: UsageError.
     """
@@ -39,9 +48,11 @@ class Cluster:
     alpha_s: float = 5e-6
     beta_s_per_byte: float = 1 / 10e9
     gamma_s_per_byte: float = 1 / 20e9
-    slow: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    slow: Mapping[int, float] = field(default_factory=_nothing)
     per_node: int = 0
     between: tuple[float, float] | None = None
+    pairs: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=_nothing)
+    lost: Mapping[int, float] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
         for name in ("alpha_s", "beta_s_per_byte", "gamma_s_per_byte"):
@@ -49,19 +60,16 @@ class Cluster:
         if isinstance(self.per_node, bool) or not isinstance(self.per_node, Integral):
             raise UsageError(f"per_node is a whole number of ranks, not {self.per_node!r}")
         _check("per_node", self.per_node)
-        if not isinstance(self.slow, Mapping):
-            raise UsageError(f"slow is a table of ranks and factors, not {self.slow!r}")
-        for rank, factor in self.slow.items():
-            _check(f"slow, rank {rank},", factor)
+        _check_table("slow", self.slow, "ranks and factors")
+        _check_table("lost", self.lost, "ranks and moments")
+        for rank, moment in self.lost.items():
+            if round(1e9 * moment) < 1:
+                raise UsageError(f"lost, rank {rank}, is a moment after the begin, not {moment}")
         if self.between is not None:
-            if not isinstance(self.between, Sequence) or len(self.between) != 2:
-                raise UsageError(
-                    f"between is [alpha_s, beta_s_per_byte] from node to node, not {self.between!r}"
-                )
-            for number in self.between:
-                _check("between", number)
-            object.__setattr__(self, "between", tuple(self.between))
+            object.__setattr__(self, "between", _link("between", self.between, "from node to node"))
         object.__setattr__(self, "slow", MappingProxyType(dict(self.slow)))
+        object.__setattr__(self, "pairs", MappingProxyType(_links(self.pairs)))
+        object.__setattr__(self, "lost", MappingProxyType(dict(self.lost)))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Cluster:
@@ -80,9 +88,9 @@ class Cluster:
             known = ", ".join(cls.__dataclass_fields__)
             raise UsageError(f"{path}: a cluster has {known}; not {', '.join(sorted(strangers))}.")
         try:
-            slow = fields.get("slow")
-            if isinstance(slow, dict):
-                fields["slow"] = {_rank(word): factor for word, factor in slow.items()}
+            for name, read in (("slow", _rank), ("lost", _rank), ("pairs", _pair)):
+                if isinstance(table := fields.get(name), dict):
+                    fields[name] = {read(name, word): value for word, value in table.items()}
             return cls(**fields)
         except UsageError as error:
             raise UsageError(f"{path}: {error}.") from None
@@ -90,7 +98,9 @@ class Cluster:
     def message_ns(self, src: int, dst: int, nbytes: int) -> int:
         """α + n·β of that link."""
         alpha, beta = self.alpha_s, self.beta_s_per_byte
-        if self.between and self.per_node and src // self.per_node != dst // self.per_node:
+        if (pair := (min(src, dst), max(src, dst))) in self.pairs:
+            alpha, beta = self.pairs[pair]
+        elif self.between and self.per_node and src // self.per_node != dst // self.per_node:
             alpha, beta = self.between
         return round(1e9 * (alpha + beta * nbytes))
 
@@ -111,10 +121,50 @@ def _check(name: str, number: Any) -> None:
         raise UsageError(f"{name} is finite and not negative, not {number}")
 
 
-def _rank(word: str) -> int:
+def _check_table(name: str, table: Any, of: str) -> None:
+    """Raises: UsageError unless that is a table of ranks with times or factors."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{name} is a table of {of}, not {table!r}")
+    for rank, number in table.items():
+        _check(f"{name}, rank {rank},", number)
+
+
+def _link(name: str, numbers: Any, where: str) -> tuple[float, float]:
+    """α and β of a link.  Raises: UsageError."""
+    if not isinstance(numbers, Sequence) or len(numbers) != 2:
+        raise UsageError(f"{name} is [alpha_s, beta_s_per_byte] {where}, not {numbers!r}")
+    for number in numbers:
+        _check(name, number)
+    return numbers[0], numbers[1]
+
+
+def _links(pairs: Any) -> dict[tuple[int, int], tuple[float, float]]:
+    """The smaller rank of each pair first.  Raises: UsageError."""
+    if not isinstance(pairs, Mapping):
+        raise UsageError(f"pairs is a table of pairs of ranks and their links, not {pairs!r}")
+    found = dict[tuple[int, int], tuple[float, float]]()
+    for pair, numbers in pairs.items():
+        two = isinstance(pair, tuple) and len(pair) == 2 and pair[0] != pair[1]
+        if not two or not all(isinstance(rank, Integral) for rank in pair):
+            raise UsageError(f"pairs is a table of links between two ranks, and {pair!r} is no two")
+        a, b = sorted(pair)
+        if (a, b) in found:
+            raise UsageError(f"pairs has the link of ranks {a} and {b} twice; it is for both ways")
+        found[a, b] = _link(f"pairs, {a}-{b},", numbers, "both ways")
+    return found
+
+
+def _rank(name: str, word: str) -> int:
     if not word.isdecimal():
-        raise UsageError(f"slow is a table of ranks, 1 = 2.0, and {word!r} is no rank")
+        raise UsageError(f"{name} is a table of ranks, 1 = 2.0, and {word!r} is no rank")
     return int(word)
+
+
+def _pair(name: str, word: str) -> tuple[int, int]:
+    first, _, second = word.partition("-")
+    if not (first.isdecimal() and second.isdecimal()):
+        raise UsageError(f"{name} is a table of links, 0-1 = [2e-5, 1e-9], and {word!r} is no pair")
+    return int(first), int(second)
 
 
 def _toml() -> Any:

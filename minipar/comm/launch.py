@@ -39,8 +39,9 @@ from minipar.comm.site import Site
 from minipar.comm.supervisor import ProcessJob
 from minipar.comm.tracing import tracing_if_asked
 from minipar.comm.transport import DEFAULT_TIMEOUT_S
+from minipar.comm.virtual import Gone
 from minipar.comm.whereabouts import story
-from minipar.errors import CommError, Interrupted, UsageError
+from minipar.errors import CommError, Interrupted, PeerLost, UsageError
 from minipar.events import Recorder
 
 BACKENDS = ("local", "process", "mpi", "nccl")
@@ -236,11 +237,14 @@ def check_cluster(cluster: Cluster, ranks: int, backend: str) -> None:
             "virtual time exists on local only: --backend local, or backend='local', goes with a "
             f"declared cluster, not {backend!r}"
         )
-    strangers = sorted(rank for rank in cluster.slow if not 0 <= rank < ranks)
-    if strangers:
-        raise UsageError(
-            f"slow, of the cluster, names rank {strangers[0]}, but there are ranks 0 to {ranks - 1}"
-        )
+    in_pairs = {rank for pair in cluster.pairs for rank in pair}
+    for name, ranks_of in (("slow", cluster.slow), ("pairs", in_pairs), ("lost", cluster.lost)):
+        strangers = sorted(rank for rank in ranks_of if not 0 <= rank < ranks)
+        if strangers:
+            raise UsageError(
+                f"{name}, of the cluster, names rank {strangers[0]}, but there are ranks 0 to "
+                f"{ranks - 1}"
+            )
 
 
 # -- threads ----------------------------------------------------------------------------------
@@ -285,6 +289,8 @@ def run_threads(
             with tracing_if_asked(group):
                 results[rank] = fn(group, *args)
             group.close()
+        except Gone as gone:
+            return PeerLost(str(gone))
         except BaseException as error:
             return None if left_cleanly(error) else error
         return None

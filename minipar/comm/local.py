@@ -31,7 +31,7 @@ from minipar.comm.frame import Call
 from minipar.comm.losses import Losses, Lost, end_receives
 from minipar.comm.mailbox import Mailbox
 from minipar.comm.transport import BUFFERED_BYTES, Message
-from minipar.comm.virtual import Clock
+from minipar.comm.virtual import Clock, Gone
 from minipar.comm.whereabouts import FINISHED, LAST_CALLS, Whereabouts
 from minipar.errors import CallMismatch, CommError, Deadlock, Interrupted, PeerLost, said
 
@@ -52,7 +52,7 @@ class LocalWorld:
     ) -> None:
         """restarts: how many lost ranks are started again; None: a lost rank ends the run."""
         self.size, self.buffer_bytes = size, buffer_bytes
-        self.clock = None if cluster is None else Clock(cluster, size, self._can_run)
+        self.clock = None if cluster is None else Clock(cluster, size, self._can_run, self._lost_now)
         self._news = False  # whether a rank has ended, or all have to; else what a thread does
         # lets at most the other one of its rank go on, and what arrives those that it is for
         self.restarts, self.lost = restarts, list[Lost]()
@@ -66,6 +66,7 @@ class LocalWorld:
         self._then: list[Whereabouts] = []  # of all ranks, when the first failure came
         self._finished = [False, True] * size
         self.fates = [""] * size  # what has become of each rank, once it has ended
+        self._gone = set[int]()  # threads of ranks that are lost by declaration, until they end
         self._over = [False] * size  # whether a rank's second thread is to end
         self._asked = [0] * size  # how often in vain, without anybody else being able to run
 
@@ -79,11 +80,13 @@ class LocalWorld:
 
     def leave(self, rank: int, failed: BaseException | None = None) -> None:
         """This rank is over; whoever still waits for it will be told why."""
-        fate = FINISHED if failed is None else f"raised {type(failed).__name__}"
-        self.fates[rank] = fate
+        why = self.fates[rank]  # it was lost, if it has any yet
+        if not why:
+            self.fates[rank] = FINISHED if failed is None else f"raised {type(failed).__name__}"
+            why = f"{self.fates[rank]}: {said(failed)}" if failed is not None else ""
         self._finished[2 * rank] = self._over[rank] = self._news = True
         if failed is not None and self.losses is None:
-            self.stop(PeerLost(f"rank {rank} raised {type(failed).__name__}: {said(failed)}"))
+            self.stop(PeerLost(f"rank {rank} {why}"))
         self._pass_on(2 * rank)
 
     def lose(self, rank: int, failed: BaseException) -> Lost | None:
@@ -102,13 +105,14 @@ class LocalWorld:
             end_receives(mailbox)  # those of its own second thread, too
         self.mail[rank] = Mailbox()
         self._over[rank] = self._news = True
+        self._gone.discard(2 * rank)
         return lost
 
     def start_again(self, rank: int) -> None:
         """Return when the second thread of the lost incarnation has ended."""
         assert self.losses is not None
         self.wait(2 * rank, lambda: self._finished[2 * rank + 1], rank, AGAIN)
-        self._over[rank] = False
+        self._over[rank], self.fates[rank] = False, ""
         self.losses[rank] = Losses(rank, self.size, self.lost)
 
     def expect_second(self, rank: int) -> None:
@@ -124,10 +128,12 @@ class LocalWorld:
             yield
         finally:
             self._finished[thread] = True
+            self._gone.discard(thread)
             self._pass_on(thread)
 
     def announce(self, rank: int, call: Call) -> None:
         """Note what the rank is doing, for the messages about ranks that have finished."""
+        self._check(2 * rank)
         self._last[rank].append(call)
 
     def never_taken(self, rank: int) -> CallMismatch | None:
@@ -154,7 +160,7 @@ class LocalWorld:
     def wait(self, thread: int, ready: Callable[[], bool], whom: int, call: Call) -> None:
         self._waits[thread] = (ready, whom, call)
         while self.failure is None and not ready():
-            self._switch(thread)
+            self._rest(thread)
         self._waits[thread] = None
         if self.failure is not None and not ready():
             raise _for_rank(self.failure, thread // 2, call)
@@ -184,18 +190,18 @@ class LocalWorld:
     def give_others_a_turn(self, thread: int) -> None:
         if self.clock is not None:
             self.clock.ask(thread)
-        self._switch(thread)
+        self._rest(thread)
         if self.failure is not None:
             raise type(self.failure)(str(self.failure))
 
     def until_due(self, thread: int) -> None:
         """Go on when the clock says so, which has been told what this thread does."""
-        self._switch(thread)
+        self._rest(thread)
 
     def note_no(self, thread: int, question: object) -> None:
         """A thread has asked in vain; if it does nothing else, let time go by."""
         if self.clock is not None and self.clock.asks_again(thread, question):
-            self._switch(thread)
+            self._rest(thread)
 
     def note_fruitless(self, rank: int, whom: int, call: Call) -> None:
         """A rank has asked in vain whether something is done. That is no wait, but if it has asked
@@ -210,6 +216,36 @@ class LocalWorld:
             self._waits[2 * rank] = (lambda: False, whom, call)
             self.stop(Deadlock(report(self.whereabouts())))
             raise Deadlock(str(self.failure))
+
+    # -- ranks that the cluster declares lost ---------------------------------------------------
+
+    def _lost_now(self, rank: int) -> list[int]:
+        """Note that the rank is lost at this moment: the threads that this ends."""
+        if self._finished[2 * rank] or self._idle(2 * rank):  # it has ended, or is about to
+            return []
+        assert self.clock is not None
+        moment = f"{self.clock.now / 1e6:.6f}".rstrip("0").rstrip(".")
+        self.fates[rank] = f"was lost at {moment} ms of virtual time"
+        threads = [2 * rank, 2 * rank + 1]
+        self._gone.update(thread for thread in threads if not self._finished[thread])
+        return [t for t in threads if not self._finished[t] and not self._idle(t)]
+
+    def _idle(self, thread: int) -> bool:
+        waiting = self._waits[thread]
+        return waiting is not None and waiting[2] is IDLE
+
+    def _check(self, thread: int) -> None:
+        """Raises: Gone, wherever a thread of a lost rank would go on."""
+        if thread in self._gone:
+            self._waits[thread] = None
+            raise Gone(f"rank {thread // 2} {self.fates[thread // 2]}")
+
+    def _rest(self, thread: int) -> None:
+        self._check(thread)
+        self._switch(thread)
+        self._check(thread)
+
+    # -- the baton ------------------------------------------------------------------------------
 
     def _switch(self, thread: int) -> None:
         if self._pass_on(thread):

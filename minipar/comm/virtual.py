@@ -14,6 +14,8 @@ computes. The rules:
    go first, then in the order of leaving, ties by rank.
 3. `link.add` takes nγ, in which nothing else begins to come in: there is one place to receive into.
 4. `spend` takes what it says. Nothing else takes time.
+5. A rank that the cluster declares lost ends at that moment, first of all that happens then. What
+   is not out of its port never arrives, but keeps a port in that has begun to take it in.
 
 All is one list of what will happen when, the agenda. Whoever has the smallest time comes next, so
 the clock never goes back, and a rank that runs cannot miss what happened before (a conservative
@@ -28,24 +30,31 @@ happens, or a loop around a question would never end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from heapq import heappop, heappush
-from typing import NamedTuple
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from minipar.comm.cluster import Cluster
 from minipar.comm.mailbox import Mailbox
 from minipar.comm.transport import Message, Pending, Transport
 
 # What comes first of what happens at the same time.
-ARRIVES, RUNS, LEAVES, BEGINS, ASKS = range(5)
+LOST, ENDS, ARRIVES, RUNS, LEAVES, BEGINS, ASKS = range(7)
 
 
-class Incoming(NamedTuple):
+class Gone(BaseException):
+    """Unwinds a rank that the cluster declares lost. Nobody else is to catch it."""
+
+
+@dataclass(eq=False)
+class Incoming:
     """A message under way."""
 
     src: int
     takes: int  # α + nβ
     put: Callable[[], object]  # delivers it
     asked: Callable[[], object]  # whether the receiver has asked for it
+    out: int = 0  # when it is out of the port of its sender
+    cut: bool = False  # its sender was lost before
 
 
 def isend_in_time(
@@ -68,29 +77,40 @@ def isend_in_time(
 class Clock:
     """The time of all ranks, and what will happen. Thread 2r is rank r, 2r+1 its second."""
 
-    def __init__(self, cluster: Cluster, ranks: int, can_run: Callable[[int], bool]) -> None:
-        """can_run: whether a thread that waits may go on."""
-        self.cluster, self.now, self._can_run = cluster, 0, can_run
+    def __init__(
+        self,
+        cluster: Cluster,
+        ranks: int,
+        can_run: Callable[[int], bool],
+        lose: Callable[[int], Iterable[int]],
+    ) -> None:
+        """can_run: whether a thread that waits may go on.  lose: notes that a rank is lost now, and
+        tells which of its threads that ends.
+        """
+        self.cluster, self.now, self._can_run, self._end = cluster, 0, can_run, lose
         # time, kind, order among equals, number, whom it concerns, what to do
         self._agenda: list[tuple[int, int, int, int, int, Callable[[], object] | None]] = []
         self._number = 0
         self._out_free, self._in_free = [0] * ranks, [0] * ranks
-        self._under_way = [0] * ranks  # messages that have been sent and are not there yet
+        # of each rank what it has sent, is not there yet, and will be
+        self._under_way: list[list[Incoming]] = [[] for _ in range(ranks)]
         self._queue: list[list[Incoming]] = [[] for _ in range(ranks)]
         self._due: set[int] = set()  # threads that stand in the agenda
         self._spinning: list[int] = []  # threads that ask until something happens
         self._asked: dict[int, tuple[int, set[object]]] = {}  # thread: moment, questions
         for rank in range(1, ranks):  # rank 0 has the baton
             self.run_at(0, 2 * rank)
+        for rank, seconds in cluster.lost.items():
+            self._plan(round(1e9 * seconds), LOST, rank, rank, lambda r=rank: self._lose(r))
 
     # -- what takes time ----------------------------------------------------------------------
 
     def send(self, dst: int, message: Incoming) -> tuple[int, int]:
         """From when to when the message occupies the port out; at the end its sender is woken."""
         src = message.src
-        self._under_way[src] += 1
+        self._under_way[src].append(message)
         begin = max(self.now, self._out_free[src])
-        end = self._out_free[src] = begin + message.takes
+        end = message.out = self._out_free[src] = begin + message.takes
         self._plan(begin, LEAVES, src, dst, lambda: self._line_up(dst, message))
         self._plan(end, ARRIVES, src, src)
         return begin, end
@@ -150,7 +170,7 @@ class Clock:
             self.now, kind, _, _, whom, act = heappop(self._agenda)
             if kind != ASKS:
                 self._end_spinning()
-            if kind in (RUNS, ASKS):
+            if kind in (RUNS, ASKS, ENDS):
                 self._due.remove(whom)
                 return whom
             if act is not None:
@@ -167,7 +187,9 @@ class Clock:
         heappush(self._agenda, (time, kind, order, self._number, whom, act))
 
     def _line_up(self, rank: int, message: Incoming) -> None:
-        """A message has left for that rank."""
+        """A message leaves for that rank."""
+        if message.cut:
+            return
         self._queue[rank].append(message)
         if len(self._queue[rank]) == 1:
             self._plan(self.now, BEGINS, rank, rank, lambda: self._take_in(rank))
@@ -175,7 +197,7 @@ class Clock:
     def _take_in(self, rank: int) -> None:
         """A message begins to come in, if the port is free; else look again when it should be."""
         queue = self._queue[rank]
-        if self._in_free[rank] <= self.now:
+        if queue and self._in_free[rank] <= self.now:
             first = next((m for m in queue if m.asked()), queue[0]) if len(queue) > 1 else queue[0]
             queue.remove(first)
             self._in_free[rank] = self.now + first.takes
@@ -184,8 +206,10 @@ class Clock:
             self._plan(self._in_free[rank], BEGINS, rank, rank, lambda: self._take_in(rank))
 
     def _arrive(self, message: Incoming) -> None:
+        if message.cut:
+            return
         message.put()
-        self._under_way[message.src] -= 1
+        self._under_way[message.src].remove(message)
         self._wake((2 * message.src,))  # it may have raised, and wait for this
 
     def _wake(self, threads: Iterable[int]) -> None:
@@ -197,3 +221,18 @@ class Clock:
         for thread in self._spinning:
             self.ask(thread)
         self._spinning = []
+
+    def _lose(self, rank: int) -> None:
+        """The rank is lost: its threads run now, to end, and not when they are due."""
+        ended = set(self._end(rank))
+        if not ended:
+            return
+        for message in self._under_way[rank]:
+            message.cut = message.out > self.now
+        self._under_way[rank] = [m for m in self._under_way[rank] if not m.cut]
+        self._queue = [[m for m in queue if not m.cut] for queue in self._queue]
+        self._agenda = [e for e in self._agenda if e[1] not in (RUNS, ASKS) or e[4] not in ended]
+        heapify(self._agenda)
+        self._out_free[rank] = self.now
+        for thread in sorted(ended):
+            self.run_at(self.now, thread, ENDS)
