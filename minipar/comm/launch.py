@@ -45,6 +45,7 @@ from minipar.errors import CommError, Interrupted, PeerLost, UsageError
 from minipar.events import Recorder
 
 BACKENDS = ("local", "process", "mpi", "nccl")
+WAKE_S = 0.1  # how often the main thread looks whether it has been interrupted
 
 
 def run(
@@ -304,12 +305,12 @@ def run_threads(
         )
         for rank in range(ranks)
     ]
-    for thread in threads:
-        thread.start()
-    world.start()
     try:
         for thread in threads:
-            thread.join()
+            thread.start()
+        world.start()
+        for thread in threads:
+            _await(thread)
     except KeyboardInterrupt:
         world.stop(Interrupted("the job was interrupted"))
         raise
@@ -321,3 +322,13 @@ def run_threads(
     told = story(world.whereabouts(), rank, type(error).__name__, isinstance(error, CommError))
     partings = first_partings(history.partings.values() for history in histories)
     return results, (rank, error, (*told, *partings))
+
+
+def _await(thread: threading.Thread) -> None:
+    """Return when the thread has ended.  Raises: KeyboardInterrupt.
+
+    A signal wakes the main thread only if it sleeps already. One that comes between Python's last
+    look for signals and the sleep is noted and not looked at before something else wakes it: time.
+    """
+    while thread.is_alive():
+        thread.join(timeout=WAKE_S)

@@ -1,8 +1,10 @@
 """`run` and `init`: the same on both backends, and what cannot be started says why."""
 
 import functools
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -104,3 +106,23 @@ def test_plain_python_is_one_rank():
 def test_a_number_of_ranks_that_is_none_is_refused(count):
     with pytest.raises(UsageError, match="at least 1 rank, as an integer, not"):
         minipar.run(top_level, count)
+
+
+def test_ctrl_c_that_does_not_wake_the_main_thread():
+    """It had come just before the main thread fell asleep, and local ranks went on computing for
+    ever. A signal to the thread of a rank is noted, too, and wakes nobody else.
+    """
+    seen, computed = threading.Event(), []
+
+    def work(group):
+        signal.raise_signal(signal.SIGINT)
+        computed.append(seen.wait(5))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            minipar.run(work, 1)
+        assert not computed
+    finally:
+        seen.set()
+        signal.signal(signal.SIGINT, before)
