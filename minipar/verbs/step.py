@@ -50,8 +50,6 @@ def _step(arguments: argparse.Namespace) -> int:
                 lines = iter(file.read().splitlines())
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--script {arguments.commands} cannot be read: {error}") from None
-    if arguments.width is not None and arguments.width < 1:
-        raise UsageError(f"--width takes a number of columns, not {arguments.width}.")
     width = arguments.width or shutil.get_terminal_size((100, 24)).columns
     prompt = Prompt(lines, sys.stdout, width)
     session = Session(arguments.path, arguments.arguments, arguments.ranks, prompt, cluster)
