@@ -1,5 +1,19 @@
-"""python -m minipar is the command `minipar`."""
+"""The command `minipar`, which python -m minipar is, too."""
 
-from minipar.cli import main
+import sys
+from typing import NoReturn
 
-main()
+
+def main() -> NoReturn:
+    """As cli.main; Ctrl-C while that is still being imported is no traceback either."""
+    try:
+        from minipar.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        print("minipar: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from minipar.__main__ import main as command
 from minipar.cli import main
 
 
@@ -76,3 +77,14 @@ def test_a_reader_that_goes_away_is_no_traceback():
     code = f"{sys.executable} -m minipar doctor | head -0"
     done = subprocess.run(code, shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_the_command_line_is_imported(monkeypatch, capsys):
+    class Interrupting:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "minipar.cli", Interrupting())
+    with pytest.raises(SystemExit) as end:
+        command()
+    assert end.value.code == 130 and capsys.readouterr().err == "minipar: interrupted\n"
