@@ -52,7 +52,9 @@ class LocalWorld:
     ) -> None:
         """restarts: how many lost ranks are started again; None: a lost rank ends the run."""
         self.size, self.buffer_bytes = size, buffer_bytes
-        self.clock = None if cluster is None else Clock(cluster, size, self._can_run, self._lost_now)
+        self.clock: Clock | None = None
+        if cluster is not None:
+            self.clock = Clock(cluster, size, self._can_run, self._lost_now)
         self._news = False  # whether a rank has ended, or all have to; else what a thread does
         # lets at most the other one of its rank go on, and what arrives those that it is for
         self.restarts, self.lost = restarts, list[Lost]()

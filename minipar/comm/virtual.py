@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappop, heappush
 
 from minipar.comm.cluster import Cluster
@@ -101,7 +102,7 @@ class Clock:
         for rank in range(1, ranks):  # rank 0 has the baton
             self.run_at(0, 2 * rank)
         for rank, seconds in cluster.lost.items():
-            self._plan(round(1e9 * seconds), LOST, rank, rank, lambda r=rank: self._lose(r))
+            self._plan(round(1e9 * seconds), LOST, rank, rank, partial(self._lose, rank))
 
     # -- what takes time ----------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ def _step(arguments: argparse.Namespace) -> int:
     from minipar.stepping.stepper import Session
 
     check(arguments.ranks, "local")
+    if arguments.width is not None and arguments.width < 1:
+        raise UsageError(f"--width {arguments.width}: a number of columns, from 1 on.")
     if not os.path.isfile(arguments.path):
         raise UsageError(f"there is no script {arguments.path}.")
     cluster = None if arguments.cluster is None else Cluster.from_file(arguments.cluster)
