@@ -24,6 +24,7 @@ import numpy as np
 from minipar import ambient
 from minipar.comm.pairs import Pairs
 from minipar.comm.transport import ANY
+from minipar.comm.virtual import Gone
 from minipar.events import Recorder
 from minipar.spans import Tape, Watcher
 from minipar.trace.trace_file import file_of, save
@@ -51,12 +52,15 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
     recorder.add_log(tape)
     mode = ambient.grad_enabled.get()
     watching = ambient.grad_enabled.set(Watcher(tape, mode) if mode else mode)
-    begun = group.now_ns()
+    begun, lost = group.now_ns(), False
     waits = group.waits()
     for owner, name in waits:
         setattr(owner, name, _timed(getattr(owner, name), tape, group.world_ranks[group.rank]))
     try:
         yield tape
+    except Gone:
+        lost, tape.in_vain = True, ""  # not for whom it waited
+        raise
     finally:
         for owner, name in waits:
             delattr(owner, name)
@@ -69,7 +73,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
         facts = {"backend": group.backend, "virtual": group.virtual, "rank": group.rank}
         facts |= {"ranks": group.size, "begin": begun, "end": group.now_ns()}
         facts |= {"offset_ns": offset, "doubt_ns": doubt}
-        facts |= {"in_vain": tape.in_vain}
+        facts |= {"in_vain": tape.in_vain, "lost": lost}
         save(file_of(folder, group.rank), tape, facts)
 
 

@@ -14,8 +14,8 @@ computes. The rules:
    go first, then in the order of leaving, ties by rank.
 3. `link.add` takes nγ, in which nothing else begins to come in: there is one place to receive into.
 4. `spend` takes what it says. Nothing else takes time.
-5. A rank that the cluster declares lost ends at that moment, first of all that happens then. What
-   is not out of its port never arrives, but keeps a port in that has begun to take it in.
+5. A rank that the cluster declares lost ends at that moment, before all else that happens then.
+   What is not out of its port never arrives, but keeps a port in that has begun to take it in.
 
 All is one list of what will happen when, the agenda. Whoever has the smallest time comes next, so
 the clock never goes back, and a rank that runs cannot miss what happened before (a conservative

@@ -151,6 +151,8 @@ class Stepping:
     def _waits(self, rank: int, here: bool) -> str:
         if self._over[rank]:
             fate = self.world.fates[rank]
+            if fate.startswith("was lost"):
+                return fate
             return f"has {fate}" if fate.startswith("raised") else "has returned"
         if self._threads[rank] is None:
             return "has not begun"

@@ -40,6 +40,10 @@ AXES = MappingProxyType(
 )
 OTHER = "#CFCFCF"
 WAIT, EDGE = "#E4E4E4", "#9A9A9A"
+LOST = "#CC3311"
+BOX = MappingProxyType(
+    {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "boxstyle": "round,pad=0.15"}
+)
 COMPUTE_AT, MOVE_AT = (0.42, 0.46), (0.0, 0.34)  # bottom and height in the band of a rank
 PALE = 0.35  # a span where it does not compute, but waits or moves bytes
 MANY = 500  # boxes of one kind on a rank
@@ -115,12 +119,22 @@ def _draw_rank(
     for axis, colour in AXES.items():
         marks = [(m.begin, m.begin + length // MARK) for m in single if trace.axis(m) == axis]
         bars(marks, MOVE_AT, facecolor=colour, edgecolor="none")
+    if rank.lost and begin <= rank.end <= end:
+        _say_lost(axes, rank, (rank.end - begin) / scale, length / scale)
     found = shares(rank, begin, end)
     parts = (found.computing, found.moving, found.waiting)
     text = " / ".join(f"{part / length:.0%}" for part in parts)
     axes.annotate(
         text, (1.005, rank.rank + 0.5), xycoords=("axes fraction", "data"), va="center", fontsize=8
     )
+
+
+def _say_lost(axes: Axes, rank: RankTrace, at: float, width: float) -> None:
+    """A bar where the rank was lost, and when that was beside it."""
+    axes.vlines(at, rank.rank + 0.04, rank.rank + 0.92, color=LOST, linewidth=2)
+    style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": LOST, "bbox": dict(BOX)}
+    side = "right" if at > width / 2 else "left"
+    axes.text(at, rank.rank + 0.71, f" lost at {rank.end / 1e6:g} ms ", ha=side, **style)
 
 
 def _holds(intervals: Intervals, message: Event) -> bool:
@@ -137,8 +151,7 @@ def _label(axes: Axes, span: Span, busy: Intervals, window: tuple[int, int], mid
     parts = common(np.array([[begin, end]]), busy)
     longest = parts[np.argmax(parts[:, 1] - parts[:, 0])] if len(parts) else np.array([begin, end])
     at = (float(longest.mean()) - window[0]) / unit_of(window[1] - window[0])[0]
-    box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "boxstyle": "round,pad=0.15"}
-    axes.text(at, middle, text, ha="center", va="center", fontsize=7, bbox=box)
+    axes.text(at, middle, text, ha="center", va="center", fontsize=7, bbox=dict(BOX))
 
 
 def add_legend(figure: Figure, windows: Sequence[tuple[Trace, int, int]]) -> None:

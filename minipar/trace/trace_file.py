@@ -55,6 +55,7 @@ class RankTrace(NamedTuple):
     wire: Sequence[Event] = ()  # in virtual time: when each message went out, and came in
     held: Sequence[tuple[int, ...]] = ()  # when, and bytes of each kind (alive.KINDS)
     in_vain: str = ""  # whom its last wait was for, if that ended in an error
+    lost: bool = False  # at its end, because the declared cluster says so
 
 
 class Trace(NamedTuple):
@@ -156,6 +157,7 @@ def _read(path: Path) -> tuple[RankTrace, dict[str, Any]]:
 
 def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -> RankTrace:
     offset = facts["offset_ns"]
+    begin, end = facts["begin"] + offset, facts["end"] + offset
     spans = [
         Span(*row)._replace(begin=row[2] + offset, end=row[3] + offset, second=bool(row[7]))
         for row in _texts(arrays["spans"], 8, SPAN_WORDS, words)
@@ -167,6 +169,8 @@ def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -
         ]
         for name in TABLES[1:]
     )
+    if lost := bool(facts.get("lost")):  # what was to go out later never did
+        messages = [m._replace(end=min(m.end, end)) for m in messages if m.begin < end]
     memory = [(when + offset, used) for when, used in arrays["memory"].tolist()]
     marks = [
         Mark(*row)._replace(at=row[1] + offset)
@@ -176,12 +180,12 @@ def _rank(arrays: dict[str, Any], facts: dict[str, Any], words: Sequence[str]) -
         (when + offset, *used) for when, *used in _texts(arrays["held"], 1 + len(KINDS), (), words)
     ]
     groups = {int(n): (str(axis), tuple(ranks)) for n, (axis, ranks) in facts["groups"].items()}
-    begin, end = facts["begin"] + offset, facts["end"] + offset
     return RankTrace(
         *(facts["rank"], begin, end, spans, calls, arrays["apart"].tolist()),
         *(messages, receipts, memory, groups, marks),
         held=held,
         in_vain=str(facts.get("in_vain", "")),
+        lost=lost,
     )
 
 

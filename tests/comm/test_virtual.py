@@ -125,6 +125,41 @@ def test_links_within_a_node_and_between_nodes():
     assert run(work, 4, far) == [C + away, C, C + away, 0]
 
 
+PAIR = 7000, 13  # ns per message, and per byte
+
+
+def pair(a, b):
+    return Cluster(A * NS, B * NS, G * NS, pairs={(a, b): [x * NS for x in PAIR]})
+
+
+def test_a_link_of_one_pair_is_slow_both_ways_and_the_rest_is_as_ever():
+    def work(group, src, dst):
+        if group.rank == src:
+            group.send(X, dst)
+        elif group.rank == dst:
+            group.recv(src)
+        return group.now_ns()
+
+    for link in [(0, 1), (1, 2), (2, 1), (2, 0)]:
+        took = PAIR[0] + 100 * PAIR[1] if set(link) == {1, 2} else C
+        found = run(lambda g: work(g, *link), 3, pair(2, 1))
+        assert found == [took if rank in link else 0 for rank in range(3)]
+
+
+@pytest.mark.parametrize("p", [2, 3, 5, 8])
+def test_a_ring_is_as_fast_as_its_slowest_link(p):
+    def work(group):
+        group.all_reduce(np.zeros(24 * group.size, np.uint8), algorithm="ring")
+        return group.now_ns()
+
+    def ring(p, alpha, beta):
+        return int(cost.ring_all_reduce(p, 24 * p).seconds(alpha, beta, G))
+
+    assert max(run(work, p, pair(0, p - 1))) == ring(p, *PAIR)
+    if p > 3:  # ranks 0 and 2 never talk to each other
+        assert run(work, p, pair(0, 2)) == [ring(p, A, B)] * p
+
+
 # -- who comes first --------------------------------------------------------------------------
 
 
@@ -457,3 +492,143 @@ def test_a_rank_that_raises_stops_the_others_wherever_they_are():
     with pytest.raises(KeyError, match="mine"):
         minipar.run(work, 3, cluster=PLAIN)
     assert told == {0: 50, 1: 100}
+
+
+# -- ranks that the cluster declares lost -----------------------------------------------------
+
+
+def losing(**moments):
+    """PLAIN, where those ranks are lost after so many ns: rank_2=500."""
+    lost = {int(name[5:]): ns * NS for name, ns in moments.items()}
+    return Cluster(A * NS, B * NS, G * NS, lost=lost)
+
+
+def caught(group, call):
+    """When it ended, and why."""
+    try:
+        call()
+    except PeerLost as error:
+        return group.now_ns(), str(error).partition("; ")[0]
+    return group.now_ns(), "no loss"
+
+
+@pytest.mark.parametrize("busy", ["computes", "waits", "sends", "asks"])
+def test_a_rank_is_lost_to_the_nanosecond_whatever_it_does(busy):
+    def work(group):
+        if group.rank != 2:
+            return told.append((group.rank, *caught(group, group.barrier)))
+        try:
+            if busy == "computes":
+                compute(group, 10_000)
+            elif busy == "waits":
+                group.recv(0)
+            elif busy == "sends":
+                group.send(np.zeros(10_000, np.uint8), 1)
+            while busy == "asks":
+                group.poll()
+        except Exception:
+            told.append("a rank that is killed has no time to catch anything")
+        finally:
+            told.append((2, group.now_ns()))
+
+    for _ in range(2):
+        told = []
+        with pytest.raises(PeerLost, match="^rank 2 was lost at 0.000777 ms of virtual time"):
+            minipar.run(work, 4, cluster=losing(rank_2=777))
+        says = 777, "rank 2 was lost at 0.000777 ms of virtual time"
+        assert told[0] == (2, 777)
+        assert sorted(told[1:]) == [(rank, *says) for rank in (0, 1, 3)]
+
+
+def test_nothing_can_be_done_after_the_end():
+    def work(group):
+        if group.rank:
+            try:
+                compute(group, 10_000)
+            finally:
+                group.send(X, 0)
+        return caught(group, lambda: group.recv(1))
+
+    found = minipar.run(work, 2, cluster=losing(rank_1=500), on_lost="report")
+    assert found[0] == (500, "rank 1 was lost at 0.0005 ms of virtual time")
+    assert type(found[1]) is PeerLost
+
+
+def test_what_was_out_arrives_and_what_was_not_never_does():
+    """Rank 2 is lost when its first message is out, and the second not quite."""
+
+    def work(group):
+        if group.rank == 2:
+            for _ in range(3):
+                group.isend(X, 0)
+            compute(group, 10 * C)
+        return [caught(group, lambda: group.recv(2)) for _ in range(2)]
+
+    says = "rank 2 was lost at"
+    for moment, came in [(C - 1, 0), (C, 1), (2 * C - 1, 1), (2 * C, 2)]:
+        found = minipar.run(work, 3, cluster=losing(rank_2=moment), on_lost="report")[0]
+        assert found[:came] == [(C, "no loss"), (2 * C, "no loss")][:came]
+        assert all(at == moment and why.startswith(says) for at, why in found[came:])
+
+
+def test_what_waits_for_a_port_in_and_is_cut_does_not_come():
+    def work(group):
+        if group.rank:
+            return group.send(np.zeros(100 * group.rank, np.uint8), 0)
+        return [caught(group, lambda: group.recv(src))[0] for src in (1, 2, 3)]
+
+    def ends(lost):
+        return minipar.run(work, 4, cluster=losing(rank_2=lost), on_lost="report")[0]
+
+    assert ends(C - 1) == [C, C, C + A + 300 * B]
+    begun = A + 200 * B - 1  # it has begun to come in, and would be out a moment later
+    assert ends(begun) == [C, begun, C + A + 200 * B + A + 300 * B]
+
+
+def test_a_lost_rank_comes_back_and_is_not_lost_again():
+    def work(group):
+        if group.rank:
+            compute(group, 1000)
+            group.send(X, 0)
+            return group.incarnation
+        return [caught(group, lambda: group.recv(1))[0] for _ in range(2)], group.now_ns()
+
+    for _ in range(2):
+        found = minipar.run(work, 2, cluster=losing(rank_1=600), on_lost="report", restarts=1)
+        assert found == [([600, 1600 + C], 1600 + C), 1]
+
+
+def test_who_has_ended_before_cannot_be_lost():
+    assert run(lambda g: (g.barrier(), g.now_ns())[1], 2, losing(rank_0=A + 1)) == [A, A]
+
+
+def test_a_second_thread_ends_with_its_rank():
+    def work(group):
+        handles = [group.all_reduce(X, algorithm="ring", async_op=True) for _ in range(3)]
+        compute(group, 50 * group.rank)
+        return [caught(group, handle.wait)[0] for handle in handles]
+
+    for moment in (1, A, 2 * C):
+        for _ in range(2):
+            found = minipar.run(work, 3, cluster=losing(rank_1=moment), on_lost="report")
+            assert type(found[1]) is PeerLost and max(found[0] + found[2]) <= max(moment, 100)
+
+
+def test_a_deadlock_lasts_until_a_rank_of_it_is_lost():
+    with pytest.raises(PeerLost, match="rank 1 was lost at 9 ms"):
+        minipar.run(lambda g: g.recv(1 - g.rank), 2, cluster=losing(rank_1=9e6))
+
+
+def test_a_run_with_a_loss_is_the_same_to_the_event():
+    def work(group):
+        for _ in range(5):
+            compute(group, 100 * (group.rank + 1))
+            group.isend(X, (group.rank + 1) % 4)
+            caught(group, lambda: group.recv(ANY))
+        return [tuple(event) for event in last()], group.now_ns()
+
+    first, again = (
+        minipar.run(work, 4, cluster=losing(rank_2=2 * C), on_lost="report") for _ in range(2)
+    )
+    assert first[:2] + first[3:] == again[:2] + again[3:]
+    assert str(first[2]) == str(again[2])

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import minipar
+from minipar import Cluster
 from minipar.comm.tracing import tracing
-from minipar.errors import CommError
+from minipar.errors import CommError, PeerLost
 from minipar.trace.last_moments import NAME, draw_last_moments, last_moments
 from minipar.trace.trace_file import load
 from tests.trace.test_trace_file import write
@@ -85,6 +87,41 @@ def test_of_a_long_silence_only_the_beginning_is_drawn(tmp_path):
     assert "nothing happened for 60." in axes.get_title(loc="left")
     begun = max(s.begin for rank in trace.ranks for s in rank.spans if s.kind == "wait")
     assert axes.get_xlim()[1] == pytest.approx(min(begun / 1e6 + 50, 150))
+
+
+def test_a_declared_loss_is_shown_where_it_was_and_every_time_alike(tmp_path):
+    def work(group, folder):
+        with tracing(group, folder):
+            group.spend(0.002)
+            group.barrier()
+            if group.rank != 1:
+                group.recv(1)
+            group.spend(1.0)
+
+    traces = []
+    for name in ("one", "two"):
+        with pytest.raises(PeerLost):
+            minipar.run(work, 3, args=(tmp_path / name,), cluster=Cluster(lost={1: 0.25}))
+        traces.append(load(tmp_path / name))
+    assert traces[0].ranks == traces[1].ranks
+    ends = [(rank.end, rank.lost, rank.in_vain) for rank in traces[0].ranks]
+    assert ends == [(250_000_000, r == 1, "" if r == 1 else "rank 1") for r in range(3)]
+    said = [t.get_text().strip() for t in draw_last_moments(traces[0]).axes[0].texts]
+    assert "lost at 250 ms" in said
+    assert arrows(traces[0]) == {(0, 1), (2, 1)}
+
+
+def test_what_a_lost_rank_had_not_sent_is_not_in_its_trace(tmp_path):
+    def work(group, folder):
+        with tracing(group, folder):
+            sends = [group.isend(np.zeros(1000), 1 - group.rank) for _ in range(3)]
+            for send in sends:
+                send.wait()
+
+    cluster = Cluster(1e-3, 0, lost={1: 0.0015})
+    minipar.run(work, 2, args=(tmp_path,), cluster=cluster, on_lost="report")
+    sent = [[(m.begin, m.end) for m in rank.messages] for rank in load(tmp_path).ranks]
+    assert sent[1] == [(0, 1_000_000), (1_000_000, 1_500_000)]
 
 
 @pytest.mark.slow
