@@ -41,9 +41,12 @@ def last_moments(folder: str | Path) -> str:
 
 
 def draw_last_moments(trace: Trace) -> Figure:
-    """The last LAST_MS milliseconds, or those around the begin of the last wait in vain."""
+    """The last LAST_MS milliseconds, or those around the begin of the last wait in vain, or the
+    loss of a rank.
+    """
     begin, end = window_of(trace, last_ms=LAST_MS)
     begun = [_begin(rank) for rank in trace.ranks if rank.in_vain]
+    begun += [rank.end for rank in trace.ranks if rank.lost]
     silence = end - max(begun, default=end)
     if silence > AFTER_MS * 1e6:
         end = max(begun) + int(AFTER_MS * 1e6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -86,8 +85,9 @@ def _timeline(arguments: argparse.Namespace) -> int:
         print(_table(rows))
         for rank in trace.silent:
             print(f"rank {rank} has left no trace: it was killed, or never began")
-        for rank in filter(attrgetter("lost"), trace.ranks):
-            print(f"rank {rank.rank} was lost at {rank.end / 1e6:g} ms, as the cluster declares")
+        for each in trace.ranks:
+            if each.lost:
+                print(f"rank {each.rank} was lost at {each.end / 1e6:g} ms, as the cluster declares")
         if others := [view for view in VIEWS if view != arguments.view and not _lacks(view, trace)]:
             print(f"\n--view {' | '.join(others)} show more of it, --out replay.html plays it")
         earlier = sorted(run.glob("trace-*")) if folder != run else []

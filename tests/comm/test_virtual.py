@@ -1,5 +1,7 @@
 """Virtual time: by hand, by the formulas of `cost`, and the same every time."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -142,7 +144,7 @@ def test_a_link_of_one_pair_is_slow_both_ways_and_the_rest_is_as_ever():
 
     for link in [(0, 1), (1, 2), (2, 1), (2, 0)]:
         took = PAIR[0] + 100 * PAIR[1] if set(link) == {1, 2} else C
-        found = run(lambda g: work(g, *link), 3, pair(2, 1))
+        found = run(lambda g, link=link: work(g, *link), 3, pair(2, 1))
         assert found == [took if rank in link else 0 for rank in range(3)]
 
 
@@ -533,7 +535,7 @@ def test_a_rank_is_lost_to_the_nanosecond_whatever_it_does(busy):
 
     for _ in range(2):
         told = []
-        with pytest.raises(PeerLost, match="^rank 2 was lost at 0.000777 ms of virtual time"):
+        with pytest.raises(PeerLost, match=r"^rank 2 was lost at 0\.000777 ms of virtual time"):
             minipar.run(work, 4, cluster=losing(rank_2=777))
         says = 777, "rank 2 was lost at 0.000777 ms of virtual time"
         assert told[0] == (2, 777)
@@ -575,7 +577,7 @@ def test_what_waits_for_a_port_in_and_is_cut_does_not_come():
     def work(group):
         if group.rank:
             return group.send(np.zeros(100 * group.rank, np.uint8), 0)
-        return [caught(group, lambda: group.recv(src))[0] for src in (1, 2, 3)]
+        return [caught(group, partial(group.recv, src))[0] for src in (1, 2, 3)]
 
     def ends(lost):
         return minipar.run(work, 4, cluster=losing(rank_2=lost), on_lost="report")[0]
@@ -611,7 +613,8 @@ def test_a_second_thread_ends_with_its_rank():
     for moment in (1, A, 2 * C):
         for _ in range(2):
             found = minipar.run(work, 3, cluster=losing(rank_1=moment), on_lost="report")
-            assert type(found[1]) is PeerLost and max(found[0] + found[2]) <= max(moment, 100)
+            assert type(found[1]) is PeerLost
+            assert max(found[0] + found[2]) < moment + C  # what was out comes first
 
 
 def test_a_deadlock_lasts_until_a_rank_of_it_is_lost():
@@ -623,8 +626,8 @@ def test_a_run_with_a_loss_is_the_same_to_the_event():
     def work(group):
         for _ in range(5):
             compute(group, 100 * (group.rank + 1))
-            group.isend(X, (group.rank + 1) % 4)
-            caught(group, lambda: group.recv(ANY))
+            caught(group, lambda: group.isend(X, (group.rank + 1) % 4))
+            caught(group, lambda: group.recv((group.rank - 1) % 4))
         return [tuple(event) for event in last()], group.now_ns()
 
     first, again = (
