@@ -87,7 +87,7 @@ def _timeline(arguments: argparse.Namespace) -> int:
             print(f"rank {rank} has left no trace: it was killed, or never began")
         for each in trace.ranks:
             if each.lost:
-                print(f"rank {each.rank} was lost at {each.end / 1e6:g} ms, as the cluster declares")
+                print(f"rank {each.rank} was lost at {each.end / 1e6:g} ms, as declared")
         if others := [view for view in VIEWS if view != arguments.view and not _lacks(view, trace)]:
             print(f"\n--view {' | '.join(others)} show more of it, --out replay.html plays it")
         earlier = sorted(run.glob("trace-*")) if folder != run else []
