@@ -74,3 +74,16 @@ def test_every_run_is_the_same_to_the_event():
     (times, a), (again, b) = run(ASYNC), run(ASYNC)
     assert times == again
     assert a == b
+
+
+def test_the_others_go_on_when_a_worker_is_declared_lost():
+    """Worker 1, one of four, is gone in the middle of its fourth second."""
+    lost = cluster.Cluster(lost={1: 3.5})
+    found, again = (
+        minipar.run(work, WORKERS + 1, args=(ASYNC,), cluster=lost, on_lost="report")
+        for _ in range(2)
+    )
+    assert str(found[1]) == "rank 1 was lost at 3500 ms of virtual time"
+    times, report = found[-1]
+    assert len(times) == 3 * PUSHES + 3
+    assert times == again[-1][0] and report == again[-1][1]
