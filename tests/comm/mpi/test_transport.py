@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from minipar.comm.environment import THREAD_VARIABLES
 from tests.comm.mpirun import SCRIPT, done, mpirun, ranks_do
 
 
@@ -64,7 +65,9 @@ def test_a_wait_ends_after_its_timeout_and_tells_what_the_other_does(how, says):
     assert "That is the limit (timeout_s)" in job.stderr
 
 
-def test_plain_python_under_mpirun_is_a_job_of_all_ranks():
+def test_plain_python_under_mpirun_is_a_job_of_all_ranks(monkeypatch):
+    for name in THREAD_VARIABLES:  # whoever sets one has decided, and is told nothing
+        monkeypatch.delenv(name, raising=False)
     job = done(mpirun(3, SCRIPT, "all_ranks"))
     assert (job.returncode, job.stdout) == (0, "done\n"), job.stderr
     assert job.stderr.count("NumPy was imported before the number of its threads") == 1
