@@ -18,6 +18,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from minipar import ambient
@@ -25,6 +26,7 @@ from minipar.alive import KINDS, Alive, in_step
 from minipar.events import EVERYBODY
 
 NOTHING = nullcontext()
+MODULES = MappingProxyType({"": "forward", "backward": "recompute"})  # what they do in a phase
 
 
 class Span(NamedTuple):
@@ -71,7 +73,8 @@ class Tape:
         self, clock: Callable[[], int], bytes_used: Callable[[], int] | None = None
     ) -> None:
         """bytes_used: asked whenever an outermost span ends; None: nobody knows."""
-        self.clock, self._bytes_used, self.spans = clock, bytes_used, list[Span]()
+        self.clock, self._bytes_used = clock, bytes_used
+        self.rows: list[list[Any]] = []  # fields of Span, which takes six times as long to make
         self.collectives: list[list[Any]] = []  # records of whole calls: fields of events.Event
         self.apart: list[bool] = []  # of each call, whether the second thread made it
         self.messages: list[list[Any]] = []  # of those that the rank sent
@@ -86,6 +89,10 @@ class Tape:
         self.in_vain = ""  # whom the last wait was for, if it ended in an error
         self._thread = threading.get_ident()
 
+    @property
+    def spans(self) -> list[Span]:
+        return [Span(*row) for row in self.rows]
+
     def take(self, record: list[Any]) -> None:
         """As an events.Taker: keep the record of a message, or of a whole call."""
         if record[1] == EVERYBODY:
@@ -98,16 +105,17 @@ class Tape:
         """A span that is over; whatever has been going on since before it lies around it."""
         second = threading.get_ident() != self._thread
         depth = 0 if second else self.depth
-        self.spans.append(Span(kind, name, begin, end, self.micro, self.step, depth, second))
+        self.rows.append([kind, name, begin, end, self.micro, self.step, depth, second])
 
     def add_backward(self, layer: str, begin: int, end: int) -> None:
         """As `add`; what follows a span of the same layer makes that longer."""
-        last = self.spans[-1] if self.spans else None
-        same = last is not None and (*last[:2], last.depth) == ("backward", layer, self.depth)
-        if last is not None and same and last.begin >= self.phase_begin:
-            self.spans[-1] = last._replace(end=end)
-        else:
-            self.add("backward", layer, begin, end)
+        if self.rows:
+            kind, name, before, _, _, _, depth, _ = last = self.rows[-1]
+            same = name == layer and kind == "backward" and depth == self.depth
+            if same and before >= self.phase_begin:
+                last[3] = end
+                return
+        self.add("backward", layer, begin, end)
 
     def look(self, when: int) -> None:
         """Note what is alive, if that has changed."""
@@ -212,8 +220,7 @@ def layered(call: Callable[..., Any]) -> Callable[..., Any]:
             return call(module, *args, **options)
         finally:
             tape.layer, tape.depth = outer, tape.depth - 1
-            kind = {"": "forward", "backward": "recompute"}.get(tape.phase, tape.phase)
-            tape.add(kind, name, begin, end := tape.clock())
+            tape.add(MODULES.get(tape.phase, tape.phase), name, begin, end := tape.clock())
             tape.look(end)
 
     return called

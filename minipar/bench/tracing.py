@@ -98,7 +98,7 @@ def _milliseconds(trainer: Trainer) -> float:
 
 def _records(tape: Tape) -> int:
     messages = len(tape.messages) + len(tape.receipts)
-    return len(tape.spans) + len(tape.collectives) + messages
+    return len(tape.rows) + len(tape.collectives) + messages
 
 
 HEAD = f"{'model':10s}{'ranks':>5s}{'backend':>10s}{'plain':>12s}{'traced':>12s}" + (

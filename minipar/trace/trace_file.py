@@ -91,7 +91,7 @@ def save(path: Path, tape: Tape, facts: dict[str, Any]) -> None:
     words: dict[str, int] = {}
     groups = {str(ident): [axis, list(ranks)] for ident, (axis, ranks) in tape.groups.items()}
     tables = {
-        "spans": _numbers(tape.spans, 8, SPAN_WORDS, words),
+        "spans": _numbers(tape.rows, 8, SPAN_WORDS, words),
         "calls": _numbers(tape.collectives, 10, EVENT_WORDS, words),
         "messages": _numbers(tape.messages, 10, EVENT_WORDS, words),
         "receipts": _numbers(tape.receipts, 10, EVENT_WORDS, words),

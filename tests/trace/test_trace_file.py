@@ -19,7 +19,7 @@ CLOCKS = {"offset_ns": 1000, "doubt_ns": 3}
 
 def write(folder, rank=0, ranks=1, offset=1000, **more):
     tape = Tape(lambda: 0)
-    tape.spans = [Span("forward", "blocks.0", 200, 300, 1, 2, 0, False)]
+    tape.rows = [["forward", "blocks.0", 200, 300, 1, 2, 0, False]]
     tape.collectives = [[rank, -1, "all_reduce", 4, 80, "file.py:3", "ring", 8, 310, 350]]
     tape.apart = [True]
     tape.messages = [[rank, 1, "send", 0, 16, "file.py:4", "", 0, 400, 0]]  # never waited for
