@@ -80,7 +80,7 @@ def test_a_trained_model_is_used_as_the_page_says(tmp_path: Path) -> None:
     printed = python("-m", "minipar", "train", "gpt", "--json", *small.split())
     page = (REPOSITORY / "docs/training.md").read_text(encoding="utf-8")
     fields = re.findall(r"`(\w+)`", page.split("| field |")[1].split("\n\n")[0])
-    others = {"images_per_s", "rows_per_s", "servers", "virtual_seconds"}
+    others = {"images_per_s", "rows_per_s", "servers", "timeline", "virtual_seconds"}
     assert set(json.loads(printed)) == set(fields) - others
     said = python(str(REPOSITORY / "docs/examples/use_model.py"), "runs/gpt-1")
     assert said.startswith("after 2 steps it writes:\ndef ")
