@@ -98,6 +98,7 @@ def test_forward_and_backward_of_each_module_by_its_name(tape):
         ("backward", "", 0),
     ]
     assert all(s.begin < s.end for s in tape.spans)
+    assert tape.spans[5].end - tape.spans[5].begin == 3  # four looks at the clock
 
 
 def test_what_is_computed_again_is_called_so(tape):
