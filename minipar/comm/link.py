@@ -181,6 +181,7 @@ class Calls:
         self._transport, self._ranks, self._ident = transport, ranks, ident
         self._history = history
         self._collectives, self.axis = 0, ""
+        self.announced = True  # whether an error tells of sends and receives among the last calls
         self.circle = transport.circle(ranks)  # None if they have no memory in common
         self._losses = transport.losses
         if self._losses is not None:
@@ -240,7 +241,8 @@ class Calls:
 
     def _link(self, op: str, sequence: int, signature: str) -> CallLink:
         call = Call(self._ident, sequence, op, signature, call_site())
-        self._transport.announce(call)
+        if self.announced:
+            self._transport.announce(call)
         return CallLink(self._transport, self._ranks, call, self._history)
 
 

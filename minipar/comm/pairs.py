@@ -47,6 +47,14 @@ class Pairs:
         """Have messages about its calls name that axis of the mesh. All its ranks say the same."""
         self._calls.axis = axis
 
+    def counted_apart(self) -> Pairs:
+        """The same ranks, whose sends and receives are numbered from 0, apart from the others, and
+        are not among the last calls that an error tells of.
+        """
+        apart = Pairs(self._transport, self.world_ranks, self.ident, self.history)
+        apart._calls.announced = False
+        return apart
+
     def __repr__(self) -> str:
         world = world_suffix(self.world_ranks, self.rank)
         return f"Group(rank {self.rank} of {self.size}{world})"

@@ -46,7 +46,7 @@ def tracing(group: Pairs, folder: str | Path) -> Iterator[Tape]:
         yield recorder.tape
         return
     file_of(folder, group.rank).unlink(missing_ok=True)  # of an earlier run
-    offset, doubt = clock_offset(group)
+    offset, doubt = _unnoticed(group)
     token = ambient.recorder.set(recorder := Recorder()) if recorder is None else None
     resident = None if group.backend == "local" else bytes_resident
     clock = group.now_ns if group.virtual else time.perf_counter_ns  # the same, in fewer calls
@@ -83,6 +83,17 @@ def tracing_if_asked(group: Pairs) -> Any:
     """`tracing`, if the environment names a folder for it."""
     folder = os.environ.get(VARIABLE)
     return tracing(group, folder) if folder else nullcontext()
+
+
+def _unnoticed(group: Pairs) -> tuple[int, int]:
+    """`clock_offset`, counted apart and told to no recorder: calls have the numbers that they have
+    without a trace, and no error tells of questions about clocks.
+    """
+    token = ambient.recorder.set(None)
+    try:
+        return clock_offset(group.counted_apart())
+    finally:
+        ambient.recorder.reset(token)
 
 
 def clock_offset(group: Pairs) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import minipar
 from minipar import Cluster, cost
 from minipar.comm.tracing import VARIABLE, clock_offset, tracing
 from minipar.config import Config
+from minipar.errors import Deadlock
 from minipar.events import recording
 from minipar.spans import span
 from minipar.trace.trace_file import load
@@ -126,6 +127,22 @@ def test_clocks_are_compared_with_that_of_rank_0():
 
     for (offset, doubt), ns in zip(minipar.run(work, 3), ahead, strict=True):
         assert abs(offset - (ahead[0] - ns)) <= doubt
+
+
+def receive_in_a_circle(group, folder):
+    with tracing(group, folder):
+        group.barrier()
+        group.recv(1 - group.rank)
+
+
+def test_questions_about_clocks_are_no_calls_of_the_run(tmp_path):
+    """An error told of `send #10 (to 1) at contextlib.py`, and of recv #10 where it is recv #0."""
+
+    with pytest.raises(Deadlock) as caught:
+        minipar.run(receive_in_a_circle, 2, args=(tmp_path,), backend="process")
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert "recv #0 (from 1)" in told
+    assert "contextlib" not in told and "send" not in told.replace("both send", "")
 
 
 def test_a_variable_has_every_rank_traced(tmp_path, monkeypatch):
