@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +28,7 @@ from minipar.errors import UsageError
 from minipar.spans import Tape
 from minipar.training import Trainer
 
-_GPT = Config(layers=4, heads=4, data=__file__, steps=10**6)
+_GPT = Config(layers=4, heads=4, data=str(Path(__file__).parent), steps=10**6)
 MODELS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "gpt-64": {"d": 64, "batch": 8, "block": 64},
