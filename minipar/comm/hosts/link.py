@@ -28,6 +28,7 @@ class NodeLink:
         self.socket, self.node, self.address = sock, node, address
         self.lost: str | None = None  # why, in words
         self._unsent, self._unread = bytearray(), bytearray()
+        self._cut = ""  # why nothing can be sent any more; what has come before is still to be read
         self._kept: list[tuple[Any, ...]] = []
         self._heard_at = self._said_at = time.monotonic()
         guard(sock)
@@ -46,10 +47,9 @@ class NodeLink:
                 self._said_at = time.monotonic()
         except BlockingIOError:
             pass
-        except ConnectionError:
-            self.lost = ENDED
         except OSError as error:
-            self.lost = error.strerror or str(error)
+            self._cut = _why(error)
+            self._unsent.clear()
 
     def hear(self) -> list[tuple[Any, ...]]:
         """The messages that have come; `lost` is set if no more can."""
@@ -61,13 +61,11 @@ class NodeLink:
             while raw := self.socket.recv(READ_BYTES):
                 self._unread += raw
                 self._heard_at = time.monotonic()
-            self.lost = ENDED
+            self.lost = self._cut or ENDED
         except BlockingIOError:
-            pass
-        except ConnectionError:
-            self.lost = ENDED
+            self.lost = self._cut or self.lost
         except OSError as error:
-            self.lost = error.strerror or str(error)
+            self.lost = self._cut or _why(error)
         try:
             return kept + [m for m in decode(self._unread) if m != ("beat",)]
         except CommError as error:
@@ -115,3 +113,7 @@ class NodeLink:
             while time.monotonic() < deadline and self.socket.recv(READ_BYTES):
                 pass
         self.socket.close()
+
+
+def _why(error: OSError) -> str:
+    return ENDED if isinstance(error, ConnectionError) else error.strerror or str(error)

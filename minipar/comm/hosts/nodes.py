@@ -99,7 +99,7 @@ class Nodes:
         """A rank of this host has failed, or a node was lost."""
         if self.node == 0:
             self._decide(failure)
-        else:
+        elif failure.rank in self.mine:  # else it is the verdict, which node 0 has told us
             self.say("failed", failure.rank, failure.summary, failure.exit_code)
 
     def note_fates(self, fates: list[str]) -> None:
