@@ -43,6 +43,8 @@ def window_of(
     whole run if neither is asked for.  Raises: UsageError.
     """
     if last_ms is not None:
+        if not 0 < last_ms < float("inf"):
+            raise UsageError(f"--last {last_ms:g}: a number of milliseconds above 0.")
         return max(0, trace.end - int(last_ms * 1e6)), trace.end
     if step is None:
         return 0, trace.end
@@ -66,6 +68,14 @@ def steps_of(trace: Trace) -> range:
     """The steps of the training that are in the trace."""
     steps = [s.step for rank in trace.ranks for s in rank.spans if s.step >= 0]
     return range(min(steps), max(steps) + 1) if steps else range(0)
+
+
+def only_step(trace: Trace, step: int) -> Trace:
+    """Without what ranks that are ahead or behind did meanwhile for other steps."""
+    ranks = [
+        rank._replace(spans=[s for s in rank.spans if s.step in (step, -1)]) for rank in trace.ranks
+    ]
+    return trace._replace(ranks=ranks)
 
 
 def step_times(rank: RankTrace) -> list[tuple[int, int]]:

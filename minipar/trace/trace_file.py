@@ -123,6 +123,12 @@ def load(folder: str | Path) -> Trace:
     found = {rank.rank: (rank, facts) for rank, facts in map(_read, there)}
     facts = found[min(found)][1]
     found = {rank: each for rank, each in found.items() if rank < facts["ranks"]}
+    for rank, (_, others) in found.items():
+        if (others["ranks"], others["backend"]) != (facts["ranks"], facts["backend"]):
+            raise TraceError(
+                f"{file_of(folder, rank)} is of another run: of {others['ranks']} ranks on "
+                f"{others['backend']}, and not of {facts['ranks']} on {facts['backend']}."
+            )
     start = min(rank.begin for rank, _ in found.values())
     ranks = [
         _shifted(found[rank][0], start) if rank in found else nothing_of(rank)

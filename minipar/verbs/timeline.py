@@ -58,7 +58,7 @@ def add(verbs: Any) -> None:
 def _timeline(arguments: argparse.Namespace) -> int:
     from minipar.trace.perfetto import perfetto
     from minipar.trace.replay import replay_page
-    from minipar.trace.totals import report, steps_of, window_of
+    from minipar.trace.totals import only_step, report, steps_of, window_of
     from minipar.trace.trace_file import load
 
     run = Path(arguments.run)
@@ -69,6 +69,8 @@ def _timeline(arguments: argparse.Namespace) -> int:
     if arguments.view in ONE_STEP and (arguments.step, arguments.last) == (None, None):
         arguments.step = max(steps_of(trace), default=None)
     begin, end = window_of(trace, arguments.step, arguments.last)
+    if arguments.step is not None:
+        trace = only_step(trace, arguments.step)
     if out.suffix == ".json":
         out.write_text(json.dumps(perfetto(trace, begin, end)))
     elif out.suffix == ".html":

@@ -11,6 +11,7 @@ from minipar.trace.totals import (
     bytes_by_axis,
     common,
     merged,
+    only_step,
     report,
     shares,
     steps_of,
@@ -92,6 +93,19 @@ def test_steps_are_found_or_named():
     empty = Trace("local", False, [RANK._replace(spans=[])], 0)
     with pytest.raises(UsageError, match="no steps of a training"):
         window_of(empty, 0)
+
+
+def test_what_a_rank_does_for_other_steps_is_left_out():
+    ahead = Span("forward", "", 90, 100, 0, 4)
+    trace = Trace("local", False, [RANK._replace(spans=[*RANK.spans, ahead])], 0)
+    assert only_step(trace, 3).ranks == [RANK]
+    assert only_step(trace, 4).ranks[0].spans == [ahead]
+
+
+@pytest.mark.parametrize("last", [float("nan"), float("inf"), -5.0, 0.0])
+def test_last_moments_that_cannot_be(last):
+    with pytest.raises(UsageError, match=r"--last .*: a number of milliseconds above 0"):
+        window_of(TRACE, last_ms=last)
 
 
 def test_who_waits_for_a_message_that_is_on_the_wire_moves_bytes():

@@ -25,7 +25,6 @@ def write(folder, rank=0, ranks=1, offset=1000, **more):
     tape.messages = [[rank, 1, "send", 0, 16, "file.py:4", "", 0, 400, 0]]  # never waited for
     tape.memory = [(500, 2**20)]
     tape.held = [(450, 1, 2, 3, 4, 5)]
-    tape.held = [(450, 1, 2, 3, 4, 5)]
     tape.marks = [Mark("version", 600, 1, 7, 2), Mark("clock", 650, rank, 3)]
     tape.groups = {8: ("tp", (0, 1))}
     facts = FACTS | CLOCKS | {"rank": rank, "ranks": ranks, "offset_ns": offset} | more
@@ -147,6 +146,9 @@ def test_other_versions_and_missing_ranks(tmp_path, monkeypatch):
     write(tmp_path, 7, 8)  # of an earlier run
     trace = load(tmp_path)
     assert trace.silent == [0, 2] and trace.ranks[1].begin == 0 and len(trace.ranks) == 3
+    write(tmp_path, 2, 8)
+    with pytest.raises(TraceError, match=r"rank-2.npz is of another run: of 8 ranks on .*not of 3"):
+        load(tmp_path)
     monkeypatch.setattr(trace_file, "VERSION", 99)
     with pytest.raises(TraceError, match="another version of minipar"):
         load(tmp_path)
