@@ -84,3 +84,12 @@ def test_waiting_for_one_message_keeps_the_next(links):
         b.wait_for(("welcome",), soon)
     with pytest.raises(TimeoutError):
         b.wait_for(("welcome",), time.monotonic())
+
+
+def test_what_came_before_the_link_was_cut_is_still_heard(links):
+    a, b = links
+    b.say("finished", 3)
+    b.socket.close()
+    a.say("finished", 0)  # which nobody takes any more
+    assert a.hear() == [("finished", 3)]
+    assert a.lost == node_link.ENDED
